@@ -1,0 +1,1 @@
+"""The commands: one file each, argparse and printing only; the work stands in the library."""

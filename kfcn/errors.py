@@ -1,0 +1,13 @@
+"""Errors that are meant for people: one line with what was received, expected and what to do."""
+
+
+class KfcnError(Exception):
+    """Work that cannot be done; a command prints the message without a traceback and exits 1."""
+
+
+class UsageError(KfcnError):
+    """A request that makes no sense as it stands (an unknown name, a bad flag); exit code 2."""
+
+
+class DataError(KfcnError):
+    """A file of a data set that cannot be used; the message names the file."""

@@ -1,0 +1,1 @@
+"""The proof on the device: LiteRT, NumPy and Pillow only."""

@@ -1,0 +1,1 @@
+"""From a kfcn model to what a device runs, and the benchmarks."""
