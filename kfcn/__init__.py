@@ -8,15 +8,17 @@ import importlib
 
 __version__ = "0.1.0"
 
+# No module of this package bears the name of a function here: importing `kfcn.predict` somewhere
+# would put the module in the function's place.
 _PUBLIC = {
     "fcn32s": "kfcn.fcn",
     "fcn16s": "kfcn.fcn",
     "fcn8s": "kfcn.fcn",
     "fcn8s_atonce": "kfcn.fcn",
-    "convnet": "kfcn.convnet",
+    "convnet": "kfcn.conv_only",
     "train": "kfcn.training",
-    "evaluate": "kfcn.evaluate",
-    "predict": "kfcn.predict",
+    "evaluate": "kfcn.evaluation",
+    "predict": "kfcn.prediction",
     "convolutionalize": "kfcn.rewrite",
     "to_atrous": "kfcn.rewrite",
     "receptive_field": "kfcn.rewrite",
@@ -34,7 +36,7 @@ def __getattr__(name):
     if name in _PUBLIC:
         module = importlib.import_module(_PUBLIC[name])
         value = getattr(module, name)
-        globals()[name] = value  # a module of the same name (kfcn.predict) must not hide the function
+        globals()[name] = value
         return value
     raise AttributeError(f"module 'kfcn' has no attribute '{name}'")
 
