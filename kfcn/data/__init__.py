@@ -26,9 +26,7 @@ _DATASETS = {cls.name: cls for cls in (Scenes, CamVid, Folder)}
 NAMES = tuple(_DATASETS)
 
 
-def load(
-    name: str, split: str, data_dir: str | Path | None = None, seed: int = 0
-) -> Dataset:
+def load(name: str, split: str, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
     """Opens one split of a data set; nothing is decoded yet.
 
     Args:

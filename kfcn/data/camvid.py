@@ -55,6 +55,7 @@ class CamVid(FilePairs):
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
+        """Those of train, val and test whose two folders exist."""
         root = Path(data_dir)
         return tuple(
             split

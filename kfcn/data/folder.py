@@ -44,6 +44,7 @@ class Folder(FilePairs):
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
+        """The sub-folders that images/ and labels/ share, or train and val."""
         root = Path(data_dir)
         if not (root / "images").is_dir() or not (root / "labels").is_dir():
             return ()

@@ -46,9 +46,11 @@ class FilePairs(Dataset):
         return Sample(read_image(image_path), labels, self.file_name(index))
 
     def file_name(self, index: int) -> str:
+        """The image's path in the data set's folder."""
         return self._pairs[index][0].relative_to(self._root).as_posix()
 
     def label_name(self, index: int) -> str:
+        """The label map's path in the data set's folder."""
         return self._pairs[index][1].relative_to(self._root).as_posix()
 
 

@@ -8,7 +8,6 @@ batches that it would have seen.
 import functools
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,7 @@ def training_batches(
     crop: tuple[int, int] | None,
     seed: int,
     first_step: int = 0,
-    augmentation: Augmentation | None = Augmentation(),  # noqa: B008  (frozen)
+    augmentation: Augmentation | None = Augmentation(),
     cache: bool | None = None,
 ) -> "tf.data.Dataset":
     """An endless stream of shuffled, augmented batches, from any step on.
@@ -213,9 +212,7 @@ def _batch(stream, batch_size: int):
 
     if stream.element_spec[1].shape.is_fully_defined():
         return stream.batch(batch_size)
-    return stream.padded_batch(
-        batch_size, padding_values=(PAD, tf.constant(IGNORE, tf.uint8))
-    )
+    return stream.padded_batch(batch_size, padding_values=(PAD, tf.constant(IGNORE, tf.uint8)))
 
 
 def _augment(image, labels, uniform, crop, augmentation):
@@ -276,8 +273,10 @@ def _flip_and_colour(image, labels, uniform, augmentation):
     import tensorflow as tf
 
     if augmentation.flip:
-        mirror: Callable = lambda: (image[:, ::-1], labels[:, ::-1])  # noqa: E731
-        image, labels = tf.cond(uniform[0] < 0.5, mirror, lambda: (image, labels))
+        straight = (image, labels)
+        image, labels = tf.cond(
+            uniform[0] < 0.5, lambda: tuple(x[:, ::-1] for x in straight), lambda: straight
+        )
     signed = 2.0 * uniform - 1.0
     grey = tf.reduce_mean(image, axis=-1, keepdims=True)
     image = grey + (image - grey) * (1.0 + augmentation.saturation * signed[1])
