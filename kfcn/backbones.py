@@ -13,7 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kfcn.errors import KfcnError, UsageError
+from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.saved import load_model
 
 # Keras' own 0.99 to 0.999 needs thousands of steps before the moving statistics fit the new
 # data; a net that trains well then evaluates as if untrained.
@@ -261,7 +262,7 @@ def _trained(row: Backbone, backbone: str, weights: str, options: dict) -> keras
         except Exception as error:
             raise KfcnError(
                 f"the ImageNet weights of {backbone} could not be downloaded "
-                f"({_first_line(error)}); fetch the file of keras.applications.{row.application} "
+                f"({first_line(error)}); fetch the file of keras.applications.{row.application} "
                 "on a machine with a network and pass its path with --weights PATH, "
                 "or start from nothing with --weights none"
             ) from error
@@ -278,7 +279,7 @@ def _trained(row: Backbone, backbone: str, weights: str, options: dict) -> keras
             problem = problem or error
     raise KfcnError(
         f"--weights {weights} does not hold weights of keras.applications.{row.application}"
-        f"{' with these options' if options else ''}: {_first_line(problem)}"
+        f"{' with these options' if options else ''}: {first_line(problem)}"
     ) from problem
 
 
@@ -302,18 +303,3 @@ def _fill(model: keras.Model, source: keras.Model, caffe: bool) -> int:
                 variable.assign(value.reshape(variable.shape))
                 filled += 1
     return filled
-
-
-def load_model(path: Path | str) -> keras.Model:
-    """`keras.saving.load_model` in safe mode, with an error for people."""
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected a .keras model")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise KfcnError(f"{path} does not load as a Keras model: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

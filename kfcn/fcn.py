@@ -119,23 +119,29 @@ def _scale(x, factor, name):
     return keras.layers.Rescaling(factor, name=name)(x)
 
 
-def carry_weights(source: keras.Model, target: keras.Model) -> int:
+def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
     """Starts `target` from the trained `source`, layer by layer by name.
 
     This is how 16s grows from 32s and 8s from 16s: all layers of the coarser net are in the finer
     one, but for its last upsampling. New score layers stay at zero, so the grown net starts as
-    the coarser one.
+    the coarser one. Between nets of different classes the layers that know the classes stay as
+    they are, and the body is carried over.
 
     Returns:
-        How many tensors were copied.
+        Names of the layers that were filled.
 
     Raises:
-        KfcnError: a layer of `source` that `target` has not, or of another shape.
+        KfcnError: a layer of `source` that `target` has not or has in another shape, or nothing
+            to carry.
     """
     layers = {layer.name: layer for layer in target.layers}
-    copied = 0
+    same_classes = source.outputs[0].shape[-1] == target.outputs[0].shape[-1]
+    filled = []
     for layer in source.layers:
-        if not layer.weights or (layer.name in LAST.values() and layer.name not in layers):
+        left_out = layer.name in LAST.values() and layer.name not in layers
+        if not same_classes:
+            left_out = layer.name.startswith(("score", "upscore"))
+        if not layer.weights or left_out:
             continue
         if layer.name not in layers:
             raise KfcnError(
@@ -147,10 +153,10 @@ def carry_weights(source: keras.Model, target: keras.Model) -> int:
         if theirs != ours:
             raise KfcnError(
                 f"layer {layer.name}: shapes {theirs} in {source.name} do not fit {ours} in "
-                f"{target.name}; expected the same classes and options"
+                f"{target.name}; expected the same backbone and options"
             )
         layers[layer.name].set_weights(layer.get_weights())
-        copied += len(ours)
-    if not copied:
+        filled.append(layer.name)
+    if not filled:
         raise KfcnError(f"{source.name} has no layer with weights to start {target.name} from")
-    return copied
+    return filled

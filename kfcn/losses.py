@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-IGNORE = 255
+from kfcn.data.dataset import IGNORE
 
 
 class PixelCrossEntropy(keras.losses.Loss):
@@ -42,6 +42,7 @@ def pixel_terms(labels, logits, ignore: int = IGNORE, class_weights=None):
     Returns:
         `(terms, weights)`, both float32 `(B, H, W)`, zero where the label is `ignore`.
     """
+    labels = ops.cast(labels, "int32")  # Keras hands them over as float32
     valid = ops.not_equal(labels, ignore)
     labels = ops.where(valid, labels, ops.zeros_like(labels))
     logits = ops.cast(logits, "float32")

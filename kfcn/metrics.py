@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfcn.losses import IGNORE, pixel_terms
+from kfcn.data.dataset import IGNORE
 
 NAMES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
 
@@ -79,9 +79,10 @@ def scores(matrix: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
 
 
-@keras.saving.register_keras_serializable("kfcn")
 class MeanIoU(keras.metrics.Metric):
-    """Mean IoU over an epoch, as a metric for `fit`; sums over replicas by itself.
+    """Mean IoU of the training batches of an epoch, for `fit`; sums over replicas by itself.
+
+    Validation does not use it: `kfcn.evaluate` counts every pixel.
 
     Args:
         classes: C.
@@ -119,37 +120,3 @@ class MeanIoU(keras.metrics.Metric):
         present = ops.cast(union > 0, "float32")
         iou = right / ops.maximum(union, 1.0)
         return ops.sum(iou) / ops.maximum(ops.sum(present), 1.0)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "classes": self.classes,
-            "step": self.step,
-            "ignore": self.ignore,
-        }
-
-
-@keras.saving.register_keras_serializable("kfcn")
-class MeanCrossEntropy(keras.metrics.Metric):
-    """Cross entropy over all valid pixels of an epoch, unweighted.
-
-    Keras' own epoch loss is a mean over batches, in which a batch with few valid pixels counts
-    as much as a full one.
-    """
-
-    def __init__(self, ignore: int = IGNORE, name="cross_entropy", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.ignore = ignore
-        self.total = self.add_variable((), initializer="zeros", name="total")
-        self.count = self.add_variable((), initializer="zeros", name="count")
-
-    def update_state(self, labels, logits, sample_weight=None):
-        terms, weights = pixel_terms(labels, logits, self.ignore)
-        self.total.assign_add(ops.sum(terms))
-        self.count.assign_add(ops.sum(weights))
-
-    def result(self):
-        return self.total / ops.maximum(self.count, 1.0)
-
-    def get_config(self):
-        return {**super().get_config(), "ignore": self.ignore}

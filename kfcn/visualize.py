@@ -1,11 +1,12 @@
 """Pictures: palette label maps, overlays, rows of image, truth and prediction, curves."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from kfcn.files import aside
 
 IGNORE_COLOUR = (224, 224, 192)  # the cream of PASCAL VOC's void
 
@@ -120,18 +121,11 @@ def curves(history: Sequence[dict], path: Path) -> None:
         axes.grid(alpha=0.3)
         if len(keys) > 1:
             axes.legend()
-    temporary = aside(path)
-    figure.savefig(temporary, format="png", dpi=100)
-    os.replace(temporary, path)
+    with aside(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
 
 
 def write_image(path: Path, picture: Image.Image, **options) -> None:
     """Saves a picture aside and renames it, so that no half-written file is ever found."""
-    temporary = aside(path)
-    picture.save(temporary, **options)
-    os.replace(temporary, path)
-
-
-def aside(path: Path) -> Path:
-    """Where `path` is written before it gets its name."""
-    return path.with_name(f".{path.name}.part")
+    with aside(path) as temporary:
+        picture.save(temporary, **options)
