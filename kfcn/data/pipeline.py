@@ -146,7 +146,7 @@ def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Datase
 
 def data_error(error: Exception) -> DataError | None:
     """The DataError inside TensorFlow's error about a failed stream; None if it holds none."""
-    found = re.search(r"^(?:.*: )?DataError: (.+)$", str(error), re.MULTILINE)
+    found = re.search(r"\bDataError: (.+)", str(error))
     return DataError(found[1]) if found else None
 
 
