@@ -116,7 +116,9 @@ def evaluate(
         raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
     matrix = np.zeros((len(names), len(names)), np.int64)
     loss = 0.0
-    for index in tqdm(range(len(dataset)), desc=dataset.split, unit="image", disable=not progress):
+    for index in tqdm(
+        range(len(dataset)), desc=dataset.split, unit="image", disable=None if progress else True
+    ):
         sample = dataset[index]
         logits = image_logits(model, sample.image)
         matrix += metrics.confusion_matrix(sample.labels, logits.argmax(-1), len(names))

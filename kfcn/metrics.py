@@ -92,7 +92,9 @@ class MeanIoU(keras.metrics.Metric):
         ignore: label whose pixels are not counted.
     """
 
-    def __init__(self, classes: int, step: int = 1, ignore: int = IGNORE, name="mean_iou", **kwargs):
+    def __init__(
+        self, classes: int, step: int = 1, ignore: int = IGNORE, name="mean_iou", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
         self.classes, self.step, self.ignore = classes, step, ignore
         # int64: a float32 count stops growing at 16.7 million pixels.

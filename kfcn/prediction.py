@@ -72,10 +72,12 @@ def predict(
     if not isinstance(model, keras.Model):
         card = read_card(model)
         model = load_model(model)
-    palette = card["palette"] if card else [voc_colour(i) for i in range(model.outputs[0].shape[-1])]
+    palette = (
+        card["palette"] if card else [voc_colour(i) for i in range(model.outputs[0].shape[-1])]
+    )
     out = make_folder(out)
     written, failed = [], {}
-    for path in tqdm(paths, desc="predict", unit="image", disable=not progress):
+    for path in tqdm(paths, desc="predict", unit="image", disable=None if progress else True):
         try:
             image = read_image(path)
         except DataError as error:

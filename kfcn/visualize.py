@@ -45,7 +45,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette, strength: float = 0.
 
 
 def boundaries(labels: np.ndarray) -> np.ndarray:
-    """bool `(H, W)`: pixels whose right or lower neighbour has another label."""
+    """Pixels whose right or lower neighbour has another label, as a bool `(H, W)`."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
@@ -68,7 +68,7 @@ def comparison(rows, classes: Sequence[str], palette) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     y = 0
     for (image, truth, prediction, name), height in zip(rows, heights, strict=True):
-        h, w = truth.shape
+        w = truth.shape[1]
         table = colours(palette)
         tiles = (image, table[truth], overlay(image, prediction, palette))
         for column, tile in enumerate(tiles):

@@ -19,9 +19,8 @@ def run(
     Ctrl-C stopped it. `work` may return an exit code of its own.
     """
     args = parser.parse_args(argv)
-    # TensorFlow prints its start-up notes before anything of ours; only errors are wanted.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        _import_tensorflow()
         return work(args) or 0
     except KfcnError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
@@ -29,3 +28,22 @@ def run(
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without the notes that its C++ part prints at start-up.
+
+    They come before any log level is looked at, straight to file descriptor 2. An import that
+    fails still raises.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

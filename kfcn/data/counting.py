@@ -58,7 +58,9 @@ def check(dataset: Dataset, progress: bool = False) -> Counts:
             from tqdm import tqdm
 
             title = f"checking {dataset.name}/{dataset.split}"
-            histograms = tqdm(histograms, desc=title, total=images, unit="image", leave=False)
+            histograms = tqdm(
+                histograms, desc=title, total=images, unit="image", leave=False, disable=None
+            )
         for histogram in histograms:
             counts = histogram[:classes]
             pixels += counts

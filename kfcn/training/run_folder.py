@@ -51,9 +51,7 @@ class RunFolder:
                     f"{self.config} is damaged ({first_line(error)}); choose another --run-dir"
                 ) from error
         if self.path.is_dir() and any(self.path.iterdir()):
-            raise UsageError(
-                f"{self.path} is not empty and holds no run; choose another --run-dir"
-            )
+            raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
         return None
 
     def start(self, settings: Settings) -> None:

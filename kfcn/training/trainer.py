@@ -1,6 +1,7 @@
 """The training of a net from settings to a run folder."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import keras
@@ -147,7 +148,8 @@ def _fit(model, config, train_set, steps, first_step, recorder, verbose, say):
             epochs=config.epochs,
             steps_per_epoch=steps,
             callbacks=[recorder],
-            verbose="auto" if verbose else 0,
+            shuffle=False,  # the stream has its own order
+            verbose=_verbosity(verbose),
         )
     except KeyboardInterrupt:
         say(f"\nstopped; continue with --run-dir {recorder.run.path}")
@@ -157,6 +159,13 @@ def _fit(model, config, train_set, steps, first_step, recorder, verbose, say):
         if found is None:
             raise
         raise found from error
+
+
+def _verbosity(verbose: bool) -> int:
+    """Keras' setting: a bar in a terminal or notebook, a line for each epoch in a log."""
+    if not verbose:
+        return 0
+    return 1 if sys.stdout.isatty() or hasattr(sys, "ps1") else 2
 
 
 def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict) -> dict:

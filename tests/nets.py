@@ -1,0 +1,84 @@
+"""Small nets and twins that the tests share."""
+
+import keras
+import numpy as np
+
+TINY = {"backbone": "mobilenet_v2", "alpha": 0.35}
+
+
+def randomize(model, seed=0, scale=1.0):
+    """Gives every score layer random weights, so that a fresh net does not answer zero."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if layer.name.startswith("score") and layer.weights:
+            layer.set_weights(
+                [scale * rng.normal(size=w.shape).astype("float32") for w in layer.weights]
+            )
+    return model
+
+
+def fit_statistics(model, size=64, seed=0):
+    """Sets the moving statistics of every batch normalisation from one random batch."""
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    momenta = [x.momentum for x in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    image = np.random.default_rng(seed).uniform(-1, 1, (4, size, size, 3)).astype("float32")
+    if any(
+        isinstance(x, (keras.layers.Rescaling, keras.layers.Normalization)) for x in model.layers
+    ):
+        image = (image + 1) * 127.5
+    model(image, training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    return model
+
+
+def box_twin(model):
+    """The same geometry with box filters only: linear, positive, average pooling.
+
+    Its gradient at one output cell is a sum of shifted boxes, symmetric around the centre of the
+    receptive field; the gradient of the net itself is lopsided by max pooling and dead units.
+    """
+
+    def visit(op, *args, **kwargs):
+        if isinstance(op, (keras.layers.Activation, keras.layers.ReLU, keras.layers.Dropout)):
+            return args[0]
+        if isinstance(op, (keras.layers.BatchNormalization, keras.layers.Normalization)):
+            return args[0]
+        if isinstance(op, (keras.layers.Rescaling, keras.layers.Multiply)):
+            return args[0][0] if isinstance(args[0], (list, tuple)) else args[0]
+        if not isinstance(op, keras.layers.Layer):
+            return op(*args, **kwargs)
+        config = op.get_config()
+        kind = type(op)
+        if kind is keras.layers.MaxPooling2D:
+            kind = keras.layers.AveragePooling2D
+        if config.get("activation") not in (None, "linear"):
+            config["activation"] = "linear"
+        layer = kind.from_config(config)
+        out = layer(*args, **kwargs)
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            layer.set_weights(op.get_weights())
+        elif layer.weights:
+            kernel = np.ones(layer.weights[0].shape, "float32")
+            kernel /= kernel.size / (kernel.shape[-1] if kernel.shape[-1] > 1 else kernel.shape[-2])
+            layer.set_weights([kernel, *(np.zeros(w.shape) for w in layer.weights[1:])])
+        return out
+
+    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=visit)
+
+
+def gradient_centre(model, size, cell):
+    """Centre of mass of the gradient of output `cell` (row, column slices) in input pixels."""
+    import tensorflow as tf
+
+    image = tf.Variable(tf.random.stateless_uniform((1, size, size, 3), (0, 0)))
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(model(image)[0, cell[0], cell[1]])
+    mass = np.abs(tape.gradient(value, image).numpy())[0].sum(-1)
+    positions = np.arange(size)
+    return (
+        (mass.sum(1) * positions).sum() / mass.sum(),
+        (mass.sum(0) * positions).sum() / mass.sum(),
+    )

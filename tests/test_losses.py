@@ -1,0 +1,93 @@
+import keras
+import numpy as np
+import pytest
+
+from kfcn.losses import PixelCrossEntropy
+
+
+def loss(labels, logits, **options):
+    return float(PixelCrossEntropy(**options)(np.asarray(labels), np.asarray(logits, "float32")))
+
+
+def reference(labels, logits, weights=None):
+    logits = logits - logits.max(-1, keepdims=True)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    total = count = 0.0
+    for index in np.ndindex(labels.shape):
+        if labels[index] != 255:
+            w = 1.0 if weights is None else weights[labels[index]]
+            total -= w * log_p[index][labels[index]]
+            count += w
+    return total / count
+
+
+def test_by_hand():
+    # Two pixels: p = 1/2 and p = 3/4; a third is ignored.
+    logits = np.log([[[[1.0, 1.0], [1.0, 3.0], [9.0, 1.0]]]])
+    labels = np.array([[[0, 1, 255]]], "uint8")
+    assert loss(labels, logits) == pytest.approx((np.log(2) + np.log(4 / 3)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 3.0]])
+def test_equals_numpy(weights):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (2, 5, 6)).astype("uint8")
+    labels[rng.random(labels.shape) < 0.3] = 255
+    logits = rng.normal(size=(2, 5, 6, 4)) * 3
+    value = loss(labels, logits, class_weights=weights)
+    assert value == pytest.approx(reference(labels, logits, weights), rel=1e-5)
+    other = loss(np.where(labels == 255, 0, labels), logits, class_weights=weights)
+    assert abs(value - other) > 1e-2  # counting the ignored pixels would be seen
+
+
+def test_mean_is_over_the_batch_and_not_over_images():
+    logits = np.zeros((2, 1, 4, 2))
+    logits[0, ..., 0] = 5.0
+    labels = np.array([[[1, 255, 255, 255]], [[1, 1, 1, 1]]], "uint8")
+    expected = (np.log1p(np.exp(5)) + 4 * np.log(2)) / 5
+    assert loss(labels, logits) == pytest.approx(expected, rel=1e-5)
+
+
+def test_all_ignored_is_zero_with_zero_gradient():
+    import tensorflow as tf
+
+    logits = tf.Variable(tf.ones((1, 2, 2, 3)))
+    with tf.GradientTape() as tape:
+        value = PixelCrossEntropy()(np.full((1, 2, 2), 255, "uint8"), logits)
+    assert float(value) == 0.0
+    assert not np.abs(tape.gradient(value, logits).numpy()).any()
+
+
+def test_replicas_share_one_mean():
+    """Replicas with different shares of ignored pixels: the global mean, no mean of means."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    labels = np.array([[[0, 1, 2, 1]], [[255, 255, 255, 2]]], "uint8")
+    logits = rng.normal(size=(2, 1, 4, 3)).astype("float32")
+
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+        def all_reduce(self, _, value):
+            return value + other
+
+    terms = []
+    for replica in (0, 1):
+        other = float((labels[1 - replica] != 255).sum())
+        real = tf.distribute.get_replica_context
+        tf.distribute.get_replica_context = TwoReplicas
+        try:
+            terms.append(loss(labels[[replica]], logits[[replica]]))
+        finally:
+            tf.distribute.get_replica_context = real
+    assert sum(terms) == pytest.approx(reference(labels, logits.astype(float)), rel=1e-5)
+    means = [reference(labels[[i]], logits[[i]].astype(float)) for i in (0, 1)]
+    assert abs(np.mean(means) - sum(terms)) > 1e-2  # the mean of means is something else
+
+
+def test_config_round_trip():
+    made = PixelCrossEntropy(class_weights=np.array([1, 2], "float32"))
+    again = PixelCrossEntropy.from_config(made.get_config())
+    assert again.class_weights == [1.0, 2.0]
+    assert isinstance(again, keras.losses.Loss)

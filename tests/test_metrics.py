@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from kfcn import metrics
+
+
+def test_four_metrics_by_hand():
+    # Truth: 4 pixels of class 0, 2 of class 1; one pixel of each is taken for the other.
+    matrix = np.array([[3, 1], [1, 1]])
+    values = metrics.scores(matrix)
+    assert values["pixel_accuracy"] == pytest.approx(4 / 6)
+    assert values["mean_accuracy"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert values["mean_iou"] == pytest.approx((3 / 5 + 1 / 3) / 2)
+    assert values["frequency_weighted_iou"] == pytest.approx((4 * 3 / 5 + 2 * 1 / 3) / 6)
+
+
+def slow_reference(labels, predictions, classes):
+    """The definitions of the paper, pixel by pixel."""
+    n = np.zeros((classes, classes))
+    for truth, guess in zip(labels.ravel(), predictions.ravel(), strict=True):
+        if truth != 255:
+            n[truth, guess] += 1
+    accuracies, ious, weighted = [], [], 0.0
+    for i in range(classes):
+        t, u = n[i].sum(), n[i].sum() + n[:, i].sum() - n[i, i]
+        if t:
+            accuracies.append(n[i, i] / t)
+            weighted += t * n[i, i] / u
+        if u:
+            ious.append(n[i, i] / u)
+    total = n.sum()
+    return np.trace(n) / total, np.mean(accuracies), np.mean(ious), weighted / total
+
+
+@pytest.mark.parametrize("absent", [None, 2])
+def test_equal_to_the_plain_reference(absent):
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 2, 3, 4, 255], size=(3, 20, 30)).astype("uint8")
+    predictions = rng.integers(0, 5, labels.shape)
+    if absent is not None:
+        labels[labels == absent] = 0
+    matrix = metrics.confusion_matrix(labels, predictions, 5)
+    assert matrix.dtype == np.int64
+    expected = slow_reference(labels, predictions, 5)
+    assert list(metrics.scores(matrix).values()) == pytest.approx(list(expected), abs=1e-12)
+
+
+def test_class_in_neither_is_left_out_and_class_only_predicted_counts():
+    matrix = np.zeros((3, 3), int)
+    matrix[0, 0] = 10
+    assert metrics.scores(matrix)["mean_iou"] == 1.0
+    assert np.isnan(metrics.class_iou(matrix)[1:]).all()
+    matrix[0, 1] = 10
+    assert metrics.scores(matrix)["mean_iou"] == pytest.approx((0.5 + 0) / 2)
+    assert metrics.scores(matrix)["mean_accuracy"] == 0.5
+
+
+def test_empty_matrix_gives_zeros():
+    assert set(metrics.scores(np.zeros((2, 2), int)).values()) == {0.0}
+
+
+def test_values_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"expected 0\.\.1, received 0\.\.7"):
+        metrics.confusion_matrix(np.array([0, 7]), np.array([0, 0]), 2)
+    with pytest.raises(ValueError, match="shape"):
+        metrics.confusion_matrix(np.zeros(3), np.zeros(4), 2)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_keras_metric_equals_numpy(step):
+    rng = np.random.default_rng(2)
+    metric = metrics.MeanIoU(4, step=step)
+    total = np.zeros((4, 4), np.int64)
+    for _ in range(3):
+        labels = rng.choice([0, 1, 3, 255], size=(2, 9, 11)).astype("uint8")
+        logits = rng.normal(size=(2, 9, 11, 4)).astype("float32")
+        metric.update_state(labels, logits)
+        part = (slice(None), slice(None, None, step), slice(None, None, step))
+        total += metrics.confusion_matrix(labels[part], logits.argmax(-1)[part], 4)
+    np.testing.assert_array_equal(np.asarray(metric.matrix).reshape(4, 4), total)
+    assert float(metric.result()) == pytest.approx(metrics.scores(total)["mean_iou"], rel=1e-6)
