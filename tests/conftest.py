@@ -3,3 +3,45 @@ import os
 # Before TensorFlow is imported anywhere: its start-up notes bury the test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+from nets import settings
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A folder data set of 9 + 4 drawn pairs: a red square and a green disc on grey."""
+    root = tmp_path_factory.mktemp("pairs")
+    (root / "classes.txt").write_text("ground #808080\nsquare #ff0000\ndisc #00ff00\n")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 9), ("val", 4)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(count):
+            height, width = rng.integers(40, 60, 2)
+            image = rng.normal(128, 12, (height, width, 3))
+            labels = np.zeros((height, width), np.uint8)
+            y, x = rng.integers(0, 20, 2)
+            image[y : y + 16, x : x + 16] += (90, -60, -60)
+            labels[y : y + 16, x : x + 16] = 1
+            rows, columns = np.ogrid[:height, :width]
+            disc = (rows - 28) ** 2 + (columns - 28) ** 2 < 81
+            image[disc] = image[disc] * 0.4 + (0, 120, 0)
+            labels[disc] = 2
+            labels[0] = 255
+            name = f"{split}{index:02d}"
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
+                root / "images" / split / f"{name}.png"
+            )
+            Image.fromarray(labels).save(root / "labels" / split / f"{name}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(pairs, tmp_path_factory):
+    """A finished training run of three epochs on the pairs."""
+    from kfcn import train
+
+    return train(tmp_path_factory.mktemp("runs") / "run", **settings(pairs))

@@ -82,3 +82,19 @@ def gradient_centre(model, size, cell):
         (mass.sum(1) * positions).sum() / mass.sum(),
         (mass.sum(0) * positions).sum() / mass.sum(),
     )
+
+
+def settings(pairs, **more):
+    """Arguments of a training run of seconds on the `pairs`."""
+    return {
+        "data": "folder",
+        "data_dir": pairs,
+        "alpha": 0.35,
+        "weights": "none",
+        "crop": (32, 40),
+        "batch_size": 4,
+        "epochs": 3,
+        "deterministic": True,
+        "verbose": False,
+        **more,
+    }

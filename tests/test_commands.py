@@ -1,0 +1,102 @@
+"""The commands as a person calls them: in a process of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+COMMANDS = ["train", "evaluate", "predict", "heatmap", "convert", "validate"]
+
+
+def call(name, *args, cwd=None):
+    return subprocess.run(
+        [BIN / f"kfcn-{name}", *map(str, args)],
+        capture_output=True, text=True, timeout=240, cwd=cwd,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_the_flags(name):
+    done = call(name, "--help")
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loads_no_tensorflow(name):
+    """What makes it answer in under a second; the time itself is not for a test."""
+    script = (BIN / f"kfcn-{name}").read_text().replace("sys.exit(main())", "main()")
+    code = (
+        "import sys; sys.argv = ['x', '--help']\n"
+        "try:\n    exec(compile(open(0).read(), 'x', 'exec'))\nexcept SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'matplotlib', 'jax'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=script, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_is_light():
+    code = "import sys, kfcn; assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "told"),
+    [
+        (("train", "--data", "moon"), 2, "unknown data set 'moon'; expected one of"),
+        (("train", "--data", "camvid"), 2, "--data-dir"),
+        (("evaluate", "nothing.keras"), 2, "nothing.keras: no such file"),
+        (("predict", "nothing.keras", "x.png", "--out", "o"), 2, "nothing.keras: no such file"),
+        (("train", "--arch", "fcn4s"), 2, "unknown architecture 'fcn4s'; expected one of fcn32s"),
+    ],
+)
+def test_errors_are_one_line(args, status, told, tmp_path):
+    done = call(*args, cwd=tmp_path)
+    assert done.returncode == status
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_prints_and_writes_the_same(run, pairs, tmp_path):
+    out = tmp_path / "figures.json"
+    done = call("evaluate", run.run_dir, "--data", "folder", "--data-dir", pairs, "--json", out)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert f"{100 * figures['mean_iou']:.2f}" in done.stdout
+    assert figures["mean_iou"] == pytest.approx(run.evaluation.scores["mean_iou"], abs=1e-6)
+    assert set(figures["class_iou"]) == {"ground", "square", "disc"}
+
+
+def test_predict_reports_the_unreadable_and_does_the_rest(run, pairs, tmp_path):
+    shutil.copytree(pairs / "images" / "val", tmp_path / "in")
+    (tmp_path / "in" / "broken.png").write_bytes(b"")
+    done = call("predict", run.run_dir, tmp_path / "in", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "broken.png" in done.stderr
+    assert "4 pictures segmented" in done.stdout
+    assert len(list((tmp_path / "out").iterdir())) == 8
+
+
+@pytest.mark.slow
+def test_the_default_run_learns_the_scenes(tmp_path):
+    """`kfcn-train` with nothing else, within five minutes on two quiet cores."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [BIN / "kfcn-train"], capture_output=True, text=True, timeout=1500, cwd=tmp_path,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "runs/scenes-fcn8s/model.json").read_text())
+    assert card["metrics"]["mean_iou"] >= 0.80
+    print(f"{time.monotonic() - started:.0f} s, mean IoU {card['metrics']['mean_iou']:.3f}")

@@ -1,0 +1,215 @@
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from nets import settings
+from PIL import Image
+
+from kfcn import data as data_sets
+from kfcn import evaluate, predict, train
+from kfcn.errors import DataError, KfcnError, UsageError
+from kfcn.metrics import NAMES
+from kfcn.training import checkpoint
+from kfcn.training.settings import resolve
+
+
+def test_run_folder_is_complete(run, pairs):
+    names = {p.name for p in run.run_dir.iterdir()}
+    assert names == {
+        "config.json", "model.keras", "model.json", "checkpoints", "history.csv", "curves.png",
+        "overlays.png", "tensorboard",
+    }  # fmt: skip
+    config = json.loads((run.run_dir / "config.json").read_text())
+    assert config["settings"]["crop"] == [32, 40]
+    assert config["settings"]["data_dir"] == str(pairs)
+    assert config["versions"]["keras"] == keras.__version__
+    with (run.run_dir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    with Image.open(run.overlays) as picture:
+        assert picture.height > 4 * 40  # four validation images
+    assert list((run.run_dir / "tensorboard").glob("events*"))
+
+
+def test_card_holds_classes_and_metrics(run):
+    card = json.loads((run.run_dir / "model.json").read_text())
+    assert card["classes"] == ["ground", "square", "disc"]
+    assert card["palette"] == [[128, 128, 128], [255, 0, 0], [0, 255, 0]]
+    assert set(NAMES) <= set(card["metrics"])
+    assert card["split"] == "val"
+    assert card["metrics"]["class_iou"].keys() == {"ground", "square", "disc"}
+    assert card["metrics"]["mean_iou"] == run.evaluation.scores["mean_iou"]
+
+
+def test_best_net_is_kept(run, pairs):
+    with (run.run_dir / "history.csv").open() as file:
+        best = max(float(row["val_mean_iou"]) for row in csv.DictReader(file))
+    result = evaluate(run.run_dir, "folder", "val", pairs)
+    assert result.scores["mean_iou"] == pytest.approx(best, abs=1e-6)
+    assert result.matrix.sum() == sum(
+        (s.labels != 255).sum() for s in data_sets.load("folder", "val", pairs)
+    )
+
+
+def test_history_agrees_with_an_independent_count(run, pairs):
+    """Loss and metrics of the kept net, image by image in plain NumPy."""
+    model = keras.saving.load_model(run.model)
+    total = count = right = 0.0
+    for sample in data_sets.load("folder", "val", pairs):
+        logits = np.asarray(model(sample.image[None].astype("float32")))[0].astype(np.float64)
+        valid = sample.labels != 255
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        total -= np.log(p[valid, sample.labels[valid]]).sum()
+        right += (logits.argmax(-1) == sample.labels)[valid].sum()
+        count += valid.sum()
+    assert run.evaluation.cross_entropy == pytest.approx(total / count, rel=1e-4)
+    assert run.evaluation.scores["pixel_accuracy"] == pytest.approx(right / count, abs=1e-3)
+
+
+def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path, monkeypatch):
+    """Stopped in the second epoch and started again with nothing but its folder."""
+    from kfcn.training.recorder import Recorder
+
+    seen = []
+
+    def stop(self, batch, logs=None):
+        seen.append(batch)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", **settings(pairs))
+    train(tmp_path / "run", verbose=False)
+    for name in ("model.keras", "checkpoints/step-00000009.npz"):
+        assert (tmp_path / "run" / name).exists()
+    a, b = (
+        np.load(folder / "checkpoints" / "step-00000009.npz")
+        for folder in (run.run_dir, tmp_path / "run")
+    )
+    keys = [k for k in a.files if k != "note"]
+    assert len(keys) > 200
+    assert all(np.array_equal(a[k], b[k]) for k in keys)
+    first = np.load(tmp_path / "run" / "checkpoints" / "step-00000006.npz")
+    assert not all(np.array_equal(first[k], b[k]) for k in keys)
+
+
+def test_damaged_checkpoint_falls_back(run, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(run.run_dir / "checkpoints", folder)
+    newest = sorted(folder.glob("*.npz"))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    from kfcn.fcn import fcn8s
+
+    model = fcn8s(3, "mobilenet_v2", alpha=0.35)
+    model.compile("sgd")
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.PolynomialDecay(1e-3, 9, 0.0, 0.9)
+    )
+    model.compile(optimizer)
+    optimizer.build(model.trainable_variables)
+    said = []
+    note = checkpoint.restore(folder, model, warn=said.append)
+    assert note["step"] == 6
+    assert "step-00000009.npz is damaged" in said[0]
+    for path in folder.glob("*.npz"):
+        path.write_bytes(b"")
+    with pytest.raises(KfcnError, match="none of the 2 checkpoints"):
+        checkpoint.restore(folder, model, warn=said.append)
+
+
+def test_finished_run_is_told_again_without_training(run, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    again = train(run.run_dir, verbose=False)
+    assert again.evaluation.scores == run.evaluation.scores
+
+
+def test_other_settings_than_the_stored_ones_are_named(run):
+    with pytest.raises(UsageError, match=r"epochs=3 \(now 5\), seed=0 \(now 7\)"):
+        train(run.run_dir, epochs=5, seed=7)
+
+
+def test_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and holds no run"):
+        train(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_bad_pair_stops_before_training(pairs, tmp_path):
+    bad = tmp_path / "pairs"
+    shutil.copytree(pairs, bad)
+    labels = np.zeros((50, 50), np.uint8)
+    labels[3, 3] = 77
+    image = np.zeros((50, 50, 3), np.uint8)
+    Image.fromarray(labels).save(bad / "labels/train/train04.png")
+    Image.fromarray(image).save(bad / "images/train/train04.png")
+    with pytest.raises(DataError, match=r"train04\.png.*77"):
+        train(tmp_path / "run", **settings(bad))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"class_weights": "log"}, "'log': expected one of none, median, sqrt"),
+        ({"crop": (0, 5)}, "expected height and width"),
+        ({"speed": 3}, "unknown setting speed"),
+        ({"learning_rate": -1.0}, "expected a rate above 0"),
+    ],
+)
+def test_settings_that_make_no_sense(given, told):
+    with pytest.raises(UsageError, match=told):
+        resolve(**given)
+
+
+def test_defaults_follow_the_data():
+    assert resolve().weights == "none"
+    assert resolve(data="camvid", data_dir="x").weights == "imagenet"
+    assert resolve(data="camvid", data_dir="x").crop == (352, 480)
+    assert resolve(backbone="resnet50").alpha is None
+
+
+def test_init_from_a_coarser_run(pairs, tmp_path):
+    short = settings(pairs, epochs=1)
+    coarse = train(tmp_path / "32s", **short, arch="fcn32s")
+    fine = train(tmp_path / "16s", **short, arch="fcn16s", init_from=coarse.run_dir)
+    assert fine.evaluation.images == 4
+    with pytest.raises(KfcnError, match="matches nothing in fcn32s"):
+        train(tmp_path / "back", **short, arch="fcn32s", init_from=fine.run_dir)
+
+
+def test_predict_writes_maps_and_overlays(run, pairs, tmp_path):
+    source = tmp_path / "in"
+    shutil.copytree(pairs / "images" / "val", source)
+    (source / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    result = predict(run.run_dir, source, tmp_path / "out")
+    assert [p.name for p in result.failed] == ["broken.jpg"]
+    assert len(result.written) == 4
+    for path in result.written:
+        with Image.open(path) as found, Image.open(source / path.name) as image:
+            assert found.mode == "P"
+            assert found.size == image.size
+            assert tuple(found.getpalette()[3:6]) == (255, 0, 0)
+            assert np.asarray(found).max() <= 2
+        assert (tmp_path / "out" / f"{path.stem}_overlay.jpg").is_file()
+
+
+def test_predictions_that_would_overwrite_each_other_are_refused(run, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "x.png")
+    with pytest.raises(UsageError, match=r"would both be written to x\.png"):
+        predict(run.run_dir, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+def test_evaluating_on_other_classes_is_refused(run):
+    with pytest.raises(UsageError, match=r"trained for 3 classes .*; scenes has 7"):
+        evaluate(run.run_dir, "scenes")

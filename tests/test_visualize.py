@@ -1,0 +1,54 @@
+import numpy as np
+from PIL import Image
+
+from kfcn import visualize
+
+PALETTE = [(0, 0, 0), (200, 0, 0), (0, 200, 0)]
+
+
+def test_label_map_keeps_indices_and_size(tmp_path):
+    labels = np.array([[0, 1, 2], [2, 255, 1]], np.uint8)
+    visualize.save_label_map(tmp_path / "map.png", labels, PALETTE)
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.asarray(picture), labels)
+        rgb = np.asarray(picture.convert("RGB"))
+    assert tuple(rgb[0, 1]) == PALETTE[1]
+    assert tuple(rgb[1, 1]) == visualize.IGNORE_COLOUR
+    assert [p.name for p in tmp_path.iterdir()] == ["map.png"]  # nothing half-written is left
+
+
+def test_overlay_by_hand():
+    image = np.full((3, 3, 3), 100, np.uint8)
+    labels = np.ones((3, 3), np.uint8)
+    labels[2, 2] = 255
+    tinted = visualize.overlay(image, labels, PALETTE, strength=0.5)
+    assert tuple(tinted[0, 0]) == (150, 50, 50)
+    assert tuple(tinted[2, 2]) == (100, 100, 100)  # no label: as it was
+    assert tuple(tinted[1, 2]) == (255, 255, 255)  # boundary
+
+
+def test_boundaries_by_hand():
+    edge = visualize.boundaries(np.array([[0, 0, 1], [0, 0, 1]]))
+    np.testing.assert_array_equal(edge, [[False, True, False], [False, True, False]])
+
+
+def test_comparison_holds_three_tiles_and_a_legend():
+    image = np.full((20, 30, 3), 50, np.uint8)
+    truth = np.ones((20, 30), np.uint8)
+    picture = visualize.comparison([(image, truth, truth, "a.png")] * 2, ["x", "y", "z"], PALETTE)
+    assert picture.width == 3 * 30 + 2 * 4
+    pixels = np.asarray(picture)
+    assert tuple(pixels[26, 50]) == PALETTE[1]  # the middle of the truth tile
+    assert picture.height > 2 * (20 + 16)
+
+
+def test_curves_are_drawn(tmp_path):
+    rows = [
+        {"epoch": e, "loss": 1 / e, "val_cross_entropy": 2 / e, "mean_iou": 0.1 * e,
+         "val_mean_iou": 0.1 * e, "learning_rate": 0.1}
+        for e in (1, 2, 3)
+    ]  # fmt: skip
+    visualize.curves(rows, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
