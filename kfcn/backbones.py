@@ -111,11 +111,23 @@ def _efficientnet_v2_b0(image):
 
 
 def _vgg16(image, fc_filters=4096):
-    """VGG16 with the classifier's fc6 and fc7 as convolutions (Long et al. 2015, section 3.1)."""
-    body = keras.applications.VGG16(
-        input_tensor=_minus_mean(image), include_top=False, weights=None
-    )
-    x = body.output  # (B, H/32, W/32, 512)
+    """VGG16 with the classifier's fc6 and fc7 as convolutions (Long et al. 2015, section 3.1).
+
+    Written out because the pooling of `keras.applications` drops the last row of an odd map: an
+    image below 32 pixels would end in a map of no cells. At even sizes the two are equal.
+    """
+    x = _minus_mean(image)
+    for block, (depth, filters) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1):
+        for index in range(1, depth + 1):
+            x = keras.layers.Conv2D(
+                filters,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer="he_normal",  # without batch norm Glorot's fades away
+                name=f"block{block}_conv{index}",
+            )(x)
+        x = keras.layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
     for name, size in (("fc6", 7), ("fc7", 1)):
         x = keras.layers.Conv2D(
             fc_filters,

@@ -99,9 +99,14 @@ def _fcn(
         skip = _scale(tap[8].tensor, 0.0001, "scale_pool3") if atonce else tap[8].tensor
         skip = _score(skip, classes, "score_pool3")
         x = keras.layers.Add(name="fuse_pool3")([match_size(x, skip), skip])  # (B, H/8, W/8, C)
-    # Logits stay in float32 under mixed precision: softmax and argmax need the resolution.
-    x = keras.layers.Activation("linear", dtype="float32", name="score")(x)
-    x = upsample(x, finest, LAST[finest], offset=offset(finest, 1), trainable=learn_last)
+    x = upsample(
+        x,
+        finest,
+        LAST[finest],
+        offset=offset(finest, 1),
+        trainable=learn_last,
+        dtype="float32",  # also under mixed precision: softmax and argmax need the resolution
+    )
     logits = match_size(x, image)  # (B, H, W, C)
     return keras.Model(image, logits, name=name)
 

@@ -34,7 +34,9 @@ def bilinear_kernel(stride: int, channels: int, size: int | None = None) -> np.n
     return kernel.astype("float32")
 
 
-def upsample(x, stride: int, name: str, *, offset: float | None = None, trainable: bool = False):
+def upsample(
+    x, stride: int, name: str, *, offset: float | None = None, trainable: bool = False, dtype=None
+):
     """Enlarges a map `stride` times with a transposed convolution that starts bilinear.
 
     No bias and no activation: with either the layer becomes an operator version that the GPU
@@ -47,6 +49,7 @@ def upsample(x, stride: int, name: str, *, offset: float | None = None, trainabl
         offset: where the finer grid has the centre of cell 0 of `x`, in cells of the finer grid:
             0, (s - 1)/2 or s - 1. None is the usual kernel, that is (s - 1)/2.
         trainable: whether the kernel learns.
+        dtype: dtype policy of the layer; None for the global one.
 
     Returns:
         `(B, s*h, s*w, C)`, or s - 1 rows and columns more where `offset` is s - 1. What stands
@@ -69,6 +72,7 @@ def upsample(x, stride: int, name: str, *, offset: float | None = None, trainabl
             # file and keep it from loading without kfcn.
             kernel_initializer="zeros",
             trainable=trainable,
+            dtype=dtype,
             name=name,
         )
 

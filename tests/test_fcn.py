@@ -84,15 +84,21 @@ def test_the_graph_is_the_papers(small8s):
     image = np.random.default_rng(1).uniform(0, 255, (1, 64, 96, 3)).astype("float32")
     coarse, middle, fine = (ops.convert_to_numpy(t) for t in taps(image))
 
-    def up(x, s):
-        layer = keras.layers.Conv2DTranspose(5, 2 * s, strides=s, padding="same", use_bias=False)
-        layer.build(x.shape)
-        layer.set_weights([bilinear_kernel(s, 5)])
-        return ops.convert_to_numpy(layer(x))
-
-    expected = up(up(up(coarse, 2) + middle, 2) + fine, 8)
+    expected = enlarged(enlarged(enlarged(coarse, 2) + middle, 2) + fine, 8)
     np.testing.assert_allclose(small8s(image), expected, atol=1e-4 * np.abs(expected).max())
-    assert np.abs(up(up(up(coarse, 2), 2), 8) - expected).max() > 0.1  # without the skips
+    bare = enlarged(enlarged(enlarged(coarse, 2), 2), 8)
+    assert np.abs(bare - expected).max() > 0.1  # the skips are seen
+
+
+def enlarged(x, stride):
+    """The bilinear transposed convolution as a layer of its own."""
+    channels = x.shape[-1]
+    layer = keras.layers.Conv2DTranspose(
+        channels, 2 * stride, strides=stride, padding="same", use_bias=False
+    )
+    layer.build(x.shape)
+    layer.set_weights([bilinear_kernel(stride, channels)])
+    return ops.convert_to_numpy(layer(x))
 
 
 def test_atonce_scales_the_skips():
@@ -131,9 +137,9 @@ def test_staged_growth_starts_as_the_coarser_net():
     ]
     np.testing.assert_array_equal(score[0], score[1])
     np.testing.assert_array_equal(score[0], score[2])
-    # One 32x step and 2x2x8 bilinear steps differ only in the corners of the triangle.
-    a, b = (ops.convert_to_numpy(m(image)) for m in (coarse, fine))
-    assert np.abs(a - b).mean() < 0.2 * np.abs(a).mean()
+    # The new skips say nothing yet: the answer is the coarse score enlarged 2, 2 and 8 times.
+    expected = enlarged(enlarged(enlarged(score[0], 2), 2), 8)
+    np.testing.assert_allclose(fine(image), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_names_that_match_nothing_are_an_error():
@@ -228,7 +234,7 @@ def test_saved_model_loads_without_kfcn(small8s, tmp_path, backend):
         env={**__import__("os").environ, "KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"without kfcn on {backend}" in done.stdout
