@@ -177,13 +177,13 @@ def test_defaults_follow_the_data():
     assert resolve(backbone="resnet50").alpha is None
 
 
-def test_init_from_a_coarser_run(pairs, tmp_path):
-    short = settings(pairs, epochs=1)
-    coarse = train(tmp_path / "32s", **short, arch="fcn32s")
-    fine = train(tmp_path / "16s", **short, arch="fcn16s", init_from=coarse.run_dir)
-    assert fine.evaluation.images == 4
+def test_init_from_a_run(run, pairs, tmp_path):
+    again = train(tmp_path / "again", **settings(pairs, epochs=1), init_from=run.run_dir)
+    assert again.evaluation.images == 4
+    assert again.evaluation.cross_entropy < 1.05 * run.evaluation.cross_entropy
     with pytest.raises(KfcnError, match="matches nothing in fcn32s"):
-        train(tmp_path / "back", **short, arch="fcn32s", init_from=fine.run_dir)
+        train(tmp_path / "back", **settings(pairs), arch="fcn32s", init_from=run.run_dir)
+    assert not (tmp_path / "back").exists()
 
 
 def test_predict_writes_maps_and_overlays(run, pairs, tmp_path):

@@ -43,7 +43,9 @@ def main(argv=None) -> int:
 
     default = upsample.GROUP
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.processor()}")
-    print("classes  what      dense ms  " + "  ".join(f"group {g}: ms (ratio)" for g in args.groups))
+    print(
+        "classes  what      dense ms  " + "  ".join(f"group {g}: ms (ratio)" for g in args.groups)
+    )
     for classes in args.classes:
         x = tf.random.stateless_normal((1, 45, 60, classes), (0, 1))
         ways = {"dense": runners(layer(classes, classes))}
