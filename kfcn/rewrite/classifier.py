@@ -63,11 +63,10 @@ class _Convolutionalizer(Rewriter):
         if self._only_reshapes(layer, facts[0].spec, keras.tree.flatten(specs)[0]):
             return self._identity(layer)(args[0]), state
         changes = {}
-        if layer is self.final:
-            if isinstance(layer, layers.Softmax) or _activation(layer) in _PROBABILITIES:
-                if not layer.weights:
-                    return self._identity(layer)(args[0]), state
-                changes["activation"] = "linear"
+        if layer is self.final and _squashes(layer):
+            if not layer.weights:
+                return self._identity(layer)(args[0]), state
+            changes["activation"] = "linear"
         if isinstance(layer, layers.Conv2D) and tuple(layer.kernel_size) != (1, 1):
             raise KfcnError(f"{describe(layer)} is larger than 1x1 behind the head's pooling")
         vectors = len(facts[0].spec.shape) == 2
@@ -107,9 +106,7 @@ class _Convolutionalizer(Rewriter):
         changes = {entry: config[entry] for entry in _CARRIED if entry in config}
         if layer is self.final and config["activation"] in _PROBABILITIES:
             changes["activation"] = "linear"
-        return self.copy(
-            layer, layers.Conv2D, filters=layer.units, kernel_size=kernel, **changes
-        )
+        return self.copy(layer, layers.Conv2D, filters=layer.units, kernel_size=kernel, **changes)
 
     def _identity(self, layer):
         return self.copy(layer, layers.Identity)
@@ -247,9 +244,16 @@ def _find_final(model):
     return None
 
 
-def _activation(layer) -> str | None:
-    function = getattr(layer, "activation", None)
-    return getattr(function, "__name__", None)
+def gives_probabilities(model) -> bool:
+    """Whether a classifier ends in a softmax or sigmoid, so that its outputs are no logits."""
+    return _squashes(_find_final(model))
+
+
+def _squashes(layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    return isinstance(layer, layers.Softmax) or (
+        getattr(activation, "__name__", None) in _PROBABILITIES
+    )
 
 
 def _check_body(layer, facts, specs) -> None:

@@ -144,9 +144,7 @@ class _FieldWalker(Walker):
             return _Field(*axes, field.unbounded)
         edges = geometry.edges(layer)
         if edges:
-            return _Field(
-                field.y.shift(-edges[0][0]), field.x.shift(-edges[1][0]), field.unbounded
-            )
+            return _Field(field.y.shift(-edges[0][0]), field.x.shift(-edges[1][0]), field.unbounded)
         if geometry.is_operation(layer, "GetItem"):
             starts = _starts(layer, args[1])
             return _Field(field.y.shift(starts[0]), field.x.shift(starts[1]), field.unbounded)
@@ -235,12 +233,12 @@ def _upsampling(layer, before, after):
     if isinstance(layer, layers.Conv2DTranspose):
         kernel, stride = layer.kernel_size, layer.strides
         if layer.output_padding is not None or tuple(layer.dilation_rate) != (1, 1):
-            raise KfcnError(
-                f"{describe(layer)} has output_padding or dilation: expected neither"
-            )
+            raise KfcnError(f"{describe(layer)} has output_padding or dilation: expected neither")
         same = layer.padding == "same"
         # TensorFlow's 'same' is that of the convolution whose gradient this layer is.
-        return [(k, s, max(k - s, 0) // 2 if same else 0) for k, s in zip(kernel, stride)]
+        return [
+            (k, s, max(k - s, 0) // 2 if same else 0) for k, s in zip(kernel, stride, strict=True)
+        ]
     if isinstance(layer, layers.UpSampling2D):
         factors = layer.size
     elif isinstance(layer, layers.Resizing) or geometry.is_operation(layer, "Resize"):

@@ -44,6 +44,9 @@ _POINTWISE_OPERATIONS = {
     *("Tanh", "TrueDivide"),
 }
 
+# Private layers of keras.applications: per channel, or switched off outside training.
+_POINTWISE_IN_APPLICATIONS = ("LayerScale", "StochasticDepth", "CustomScaleLayer")
+
 
 def is_operation(layer, *names: str) -> bool:
     """Whether this is a `keras.ops` operation with one of these class names."""
@@ -59,6 +62,8 @@ def is_pointwise(layer) -> bool:
         return (axis[0] if isinstance(axis, (list, tuple)) else axis) in (-1, 3)
     if isinstance(layer, layers.PReLU):
         return bool(layer.shared_axes) and {1, 2} <= set(layer.shared_axes)
+    if type(layer).__module__.startswith("keras.src.applications"):
+        return type(layer).__name__ in _POINTWISE_IN_APPLICATIONS
     return isinstance(layer, _POINTWISE) or is_operation(layer, *_POINTWISE_OPERATIONS)
 
 
