@@ -116,7 +116,9 @@ def draw_heatmap(path, image, heat, title: str, top: Sequence[tuple[str, float]]
     axes = figure.subplots(1, 2, width_ratios=(width / height, 0.6))
     # Grey, so that every colour in the picture is heat.
     axes[0].imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255)
-    overlay = axes[0].imshow(heat, cmap="inferno", alpha=0.55, vmin=0)
+    # Thin where it is cold, so that the image stays visible there.
+    alpha = 0.15 + 0.6 * heat / max(float(heat.max()), 1e-12)
+    overlay = axes[0].imshow(heat, cmap="inferno", alpha=alpha, vmin=0)
     axes[0].set_title(title)
     axes[0].set_axis_off()
     figure.colorbar(overlay, ax=axes[0], label="probability", shrink=0.9)

@@ -48,7 +48,7 @@ def as_functional(model) -> keras.Model:
                 f"model '{model.name}' is a Sequential without an input shape: add a keras.Input "
                 "as its first layer, or build() it"
             )
-        return keras.Model(model.inputs, model.outputs, name=model.name)
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model):
         raise UsageError(f"expected a Keras model, received {type(model).__name__}")
     if not hasattr(model, "operations"):
