@@ -206,7 +206,7 @@ def test_squeeze_and_excite_is_refused_with_the_reason():
     body = keras.applications.EfficientNetV2B0(
         weights=None, include_top=False, input_shape=(None, None, 3)
     )
-    with pytest.raises(KfcnError, match="'block4a_se_squeeze'.*over all phases") as caught:
+    with pytest.raises(KfcnError, match=r"'block4a_se_squeeze'.*over all phases") as caught:
         kfcn.to_atrous(body, 8)
     assert "\n" not in str(caught.value)
     # Where no stride is removed before it there is nothing to refuse.
@@ -218,7 +218,7 @@ def test_a_classifier_and_a_transposed_convolution_are_refused_by_name():
     inputs = keras.Input((32, 32, 3))
     x = layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
     vector = layers.GlobalAveragePooling2D(name="gap")(x)
-    with pytest.raises(KfcnError, match="'gap'.*convolutionalize"):
+    with pytest.raises(KfcnError, match=r"'gap'.*convolutionalize"):
         kfcn.to_atrous(keras.Model(inputs, layers.Dense(2)(vector)), 1)
     up = layers.Conv2DTranspose(2, 4, 2, padding="same", name="up")(x)
     with pytest.raises(KfcnError, match="'up' \\(Conv2DTranspose\\)"):
