@@ -87,15 +87,20 @@ def spread_map(heat, image_shape, stride, offset) -> np.ndarray:
         offset: the pixel at which cell 0 is centred, likewise.
 
     Returns:
-        float32 `(H, W)`; beyond the outer centres the nearest cell's value.
+        float32 `(H, W)`; NaN further than half a stride beyond the outer centres, where no cell
+        speaks for the pixels.
     """
     strides, offsets = np.broadcast_to(stride, 2), np.broadcast_to(offset, 2)
     for axis in (0, 1):
-        centres = strides[axis] * np.arange(heat.shape[axis]) + offsets[axis]
         pixels = np.arange(image_shape[axis])
-        heat = np.apply_along_axis(
-            lambda values, at=pixels, known=centres: np.interp(at, known, values), axis, heat
-        )
+        place = (pixels - offsets[axis]) / strides[axis]  # in cells
+        last = heat.shape[axis] - 1
+        low = np.clip(np.floor(place), 0, max(last - 1, 0)).astype(int)
+        part = np.clip(place - low, 0, 1)
+        part[(place < -0.5) | (place > last + 0.5)] = np.nan
+        part = part[:, None] if axis == 0 else part
+        high = np.minimum(low + 1, last)
+        heat = (1 - part) * heat.take(low, axis) + part * heat.take(high, axis)
     return heat.astype(np.float32)
 
 
@@ -105,7 +110,7 @@ def draw_heatmap(path, image, heat, title: str, top: Sequence[tuple[str, float]]
     Args:
         path: where the picture goes; the ending says which format.
         image: uint8 `(H, W, 3)`.
-        heat: probabilities `(H, W)`.
+        heat: probabilities `(H, W)`, NaN where there are none.
         title: what the heat is of.
         top: `(label, mean probability over the map)`, the best first.
     """
@@ -117,7 +122,7 @@ def draw_heatmap(path, image, heat, title: str, top: Sequence[tuple[str, float]]
     # Grey, so that every colour in the picture is heat.
     axes[0].imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255)
     # Thin where it is cold, so that the image stays visible there.
-    alpha = 0.15 + 0.6 * heat / max(float(heat.max()), 1e-12)
+    alpha = np.nan_to_num(0.15 + 0.6 * heat / max(float(np.nanmax(heat)), 1e-12))
     overlay = axes[0].imshow(heat, cmap="inferno", alpha=alpha, vmin=0)
     axes[0].set_title(title)
     axes[0].set_axis_off()

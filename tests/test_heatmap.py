@@ -16,7 +16,7 @@ from kfcn.errors import DataError, KfcnError, UsageError
 
 @pytest.fixture(scope="module")
 def red_or_blue():
-    """Two classes: is the 16-pixel window redder or bluer on the mean; four times as sure as red."""
+    """Two classes: is the 16-pixel window redder or bluer on the mean?"""
     inputs = keras.Input((16, 16, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.AveragePooling2D(4, name="pool")(x)
@@ -88,6 +88,13 @@ def test_the_map_is_spread_to_the_cells_own_places():
     # Cell centres at 1.5 and 5.5: pixel 3 lies at 1.5 / 4 of the way.
     np.testing.assert_allclose(spread[0], [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
     np.testing.assert_allclose(spread[:, 0], [0, 0, 0.25, 0.75, 1.25, 1.75, 2, 2])
+    # Cells at 3.5 and 7.5 speak for pixels 1.5 to 9.5; nothing is said of the others.
+    spread = heatmap.spread_map(heat, (8, 12), (4, 4), (1.5, 3.5))
+    nan = np.nan
+    np.testing.assert_allclose(
+        spread[0], [nan, nan, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, nan, nan]
+    )
+    assert heatmap.spread_map(np.ones((1, 1)), (4, 4), 4, 1.5).tolist() == [[1] * 4] * 4
 
 
 LABELS = ("tabby", "tiger cat", "Persian_cat", "dog")
@@ -198,7 +205,7 @@ def test_an_application_without_a_network(monkeypatch, tmp_path):
         raise Exception("URL fetch failure on https://example.org/weights.h5: None -- refused")
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
-    with pytest.raises(KfcnError, match="cannot download.*--weights PATH") as caught:
+    with pytest.raises(KfcnError, match=r"cannot download.*--weights PATH") as caught:
         heatmap.load_classifier("mobilenet_v2")
     assert "\n" not in str(caught.value)
 
@@ -253,7 +260,7 @@ def test_images_are_read_upright_and_enlarged(tmp_path):
     assert heatmap.read_image(tmp_path / "turned.jpg").shape == (20, 10, 3)
     assert heatmap.read_image(tmp_path / "turned.jpg", least=(16, 16)).shape == (32, 16, 3)
     assert heatmap.read_image(tmp_path / "turned.jpg", scale=2).shape == (40, 20, 3)
-    with pytest.raises(DataError, match="nothing.png"):
+    with pytest.raises(DataError, match=r"nothing\.png"):
         heatmap.read_image(tmp_path / "nothing.png")
     with pytest.raises(UsageError, match="scale"):
         heatmap.read_image(tmp_path / "turned.jpg", scale=0)

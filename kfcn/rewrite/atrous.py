@@ -7,11 +7,12 @@ map, interleaved; every later window must step over the other phases: its dilati
 by the rate r, the product of the strides removed before it.
 
 Padding is the delicate part. A 3x3 'same' convolution of stride 2 on an even size is padded (0, 1),
-so its cells are centred at 2i + 1; the 'same' padding of the dilated one would centre them at 2i,
-on no phase of the coarse net. So the coarse net's own padding is written out, times r.
+so its cells are centred at 2i + 1; the 'same' padding of the dilated one would centre them at 2i:
+the grid moves by a cell, in some branches of a net and not in others. So the coarse net's own
+padding is written out, times r.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 from keras import layers
@@ -24,26 +25,39 @@ from kfcn.rewrite.walker import Rewriter, as_functional, describe, reference_spe
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells of a new map: `stride` pixels apart; `rate` of them where the old net has one."""
+    """The cells of a new map: `stride` pixels apart; `rate` of them where the old net has one.
+
+    Pairs are `(y, x)`, in cells: `drift` is how far the first cell's centre has moved into the
+    image since the first stride was removed, `moved` how far the cells were moved back.
+    """
 
     stride: int = 1
     rate: int = 1
+    drift: tuple[float, float] = (0.0, 0.0)
+    moved: tuple[int, int] = (0, 0)
 
 
 class _Atrous(Rewriter):
     """States: a `_Grid` for maps, None for what has no grid."""
 
-    def __init__(self, model, output_stride):
+    def __init__(self, model, output_stride, centered):
         super().__init__(model)
         self.output_stride = output_stride
+        self.centered = centered
         self.strides = {1}  # that the given model passes through, for the error message
 
     def visit(self, layer, args, kwargs, specs):
         facts = self.facts(args, kwargs)
-        grids = {fact.state for fact in facts if fact.state is not None}
-        if len(grids) > 1:
-            raise KfcnError(f"{describe(layer)} joins branches of different strides")
-        grid = grids.pop() if grids else None
+        grids = [fact.state for fact in facts if fact.state is not None]
+        grid = grids[0] if grids else None
+        for other in grids[1:]:
+            if (other.stride, other.rate) != (grid.stride, grid.rate):
+                raise KfcnError(f"{describe(layer)} joins branches of different strides")
+            if other.moved != grid.moved:
+                raise KfcnError(
+                    f"{describe(layer)} joins branches that centered=True moves by "
+                    f"{grid.moved} and {other.moved} cells; centered=False keeps them together"
+                )
         spec = facts[0].spec
 
         window = geometry.window(layer)
@@ -56,7 +70,10 @@ class _Atrous(Rewriter):
         if edges:
             entry = "padding" if isinstance(layer, layers.ZeroPadding2D) else "cropping"
             amounts = [[abs(cells) * grid.rate for cells in pair] for pair in edges]
-            return self.copy(layer, **{entry: amounts})(*args), grid
+            drift = tuple(
+                cells - pair[0] * grid.rate for cells, pair in zip(grid.drift, edges, strict=True)
+            )
+            return self.copy(layer, **{entry: amounts})(*args), replace(grid, drift=drift)
         if geometry.is_pointwise(layer):
             if any(fact.state is None for fact in facts):
                 raise KfcnError(
@@ -75,13 +92,19 @@ class _Atrous(Rewriter):
         if rate == 1 and grid.stride * stride <= self.output_stride:
             return self.copy(layer)(x), _Grid(grid.stride * stride)
 
-        pads = []
+        pads, drift, moved = [], [], []
         for axis in (0, 1):
             before, after = window.pads(axis, shape[axis + 1])
             beyond = (shape[axis + 1] + before + after - window.reach(axis)) % stride
             # The removed stride dropped the last `beyond` starts; a full phase needs stride - 1.
-            pads.append((before * rate, (after + stride - 1 - beyond) * rate))
-        new_grid = _Grid(grid.stride, rate * stride)
+            before, after = before * rate, (after + stride - 1 - beyond) * rate
+            cells = grid.drift[axis] + (window.reach(axis) - 1) * rate / 2 - before
+            # Padding at the start in the place of padding at the end: the same cells, further on.
+            back = min(max(int(cells), 0), after) if self.centered else 0
+            pads.append((before + back, after - back))
+            drift.append(cells - back)
+            moved.append(grid.moved[axis] + back)
+        new_grid = _Grid(grid.stride, rate * stride, tuple(drift), tuple(moved))
         dilation = tuple(step * rate for step in window.dilation)
         if isinstance(layer, geometry.POOLINGS):
             mode = "max" if isinstance(layer, layers.MaxPooling2D) else "average"
@@ -125,7 +148,7 @@ class _Atrous(Rewriter):
         return f"{describe(layer)} is not known to work on a grid with holes"
 
 
-def to_atrous(model, output_stride: int, size=None) -> keras.Model:
+def to_atrous(model, output_stride: int, size=None, centered: bool = False) -> keras.Model:
     """The model with strides removed and later filters dilated, on the same weights.
 
     The dense map's cell `(y, x)` is the given model's cell on the image moved by the phase: with
@@ -140,6 +163,12 @@ def to_atrous(model, output_stride: int, size=None) -> keras.Model:
         size: `(height, width)` at which paddings are read off a model that leaves its input size
             open; the default is a size that all usual strides divide. Feed sizes that the model's
             own stride divides: 'same' padding is another one elsewhere.
+        centered: move the dense cells by whole cells, so that the grid lies where the model has it
+            at `output_stride`. Padding at the end only, as MobileNetV2 and 'same' layers have it,
+            drives the centre of cell 0 into the image with each stride (31 pixels at stride 32);
+            a dense map keeps that, and its first cells would be missing. For a net that is to
+            be trained and enlarged to the image; a cell `(y, x)` is then that of
+            `(y - moved, x - moved)` above.
 
     Returns:
         A functional model with the given one's input shapes, layer names, weights (copied) and
@@ -149,10 +178,11 @@ def to_atrous(model, output_stride: int, size=None) -> keras.Model:
     Raises:
         UsageError: if the model never passes through `output_stride`.
         KfcnError: if a layer cannot be rewritten, by name: squeeze-and-excite and other pooling
-            over the whole image, transposed convolutions behind a removed stride, unknown layers.
+            over the whole image, transposed convolutions behind a removed stride, unknown layers,
+            branches that `centered` would move apart.
     """
     graph = as_functional(model)
-    rewriter = _Atrous(graph, output_stride)
+    rewriter = _Atrous(graph, output_stride, centered)
     inputs = []
     for old, spec in zip(graph.inputs, reference_specs(graph, size), strict=True):
         tensor = keras.Input(batch_shape=old.shape, dtype=old.dtype, name=old.name)

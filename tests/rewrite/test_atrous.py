@@ -116,7 +116,7 @@ def test_same_nets_equal_shift_and_stitch_in_the_interior(down, kernel):
     assert whole > 1e-2  # at the border the two must differ: their zeros lie elsewhere
 
 
-def test_the_short_cut_of_same_padding_is_no_phase_of_the_coarse_net():
+def test_the_short_cut_of_same_padding_moves_the_grid():
     """The control for the padding rule: strides 1, doubled rates and 'same' shift the grid."""
     model = pyramid("strided conv", 4, padding="same")
     x = images(1, 96, 96, 2)
@@ -153,6 +153,47 @@ def test_mobilenet_v2_up_to_stride_16():
     assert spread > 0.1
     assert inside < 1e-3
     assert wrong > 1e-2
+
+
+@pytest.mark.parametrize("down", DOWNSAMPLINGS)
+def test_centered_cells_are_the_same_cells_moved(down):
+    model = pyramid(down, 16, padding="same")
+    exact, centered = kfcn.to_atrous(model, 2), kfcn.to_atrous(model, 2, centered=True)
+    field, moved_field = kfcn.receptive_field(exact), kfcn.receptive_field(centered)
+    moved = (field.offset - moved_field.offset) / 2
+    assert moved == int(moved) > 0
+    moved = int(moved)
+    assert moved_field == (field.size, 2, field.offset - 2 * moved)
+    # Where the model itself has its grid at stride 2: at most half a cell further on.
+    at_two = kfcn.receptive_field(pyramid(down, 2, padding="same"))
+    assert 0 <= moved_field.offset - at_two.offset <= 1
+    x = images(1, 192, 208, 2)
+    a, b = run(exact, x), run(centered, x)
+    assert a.shape == b.shape == (1, 96, 104, 4)
+    edge = field.size // 4 + moved + 1
+    a, b = a[:, edge:-edge, edge:-edge], b[:, edge + moved :, edge + moved :]
+    np.testing.assert_allclose(a, b[:, : a.shape[1], : a.shape[2]], rtol=0, atol=5e-5)
+    assert np.abs(a[:, 1:] - a[:, :-1]).max() > 1e-2
+
+
+def test_centered_refuses_branches_that_would_part():
+    """A shortcut centred at 2i beside a path centred at 2i + 1, as in Xception."""
+    inputs = keras.Input((None, None, 3))
+    short = layers.Conv2D(4, 1, strides=2, padding="same")(inputs)
+    path = layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
+    model = keras.Model(inputs, layers.Add(name="join")([short, path]))
+    with pytest.raises(KfcnError, match="'join'"):
+        kfcn.to_atrous(model, 1, centered=True)
+    assert kfcn.to_atrous(model, 1).output_shape == (None, None, None, 4)
+
+
+@pytest.mark.parametrize(("name", "offset"), [("MobileNetV2", 7), ("ResNet50", 0), ("VGG16", 7.5)])
+def test_centered_backbones_at_stride_8(name, offset):
+    build = getattr(keras.applications, name)
+    body = build(weights=None, include_top=False, input_shape=(None, None, 3))
+    field = kfcn.receptive_field(kfcn.to_atrous(body, 8, centered=True))
+    assert (field.stride, field.offset) == (8, offset)
+    assert field.size == kfcn.receptive_field(body).size
 
 
 @pytest.mark.slow
