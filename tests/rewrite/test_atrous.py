@@ -42,8 +42,22 @@ def cropped_runs(model, x, factor):
     return phases
 
 
-@pytest.mark.parametrize("factor", [4, 8])
-@pytest.mark.parametrize("down", DOWNSAMPLINGS)
+def fast_for(*fast):
+    """All downsamplings; those that are not named take their time in the slow suite."""
+    return [
+        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
+        for name in DOWNSAMPLINGS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("down", "factor"),
+    [
+        *((name, 4) for name in DOWNSAMPLINGS),
+        ("max 2/2", 8),
+        *(pytest.param(n, 8, marks=pytest.mark.slow) for n in DOWNSAMPLINGS if n != "max 2/2"),
+    ],
+)
 def test_valid_nets_equal_shift_and_stitch_everywhere(down, factor):
     model = pyramid(down, factor)
     before = snapshot(model)
@@ -100,8 +114,8 @@ def interior_difference(model, dense, x, output_stride, phases, stride):
     return inside, whole, wrong, got.std()
 
 
-@pytest.mark.parametrize("kernel", [2, 3, 5])
-@pytest.mark.parametrize("down", DOWNSAMPLINGS)
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("down", fast_for("max 3/2", "average 2/2", "strided conv"))
 def test_same_nets_equal_shift_and_stitch_in_the_interior(down, kernel):
     model = pyramid(down, 8, padding="same", kernel=kernel)
     dense = kfcn.to_atrous(model, 2)
@@ -155,7 +169,7 @@ def test_mobilenet_v2_up_to_stride_16():
     assert wrong > 1e-2
 
 
-@pytest.mark.parametrize("down", DOWNSAMPLINGS)
+@pytest.mark.parametrize("down", fast_for("max 2/2", "strided conv", "strided separable"))
 def test_centered_cells_are_the_same_cells_moved(down):
     model = pyramid(down, 16, padding="same")
     exact, centered = kfcn.to_atrous(model, 2), kfcn.to_atrous(model, 2, centered=True)
@@ -244,15 +258,27 @@ def test_an_output_stride_that_the_model_never_has(stride):
 
 
 def test_squeeze_and_excite_is_refused_with_the_reason():
-    body = keras.applications.EfficientNetV2B0(
-        weights=None, include_top=False, input_shape=(None, None, 3)
-    )
-    with pytest.raises(KfcnError, match=r"'block4a_se_squeeze'.*over all phases") as caught:
-        kfcn.to_atrous(body, 8)
+    x = inputs = keras.Input((None, None, 3))
+    for number in (1, 2):
+        x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"conv{number}")(x)
+        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"squeeze{number}")(x)
+        x = layers.Multiply(name=f"excite{number}")([x, layers.Conv2D(4, 1)(gate)])
+    model = keras.Model(inputs, x)
+    with pytest.raises(KfcnError, match=r"'squeeze2'.*over all phases") as caught:
+        kfcn.to_atrous(model, 2)
     assert "\n" not in str(caught.value)
     # Where no stride is removed before it there is nothing to refuse.
-    early = keras.Model(body.input, body.get_layer("block3b_add").output)
-    assert kfcn.to_atrous(early, 8).output_shape[-1] == early.output_shape[-1]
+    early = keras.Model(inputs, model.get_layer("excite1").output)
+    assert kfcn.to_atrous(early, 2).output_shape == (None, None, None, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "MobileNetV3Large"])
+def test_squeeze_and_excite_backbones_are_refused(name):
+    build = getattr(keras.applications, name)
+    body = build(weights=None, include_top=False, input_shape=(None, None, 3))
+    with pytest.raises(KfcnError, match="over all phases"):
+        kfcn.to_atrous(body, 8)
 
 
 def test_a_classifier_and_a_transposed_convolution_are_refused_by_name():

@@ -183,10 +183,11 @@ def test_axes_that_differ():
         ),
         ("ResNet50", ["conv3_block4_out", "conv4_block6_out", "conv5_block3_out"], [0, 0, 0]),
         ("VGG16", ["block3_pool", "block4_pool", "block5_pool"], [3.5, 7.5, 15.5]),
-        (
+        pytest.param(
             "EfficientNetV2B0",
             ["block3b_add", "block5e_add", "top_activation"],
             [7, 15, 31],
+            marks=pytest.mark.slow,
         ),
     ],
 )
