@@ -18,6 +18,9 @@ class DilatedPooling2D(keras.layers.Layer):
         mode: "max" or "average". Padding is never part of an average, as in Keras.
         pads: `((top, bottom), (left, right))` cells added around the map.
 
+    A saved model that holds it loads once `kfcn.rewrite` is imported: that registers the layer
+    (`import kfcn` alone does not, it imports nothing).
+
     Input and output: `(B, H, W, C)`; H grows by `top + bottom - (height - 1) * dilation`.
     """
 
@@ -36,9 +39,9 @@ class DilatedPooling2D(keras.layers.Layer):
     def call(self, inputs):
         """Pools `(B, H, W, C)`."""
         if self.mode == "max":
-            # The smallest finite number: padding must lose against any value, -inf would turn
-            # into NaN where a later layer multiplies it by 0.
-            low = ops.finfo(inputs.dtype).min if hasattr(ops, "finfo") else -3.4e38
+            # Padding must lose against any value. Every window holds an unpadded cell, so none
+            # of this comes out; 65504 is float16's largest number.
+            low = -65504.0 if self.compute_dtype == "float16" else -3.38e38
             return self._slide(self._pad(inputs, low), ops.maximum)
         total = self._slide(self._pad(inputs, 0.0), ops.add)
         if self.pads == ((0, 0), (0, 0)):
