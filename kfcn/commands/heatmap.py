@@ -1,0 +1,98 @@
+"""`kfcn-heatmap MODEL IMAGE`: where in an image a classifier sees a class."""
+
+import argparse
+import sys
+
+from kfcn.commands import _cli
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kfcn-heatmap",
+        description="Draw where in an image (of any size) a classifier sees a class, after "
+        "making the classifier fully convolutional: Figure 2 of the FCN paper.",
+    )
+    parser.add_argument(
+        "model", help="a .keras file of a classifier, or a net of keras.applications (MobileNetV2)"
+    )
+    parser.add_argument("image", help="an image file")
+    parser.add_argument(
+        "--class",
+        dest="wanted",
+        metavar="NAME",
+        help="the class by name or index; default: the one with the highest mean probability",
+    )
+    parser.add_argument("--out", default="heatmap.png", help="the picture (default: heatmap.png)")
+    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of the keras.applications net, no download"
+    )
+    parser.add_argument(
+        "--preprocess",
+        choices=("none", "tf", "torch", "caffe"),
+        help="what the model's pixels look like, as in keras.applications; default: a net of "
+        "keras.applications has its own, a file takes RGB 0..255",
+    )
+    parser.add_argument(
+        "--size", type=int, help="pixels that a classifier of open input size was made for"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="enlarge the image first (default: 1)"
+    )
+    parser.add_argument(
+        "--output-stride", type=int, help="pixels from cell to cell, a trous (default: the net's)"
+    )
+    return parser
+
+
+def main(argv=None) -> int:
+    """Entry point."""
+    return _cli.run(_parser(), _work, argv)
+
+
+def _work(args) -> None:
+    from kfcn import heatmap
+    from kfcn.rewrite import receptive_field
+
+    classifier = heatmap.load_classifier(
+        args.model, args.weights, args.labels, args.preprocess, args.size
+    )
+    model, labels = classifier.model, classifier.labels
+    chosen = None
+    if args.wanted is not None:
+        chosen = heatmap.choose_class(labels, args.wanted, model.output_shape[-1])
+    if args.preprocess is None and classifier.raw and not heatmap.holds_normalization(model):
+        print(
+            f"kfcn-heatmap: {args.model} holds no Rescaling or Normalization layer: if it wants "
+            "preprocessed pixels, pass --preprocess tf, torch or caffe",
+            file=sys.stderr,
+        )
+    net, probabilities = heatmap.dense_net(model, classifier.size, args.output_stride)
+    least = heatmap.classifier_size(model, classifier.size)
+    image = heatmap.read_image(args.image, least, args.scale)
+    maps = heatmap.run_dense(net, classifier.preprocess(image), probabilities)
+    field = receptive_field(net)
+
+    shares = maps.mean(axis=(0, 1))
+    best = shares.argsort()[::-1][:5]
+    chosen = int(best[0]) if chosen is None else chosen
+
+    def label(index):
+        return labels[index] if labels else f"class {index}"
+
+    heat = heatmap.spread_map(maps[..., chosen], image.shape, field.stride, field.offset)
+    title = f"{label(chosen)}, {maps.shape[0]}x{maps.shape[1]} cells"
+    top = [(label(index), float(shares[index])) for index in best]
+    heatmap.draw_heatmap(args.out, image, heat, title, top)
+
+    print(f"{maps.shape[0]}x{maps.shape[1]} cells, one every {field.stride} pixels")
+    print("class                        mean    peak")
+    for index in dict.fromkeys([*best.tolist(), chosen]):
+        mark = "  <- drawn" if index == chosen else ""
+        peak = maps[..., index].max()
+        print(f"{label(index):26.26}  {shares[index]:.4f}  {peak:.4f}{mark}")
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
