@@ -15,6 +15,7 @@ _PUBLIC = {
     "fcn16s": "kfcn.fcn",
     "fcn8s": "kfcn.fcn",
     "fcn8s_atonce": "kfcn.fcn",
+    "dilated": "kfcn.coarse",
     "convnet": "kfcn.conv_only",
     "train": "kfcn.training",
     "evaluate": "kfcn.evaluation",

@@ -10,6 +10,8 @@ need 65 layers for the same field.
 import keras
 from keras import layers
 
+from kfcn.backbones import BATCH_NORM_MOMENTUM
+
 # Two layers at rate 1 for edges, doublings up to 32 for context, one at rate 1 against gridding.
 RATES = (1, 1, 2, 4, 8, 16, 32, 1)
 
@@ -43,7 +45,7 @@ def convnet(classes: int, width: int = 16, rates: tuple[int, ...] = RATES) -> ke
             kernel_initializer="he_normal",
             name=f"conv{number}",
         )(x)
-        x = layers.BatchNormalization(name=f"conv{number}_bn")(x)
+        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"conv{number}_bn")(x)
         x = layers.ReLU(name=f"conv{number}_relu")(x)  # (B, H, W, width)
     score = layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score")(x)
     return keras.Model(inputs, score, name="convnet")

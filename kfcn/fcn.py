@@ -60,14 +60,6 @@ def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options) -> keras.Mode
     return _fcn(classes, backbone, finest=8, name="fcn8s_atonce", atonce=True, **options)
 
 
-ARCHITECTURES = {
-    "fcn32s": fcn32s,
-    "fcn16s": fcn16s,
-    "fcn8s": fcn8s,
-    "fcn8s-atonce": fcn8s_atonce,
-}
-
-
 def _fcn(
     classes,
     backbone,

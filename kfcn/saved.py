@@ -32,6 +32,9 @@ def load_model(path: Path | str) -> keras.Model:
         UsageError: no such file.
         KfcnError: it is no Keras model.
     """
+    import kfcn.crf
+    import kfcn.rewrite  # noqa: F401  (both register layers that a file may hold)
+
     path = model_path(path)
     try:
         return keras.saving.load_model(path, compile=False)

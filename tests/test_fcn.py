@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
-from kfcn import backbones, fcn
+from kfcn import architectures, backbones
 from kfcn.errors import KfcnError, UsageError
 from kfcn.fcn import carry_weights, fcn8s, fcn8s_atonce, fcn16s, fcn32s
 from kfcn.upsample import bilinear_kernel
@@ -33,9 +33,9 @@ def test_every_size_from_1_to_70_gives_its_own_size(backbone):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 33), (375, 500)])
-@pytest.mark.parametrize("arch", list(fcn.ARCHITECTURES))
+@pytest.mark.parametrize("arch", architectures.NAMES)
 def test_all_architectures_at_the_paper_s_size_and_at_odd_ones(arch, size):
-    net = fcn.ARCHITECTURES[arch](3, **TINY)
+    net = architectures.build(arch, 3, "mobilenet_v2", backbone_options={"alpha": 0.35})
     assert net(np.zeros((2, *size, 3), "float32")).shape == (2, *size, 3)
 
 

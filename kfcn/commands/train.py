@@ -15,11 +15,18 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
 
     net = cli.add_argument_group("net")
-    net.add_argument("--arch", metavar="NAME", help="fcn32s, fcn16s, fcn8s (default), fcn8s-atonce")
+    net.add_argument("--arch", metavar="NAME", help="fcn32s, fcn16s, fcn8s (default), "
+        "fcn8s-atonce, heatmap, dilated, convnet")
     net.add_argument(
         "--backbone",
         metavar="NAME",
         help="mobilenet_v2 (default), mobilenet_v3_large, efficientnet_v2_b0, resnet50, vgg16",
+    )
+    net.add_argument(
+        "--output-stride",
+        type=int,
+        metavar="8|16",
+        help="train the dilated net: strides beyond this are removed, later filters dilated",
     )
     net.add_argument("--alpha", type=float, help="width of mobilenet_v2: 0.35, 0.5, 0.75, 1.0 ...")
     net.add_argument("--fc-filters", type=int, help="channels of vgg16's fc6 and fc7 (4096)")

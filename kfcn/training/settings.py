@@ -11,8 +11,9 @@ class Settings:
     """The resolved settings of a run, as `config.json` stores them.
 
     Attributes:
-        arch: a key of `kfcn.fcn.ARCHITECTURES`.
+        arch: one of `kfcn.architectures.NAMES`.
         backbone: a key of `kfcn.backbones.BACKBONES`.
+        output_stride: of the arch `dilated`.
         alpha: width of mobilenet_v2; None for 1.0.
         fc_filters: channels of vgg16's fc6 and fc7; None for the paper's 4096.
         learn_middle: whether the 2x upsampling layers learn.
@@ -35,6 +36,7 @@ class Settings:
 
     arch: str = "fcn8s"
     backbone: str = "mobilenet_v2"
+    output_stride: int = 8
     alpha: float | None = None
     fc_filters: int | None = None
     learn_middle: bool = True
@@ -53,6 +55,13 @@ class Settings:
     seed: int = 0
     precision: str = "float32"
     deterministic: bool = False
+
+    @property
+    def net(self) -> str:
+        """The net in words, for messages."""
+        if self.arch == "convnet":
+            return self.arch
+        return f"{self.arch} on {self.backbone}"
 
     @property
     def backbone_options(self) -> dict[str, Any]:
@@ -119,16 +128,22 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
                 "or choose another --run-dir"
             )
         return base
+    if "output_stride" in given and given.setdefault("arch", "dilated") != "dilated":
+        raise UsageError(
+            f"output_stride {given['output_stride']} is for the dilated net; received arch "
+            f"{given['arch']}: leave one of the two out"
+        )
     name = given.get("data", Settings.data)
-    settings = Settings(**{**_DATA_DEFAULTS.get(name, {}), **_backbone_fits(given, name), **given})
+    settings = Settings(**{**_DATA_DEFAULTS.get(name, {}), **_net_defaults(given), **given})
     _validate(settings)
     return settings
 
 
-def _backbone_fits(given, data):
-    """A default alpha is for mobilenet_v2 alone; another backbone has none."""
-    other = given.get("backbone", Settings.backbone) != "mobilenet_v2"
-    return {"alpha": None} if other and "alpha" in _DATA_DEFAULTS.get(data, {}) else {}
+def _net_defaults(given: dict) -> dict:
+    """Defaults of a data set that another net has no use for."""
+    if given.get("arch") == "convnet":
+        return {"alpha": None, "weights": "none"}
+    return {} if given.get("backbone", Settings.backbone) == "mobilenet_v2" else {"alpha": None}
 
 
 def _validate(settings: Settings) -> None:
@@ -144,6 +159,11 @@ def _validate(settings: Settings) -> None:
         raise UsageError(
             f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
             "expected a rate above 0 and a decay of 0 or more"
+        )
+    if settings.arch == "convnet" and settings.weights != "none":
+        raise UsageError(
+            f"weights {settings.weights}: convnet has no backbone; leave --weights out, or "
+            "start from a run with --init-from"
         )
     if len(settings.crop) != 2 or min(settings.crop) < 1:
         raise UsageError(f"crop {settings.crop}: expected height and width in pixels")

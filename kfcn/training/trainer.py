@@ -6,14 +6,14 @@ from pathlib import Path
 
 import keras
 
-from kfcn import __version__, backbones, fcn
+from kfcn import __version__, architectures, backbones, fcn
 from kfcn import data as data_sets
 from kfcn.data import pipeline
-from kfcn.errors import UsageError
 from kfcn.evaluation import Evaluation, evaluate
 from kfcn.files import sha256, write_json
 from kfcn.losses import PixelCrossEntropy
 from kfcn.metrics import MeanIoU
+from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint
 from kfcn.training.recorder import Recorder
@@ -74,7 +74,7 @@ def train(run_dir: Path | str | None = None, verbose: bool = True, **settings) -
     epoch = note["step"] // steps
     recorder = Recorder(run, validation, steps, config.epochs, note["rows"], say)
     say(
-        f"{config.arch} on {config.backbone}: {model.count_params() / 1e6:.2f} M parameters, "
+        f"{config.net}: {model.count_params() / 1e6:.2f} M parameters, {_field(model)}, "
         f"{len(train_set)} training and {len(validation)} validation images"
     )
     if epoch:
@@ -128,13 +128,22 @@ def _compiled(config: Settings, counts, train_set, say) -> keras.Model:
 
 def build(config: Settings, classes: int) -> keras.Model:
     """The untrained net of the settings."""
-    if config.arch not in fcn.ARCHITECTURES:
-        raise UsageError(
-            f"unknown architecture '{config.arch}'; expected one of {', '.join(fcn.ARCHITECTURES)}"
-        )
-    return fcn.ARCHITECTURES[config.arch](
-        classes, config.backbone, **config.head_options, **config.backbone_options
+    return architectures.build(
+        config.arch,
+        classes,
+        config.backbone,
+        config.output_stride,
+        config.head_options,
+        config.backbone_options,
     )
+
+
+def _field(model: keras.Model) -> str:
+    size = receptive_field(model).size
+    size = max(size) if isinstance(size, tuple) else size
+    if size == float("inf"):
+        return "every pixel sees the whole image"
+    return f"receptive field {size:.0f} pixels"
 
 
 def _fit(model, config, train_set, steps, first_step, recorder, verbose, say):
@@ -174,7 +183,7 @@ def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict
     return {
         "kfcn_version": __version__,
         "architecture": config.arch,
-        "backbone": config.backbone,
+        "backbone": None if config.arch == "convnet" else config.backbone,
         "classes": list(classes.names),
         "palette": [list(colour) for colour in classes.palette],
         "ignore": data_sets.IGNORE,

@@ -1,0 +1,49 @@
+"""The nets that `kfcn-train --arch` knows."""
+
+import keras
+
+from kfcn.coarse import dilated, heatmap
+from kfcn.conv_only import convnet
+from kfcn.errors import UsageError
+from kfcn.fcn import fcn8s, fcn8s_atonce, fcn16s, fcn32s
+
+SKIP_NETS = {
+    "fcn32s": fcn32s,
+    "fcn16s": fcn16s,
+    "fcn8s": fcn8s,
+    "fcn8s-atonce": fcn8s_atonce,
+}
+NAMES = (*SKIP_NETS, "heatmap", "dilated", "convnet")
+
+
+def build(
+    arch: str,
+    classes: int,
+    backbone: str,
+    output_stride: int = 8,
+    head_options: dict | None = None,
+    backbone_options: dict | None = None,
+) -> keras.Model:
+    """An untrained net by name.
+
+    Args:
+        arch: one of `NAMES`.
+        classes: number of classes.
+        backbone: a key of `kfcn.backbones.BACKBONES`; `convnet` has none.
+        output_stride: of `dilated`.
+        head_options: of the skip nets, see `kfcn.fcn.fcn8s`.
+        backbone_options: of the backbone.
+
+    Raises:
+        UsageError: an unknown name or option.
+    """
+    body = backbone_options or {}
+    if arch in SKIP_NETS:
+        return SKIP_NETS[arch](classes, backbone, **(head_options or {}), **body)
+    if arch == "heatmap":
+        return heatmap(classes, backbone, **body)
+    if arch == "dilated":
+        return dilated(classes, backbone, output_stride, **body)
+    if arch == "convnet":
+        return convnet(classes)
+    raise UsageError(f"unknown architecture '{arch}'; expected one of {', '.join(NAMES)}")
