@@ -15,8 +15,8 @@ gradient needs, is the same filter with the blur axes in reverse order.
 Only the vertices that a pixel touches exist. All images of a batch share one lattice (the image's
 number is a part of a vertex's key) and the lattice serves all iterations and the backward pass.
 
-The steps exist twice, for one reason: sparse matrix products are three to six times faster than
-gathers and segment sums, but LiteRT has no such operation. `builtin_ops()` chooses the second kind.
+The steps exist twice, for one reason: products with sparse matrices are much faster than gathers
+and segment sums, but LiteRT has no such operation. `builtin_ops()` chooses the second kind.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _BUILTIN = contextvars.ContextVar("kfcn_crf_builtin_ops", default=False)
 def builtin_ops():
     """Trace every CRF within this context with operations that LiteRT has built in.
 
-    For export to `.tflite` alone: the filter then takes about three times as long on a desktop.
+    For export to `.tflite` alone: the CRF then takes about twice as long on a desktop.
     Wrap what traces the model::
 
         with kfcn.crf.builtin_ops():
@@ -86,6 +86,8 @@ def build_lattice(features, batch=1):
     keys, weights, steps = _simplices(features, batch)
     vertices, corners = tf.unique(tf.reshape(keys, [-1]))
     corners = tf.reshape(corners, tf.shape(keys))  # (d + 1, N), rows of `vertices`
+    if not _BUILTIN.get():
+        vertices, corners = _in_order(vertices, corners)
     neighbours = [_neighbours(vertices, step) for step in steps]
     # The blur below has gain 2 an axis. This factor (that of the authors' code and of pydensecrf)
     # brings the response to a unit impulse near to the Gaussian's own height of 1. It cancels in
@@ -198,15 +200,24 @@ def _elevation(d):
     return matrix.astype(np.float32)
 
 
-def _neighbours(vertices, step):
-    """Row numbers of the two neighbours along an axis: int32 (M,) each, M where there is none.
+def _in_order(vertices, corners):
+    """Number the vertices by their keys: neighbours are then found, and read, in memory's order."""
+    order = tf.argsort(vertices)
+    places = tf.scatter_nd(order[:, None], tf.range(tf.size(order)), tf.shape(order))
+    return tf.gather(vertices, order), tf.gather(places, corners)
 
-    `tf.unique` serves as the hash table: it numbers the M vertices first, in their own order, so a
-    neighbour's number is below M exactly if it exists. (tf.searchsorted does not convert.)
-    """
+
+def _neighbours(vertices, step):
+    """Row numbers of the two neighbours along an axis: int32 (M,) each, M where there is none."""
     count = tf.size(vertices)
-    after = tf.unique(tf.concat([vertices, vertices + step], 0))[1][count:]
-    after = tf.minimum(after, count)
+    if _BUILTIN.get():
+        # LiteRT has no tf.searchsorted. tf.unique serves as a hash table: it numbers the M vertices
+        # first, in their own order, so a neighbour's number is below M exactly if it exists.
+        after = tf.unique(tf.concat([vertices, vertices + step], 0))[1][count:]
+        after = tf.minimum(after, count)
+    else:
+        after = tf.minimum(tf.searchsorted(vertices, vertices + step), count - 1)
+        after = tf.where(tf.gather(vertices, after) == vertices + step, after, count)
     # "i is followed by j" says "j is preceded by i"; row M takes those that nothing follows.
     before = tf.scatter_nd(after[:, None], tf.range(count) - count, [count + 1])[:count] + count
     return after, before

@@ -90,7 +90,8 @@ def test_save_and_load(images, tmp_path):
 def test_saved_model(images, tmp_path):
     model = add_crf(small_net(), **CRF)
     model.export(tmp_path / "saved", verbose=False)
-    served = tf.saved_model.load(tmp_path / "saved").serve(images)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    served = loaded.serve(images)
     np.testing.assert_allclose(served, model.predict(images, verbose=0), atol=1e-5)
 
 
