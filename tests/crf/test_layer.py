@@ -161,9 +161,10 @@ def test_gradients_against_differences(scene, normalization):
     @tf.function
     def run():
         with tf.GradientTape() as tape:
-            refined = layer([unary.value, image[None]], training=True)
-            loss = tf.reduce_sum(refined * tf.constant(upstream[None], tf.float32))
-        return refined, tape.gradient(loss, [v.value for v in variables])
+            # Without the unaries that the last step adds: their gradient of 1 would hide the rest.
+            pairwise = layer([unary.value, image[None]], training=True) - unary.value
+            loss = tf.reduce_sum(pairwise * tf.constant(upstream[None], tf.float32))
+        return pairwise, tape.gradient(loss, [v.value for v in variables])
 
     def value():
         return np.sum(np.asarray(run()[0], np.float64)[0] * upstream)
@@ -180,9 +181,15 @@ def test_gradients_against_differences(scene, normalization):
             variable.assign(start + sign * step * direction)
             ends.append(value())
         variable.assign(start)
+        ends = np.array(ends)
         numeric = (ends[0] - ends[1]) / (2 * step)
         expected = np.sum(gradient * direction)
         assert abs(numeric - expected) < 1e-3 * abs(expected), variable.name
+        # Control: the field is not linear, a step as large as the value itself misses the tangent.
+        variable.assign(start + max(np.abs(start).mean(), 1.0) * direction)
+        far = (value() - ends.mean()) / max(np.abs(start).mean(), 1.0)
+        variable.assign(start)
+        assert abs(far - expected) > 1e-3 * abs(expected), variable.name
 
 
 def test_gradients_out_of_training_are_the_same(scene):
