@@ -1,0 +1,264 @@
+"""DenseCRF: mean-field inference in a fully connected CRF, as a layer (CRF-RNN).
+
+S. Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015
+(arXiv 1502.03240), on the model of P. Kraehenbuehl and V. Koltun, "Efficient Inference in Fully
+Connected CRFs with Gaussian Edge Potentials", NIPS 2011. Called "Zheng" and "Kraehenbuehl" below.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kfcn.crf.gaussian import spatial_filter
+from kfcn.crf.permutohedral import bilateral_features, build_lattice, lattice_filter
+from kfcn.errors import UsageError
+
+# Of the class matrices' and filter weights' variables: see DenseCRF on weight decay.
+NO_WEIGHT_DECAY = ("crf_spatial_weights", "crf_bilateral_weights", "crf_compatibility")
+NORMALIZATIONS = ("after", "before", "symmetric", "none")
+
+
+@keras.saving.register_keras_serializable("kfcn")
+class DenseCRF(keras.layers.Layer):
+    """Sharpens logits by the image: mean-field iterations of a dense CRF.
+
+    Called on `[logits, image]`, logits (B, H, W, C) and image (B, H, W, 3) as RGB in 0..255 (the
+    widths are in these units: do not normalise it first). Returns float32 logits (B, H, W, C): the
+    last softmax is left to the loss.
+
+    The energy of a labelling x (Kraehenbuehl eq. 1 to 3) is the sum of the unaries `-logits` and,
+    over all pairs of pixels, `mu(x_i, x_j)` times two Gaussians of position p and colour I:
+
+        w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)    (appearance)
+        w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)                                     (smoothness)
+
+    One iteration (Zheng algorithm 1): softmax, both filters (message passing), a weight for each
+    filter and class, the compatibility transform, subtraction from the unaries. The pixel's message
+    to itself is included, as in the published implementations.
+
+    Trained are `bilateral_weights` (C,), `spatial_weights` (C,) and `compatibility_matrix` (C, C),
+    row l holding `mu(l, l')`; the widths are fixed (Zheng section 5). No gradient goes to the
+    image. Everything is computed in float32, whatever the policy.
+
+    Weight decay draws these weights to zero, which switches the CRF off. Before training with an
+    optimizer that has `weight_decay`, and again after an optimizer was loaded from a file, say
+
+        optimizer.exclude_from_weight_decay(var_names=kfcn.crf.NO_WEIGHT_DECAY)
+
+    Args:
+        iterations: mean-field iterations in training (Zheng section 7.1: 5).
+        test_iterations: mean-field iterations otherwise (Zheng section 7.1: 10).
+        theta_alpha: width of the appearance kernel in pixels.
+        theta_beta: width of the appearance kernel in colour (0..255).
+        theta_gamma: width of the smoothness kernel in pixels.
+        spatial_weight: initial w2, for every class. (The widths and weights are those of the
+            authors' released model, torrvision/crfasrnn.)
+        bilateral_weight: initial w1, for every class.
+        compatibility: initial mu: "potts" for [l != l'], or a (C, C) matrix.
+        normalization: of each filter K, with D the diagonal of the sums of K's rows: "after" for
+            D^-1 K (CRF-RNN), "before" for K D^-1, "symmetric" for D^-1/2 K D^-1/2 (Kraehenbuehl's
+            code and pydensecrf by default), "none" for K.
+        **kwargs: of `keras.layers.Layer`; the dtype is always float32.
+
+    Raises:
+        UsageError: for a bad argument, a wrong number of inputs or shapes that do not fit.
+    """
+
+    def __init__(
+        self,
+        iterations=5,
+        test_iterations=10,
+        theta_alpha=160.0,
+        theta_beta=3.0,
+        theta_gamma=3.0,
+        spatial_weight=3.0,
+        bilateral_weight=5.0,
+        compatibility="potts",
+        normalization="after",
+        **kwargs,
+    ):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        for name, count in (("iterations", iterations), ("test_iterations", test_iterations)):
+            if not isinstance(count, int) or count < 0:
+                raise UsageError(f"Expected {name} to be an integer >= 0. Received: {count!r}.")
+        widths = {"theta_alpha": theta_alpha, "theta_beta": theta_beta, "theta_gamma": theta_gamma}
+        for name, width in widths.items():
+            if not width > 0:
+                raise UsageError(f"Expected {name} to be a number above 0. Received: {width!r}.")
+        if normalization not in NORMALIZATIONS:
+            known = ", ".join(NORMALIZATIONS)
+            raise UsageError(f"Expected a normalization of {known}. Received: {normalization!r}.")
+        if isinstance(compatibility, str) and compatibility != "potts":
+            raise UsageError(
+                f"Expected compatibility 'potts' or a (C, C) matrix. Received: {compatibility!r}."
+            )
+        self.iterations = iterations
+        self.test_iterations = test_iterations
+        self.theta_alpha = float(theta_alpha)
+        self.theta_beta = float(theta_beta)
+        self.theta_gamma = float(theta_gamma)
+        self.spatial_weight = float(spatial_weight)
+        self.bilateral_weight = float(bilateral_weight)
+        self.compatibility = (
+            compatibility if isinstance(compatibility, str) else np.asarray(compatibility).tolist()
+        )
+        self.normalization = normalization
+        self.supports_jit = False  # XLA has no tf.unique: the number of vertices is data
+
+    def build(self, input_shape):
+        """Create the weights for the number of classes."""
+        classes = _checked_shapes(input_shape)[-1]
+        potts = 1.0 - np.eye(classes)
+        given = self.compatibility
+        matrix = potts if isinstance(given, str) else np.asarray(given)
+        if matrix.shape != (classes, classes):
+            raise UsageError(
+                f"Expected a compatibility matrix of shape {(classes, classes)} for logits of "
+                f"{classes} classes. Received: {matrix.shape}."
+            )
+
+        self.spatial_weights = self._weight("spatial_weights", [self.spatial_weight] * classes)
+        self.bilateral_weights = self._weight(
+            "bilateral_weights", [self.bilateral_weight] * classes
+        )
+        self.compatibility_matrix = self._weight("compatibility", matrix)
+
+    def _weight(self, name, value):
+        # The prefix keeps NO_WEIGHT_DECAY, which Keras searches for in names, from other weights.
+        value = np.asarray(value, np.float32)
+        return self.add_weight(
+            name=f"crf_{name}", shape=value.shape, initializer=lambda *_, **__: value
+        )
+
+    def call(self, inputs, training=False):
+        """Logits (B, H, W, C) from `[logits, image]`."""
+        logits, image = inputs
+        size = tf.shape(logits)
+        unary = tf.reshape(logits, [-1, logits.shape[-1]])  # (N, C), N = B H W
+        kernels = self._kernels(tf.convert_to_tensor(image))
+        # Weight and compatibility in one (C, C) matrix for each filter: a filter acts on each class
+        # alone, so it commutes with them.
+        compatibility = tf.transpose(tf.convert_to_tensor(self.compatibility_matrix))
+        spatial = tf.convert_to_tensor(self.spatial_weights)[:, None] * compatibility
+        bilateral = tf.convert_to_tensor(self.bilateral_weights)[:, None] * compatibility
+        # A SavedModel cannot hold a gradient that uses sparse matrices. Out of training it is
+        # TensorFlow's own: the same values, more memory.
+        pairwise = _pairwise_with_gradient if training else _pairwise
+        refined = unary
+        for _ in range(self.iterations if training else self.test_iterations):
+            q = tf.nn.softmax(refined)
+            refined = unary - pairwise(kernels, self.theta_gamma, q, spatial, bilateral)
+        return tf.reshape(refined, size)
+
+    def _kernels(self, image):
+        """The batch's two filters, of every iteration."""
+        shape = tf.shape(image)[:3]
+        lattice = build_lattice(
+            bilateral_features(image, self.theta_alpha, self.theta_beta), shape[0]
+        )
+        if self.normalization == "none":
+            return _Kernels(shape, lattice, (), ())
+        # A kernel is symmetric up to the order of the blur: its row sums serve both of its sides.
+        ones = tf.ones([tf.reduce_prod(shape), 1])
+        raw = _Kernels(shape, lattice, (), ())
+        scales = tuple(1.0 / sums for sums in raw.filter(ones, self.theta_gamma))  # (N, 1)
+        if self.normalization == "symmetric":
+            scales = tuple(tf.sqrt(scale) for scale in scales)
+        before = () if self.normalization == "after" else scales
+        after = () if self.normalization == "before" else scales
+        return _Kernels(shape, lattice, before, after)
+
+    def compute_output_spec(self, inputs, training=False):
+        """The logits' shape, float32; saves a trial run of the lattice for each symbolic call."""
+        shapes = [tensor.shape for tensor in inputs]
+        return keras.KerasTensor(_checked_shapes(shapes), "float32")
+
+    def compute_output_shape(self, input_shape):
+        """The logits' shape."""
+        return tuple(_checked_shapes(input_shape))
+
+    def get_config(self):
+        """Every argument of the constructor."""
+        return {
+            **super().get_config(),
+            "iterations": self.iterations,
+            "test_iterations": self.test_iterations,
+            "theta_alpha": self.theta_alpha,
+            "theta_beta": self.theta_beta,
+            "theta_gamma": self.theta_gamma,
+            "spatial_weight": self.spatial_weight,
+            "bilateral_weight": self.bilateral_weight,
+            "compatibility": self.compatibility,
+            "normalization": self.normalization,
+        }
+
+
+class _Kernels(NamedTuple):
+    """Both filters of a batch of images."""
+
+    shape: tf.Tensor  # int32 (3,): B, H, W
+    lattice: tuple
+    before: tuple  # scale (N, 1) of each kernel's input, or empty
+    after: tuple  # scale (N, 1) of each kernel's output, or empty
+
+    def filter(self, values, theta_gamma, transpose=False):
+        """Smoothness and appearance: (N, C) -> two of (N, C)."""
+        before, after = (self.after, self.before) if transpose else (self.before, self.after)
+        spatial, bilateral = [scale * values for scale in before] or [values, values]
+        channels = values.shape[1]
+        maps = tf.reshape(spatial, tf.concat([self.shape, [channels]], 0))
+        maps = spatial_filter(maps, theta_gamma)
+        filtered = [
+            tf.reshape(maps, [-1, channels]),
+            lattice_filter(self.lattice, bilateral, transpose),
+        ]
+        if after:
+            filtered = [scale * each for scale, each in zip(after, filtered, strict=True)]
+        return filtered
+
+
+def _pairwise(kernels, theta_gamma, q, spatial, bilateral):
+    """The pairwise energies P = F1(Q) A1 + F2(Q) A2: (N, C) from Q (N, C) and two (C, C)."""
+    return _mix(kernels.filter(q, theta_gamma), spatial, bilateral)
+
+
+def _pairwise_with_gradient(kernels, theta_gamma, q, spatial, bilateral):
+    """`_pairwise` with a gradient that keeps nothing but Q.
+
+    With G the gradient in P and a prime for the transpose: dQ = F1'(G) A1' + F2'(G) A2' and
+    dA = Q' F'(G).
+    """
+
+    @tf.custom_gradient
+    def run(q, spatial, bilateral):
+        def gradient(upstream):
+            back = kernels.filter(upstream, theta_gamma, transpose=True)
+            in_q = _mix(back, tf.transpose(spatial), tf.transpose(bilateral))
+            return in_q, *(tf.matmul(q, each, transpose_a=True) for each in back)
+
+        return _pairwise(kernels, theta_gamma, q, spatial, bilateral), gradient
+
+    return run(q, spatial, bilateral)
+
+
+def _mix(parts, spatial, bilateral):
+    return tf.matmul(parts[0], spatial) + tf.matmul(parts[1], bilateral)
+
+
+def _checked_shapes(shapes):
+    """The logits' shape, after checking that logits and image go together."""
+    if not isinstance(shapes, (list, tuple)) or len(shapes) != 2 or isinstance(shapes[0], int):
+        raise UsageError(f"Expected DenseCRF to be called on [logits, image]. Received: {shapes}.")
+    logits, image = (tuple(shape) for shape in shapes)
+    fits = len(logits) == len(image) == 4 and image[3] == 3 and logits[3] is not None
+    fits = fits and all(
+        a is None or b is None or a == b for a, b in zip(logits[:3], image[:3], strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            "Expected logits (B, H, W, C) and an RGB image (B, H, W, 3) of the same size. "
+            f"Received: {logits} and {image}."
+        )
+    return logits

@@ -1,0 +1,169 @@
+"""The lattice filter by value: by hand in one dimension, against the definition in two and five."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kfcn.crf.exact import exact_filter
+from kfcn.crf.permutohedral import (
+    _elevation,
+    _simplices,
+    bilateral_features,
+    build_lattice,
+    builtin_ops,
+    lattice_filter,
+)
+
+
+def filtered(features, values, **options):
+    lattice = build_lattice(tf.constant(features, tf.float32))
+    return lattice_filter(lattice, tf.constant(values), **options).numpy()
+
+
+def normalized_error(features, values, lattice_features=None):
+    """Mean |lattice - exact| of the filters divided by their own sums, and both filters' arrays."""
+    ones = np.ones((len(values), 1), np.float32)
+    used = features if lattice_features is None else lattice_features
+    ours = filtered(used, values) / filtered(used, ones)
+    exact = exact_filter(features, values) / exact_filter(features, ones)
+    return np.abs(ours - exact).mean(), ours, exact
+
+
+def probabilities(logits):
+    flat = logits.reshape(-1, logits.shape[-1])
+    return np.asarray(tf.nn.softmax(flat))
+
+
+def test_one_dimension_by_hand():
+    # d = 1: vertices lie sqrt(3)/2 apart, here one under each of the two pixels. Both axes run
+    # along the line, so the blur is [[1, 1/2], [1/2, 1]] twice, [[5/4, 1], [1, 5/4]], and the
+    # factor is 1 / (1 + 1/2).
+    kernel = filtered([[0.0, math.sqrt(3) / 2]], np.eye(2, dtype=np.float32))
+    np.testing.assert_allclose(kernel, [[5 / 6, 4 / 6], [4 / 6, 5 / 6]], atol=1e-6)
+
+
+def test_distant_pixels_do_not_meet():
+    kernel = filtered([[0.0, 50.0], [0.0, 0.0]], np.eye(2, dtype=np.float32))
+    assert kernel[0, 1] == kernel[1, 0] == 0
+    assert kernel[0, 0] > 0.5
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
+def test_barycentric_weights(dimensions):
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 7, (dimensions, 500)).astype(np.float32)
+    keys, weights, _ = _simplices(tf.constant(features), 1)
+    assert keys.shape == weights.shape == (dimensions + 1, 500)
+    assert weights.numpy().min() > -1e-5  # measured -2e-6
+    np.testing.assert_allclose(weights.numpy().sum(0), 1, atol=1e-5)
+    assert all(len(set(column)) == dimensions + 1 for column in keys.numpy().T)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
+def test_weights_interpolate_the_position(dimensions):
+    # The corners, read back from their keys, average to the pixel's place on the plane.
+    rng = np.random.default_rng(1)
+    features = rng.normal(0, 5, (dimensions, 200)).astype(np.float32)
+    keys, weights, steps = (np.array(part) for part in _simplices(tf.constant(features), 1))
+    # steps[axis] = sum(place) - (d + 1) place[axis], and the last step is the sum itself.
+    place = (steps[-1] - steps[:-1]) // (dimensions + 1)
+    order = np.argsort(place)
+    digits, rest = np.zeros((dimensions, *keys.shape)), keys.copy()
+    for axis in order[::-1]:
+        digits[axis], rest = np.divmod(rest, place[axis])
+    centre = (digits * weights).sum(1)  # (d, N), up to the keys' origin
+    expected = (_elevation(dimensions) @ features)[:dimensions]
+    offset = centre - expected
+    np.testing.assert_allclose(offset, np.broadcast_to(offset[:, :1], offset.shape), atol=1e-3)
+
+
+def test_two_dimensions_against_exact():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:30, :40] / 4.0
+    features = np.stack([y.ravel(), x.ravel()])
+    error, _, exact = normalized_error(features, rng.random((1200, 3)).astype(np.float32))
+    assert error < 5e-3
+    assert np.abs(exact - 0.5).mean() > 2 * error  # the filter has not flattened everything
+
+
+# With widths of 160 and 3 and noise above the width of 3, pixels hardly meet and the lattice, which
+# blurs through vertices that exist only near to pixels, is rough (mean error 6e-3 at noise 12).
+@pytest.mark.parametrize(
+    ("alpha", "beta", "noise", "other_alpha"), [(80.0, 13.0, 12.0, 20.0), (160.0, 3.0, 2.0, 20.0)]
+)
+def test_bilateral_against_exact(scene, alpha, beta, noise, other_alpha):
+    image, logits, _ = scene(noise=noise)
+    features = bilateral_features(image[None], alpha, beta).numpy()
+    error, ours, exact = normalized_error(features, probabilities(logits))
+    assert error < 2e-3
+    assert (ours.argmax(1) == exact.argmax(1)).mean() >= 0.995
+    # Control: another width is another filter.
+    other = bilateral_features(image[None], other_alpha, beta).numpy()
+    assert normalized_error(features, probabilities(logits), other)[0] > 5e-3
+
+
+def test_height_of_the_kernel():
+    # Without normalisation the lattice's gain is near to that of exp(-|f|^2 / 2), not equal to it.
+    y, x = np.mgrid[:40, :40] / 4.0
+    features = np.stack([y.ravel(), x.ravel()])
+    ones = np.ones((1600, 1), np.float32)
+    ratio = (filtered(features, ones) / exact_filter(features, ones)).reshape(40, 40)
+    assert 0.85 < ratio[12:-12, 12:-12].min() <= ratio[12:-12, 12:-12].max() < 1.15
+
+
+@pytest.mark.parametrize("builtin", [False, True])
+def test_transpose_is_the_adjoint(scene, builtin):
+    image, _, _ = scene(24, 32)
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(2, 24 * 32, 4)).astype(np.float32)
+    features = bilateral_features(image[None], 20.0, 30.0)
+    if builtin:
+        with builtin_ops():
+            lattice = build_lattice(features)
+    else:
+        lattice = build_lattice(features)
+
+    def product(a, b):
+        return np.sum(np.asarray(a, np.float64) * np.asarray(b, np.float64))
+
+    left, right = (
+        product(lattice_filter(lattice, x), y),
+        product(x, lattice_filter(lattice, y, transpose=True)),
+    )
+    assert abs(left - right) < 1e-5 * abs(left)
+    # Control: the order of the axes matters, the filter itself is not symmetric.
+    assert abs(left - product(x, lattice_filter(lattice, y))) > 1e-4 * abs(left)
+
+
+def test_segment_steps_equal_sparse_steps(scene):
+    image, logits, _ = scene()
+    features = bilateral_features(image[None], 80.0, 13.0)
+    values = probabilities(logits)
+    with builtin_ops():
+        segments = build_lattice(features)
+    sparse = build_lattice(features)
+    assert type(segments) is not type(sparse)
+    for transpose in (False, True):
+        a, b = (np.asarray(lattice_filter(each, values, transpose)) for each in (sparse, segments))
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_images_of_a_batch_do_not_mix(scene):
+    images = np.stack([scene(seed=seed)[0] for seed in (0, 1)])
+    values = np.random.default_rng(0).random((2, 48 * 64, 3)).astype(np.float32)
+    features = bilateral_features(images, 80.0, 13.0)
+    both = lattice_filter(build_lattice(features, 2), values.reshape(-1, 3)).numpy()
+    for image, value, part in zip(images, values, np.split(both, 2), strict=True):
+        alone = filtered(bilateral_features(image[None], 80.0, 13.0), value)
+        np.testing.assert_allclose(part, alone, rtol=1e-4, atol=1e-4)
+    # Control: told that they are one image, the two meet.
+    mixed = filtered(features, values.reshape(-1, 3))
+    assert np.abs(mixed - both).max() > 1
+
+
+def test_keys_that_do_not_fit_are_refused():
+    features = np.random.default_rng(0).random((5, 10)).astype(np.float32) * 1e4
+    with pytest.raises(tf.errors.InvalidArgumentError, match="larger kernel widths"):
+        build_lattice(tf.constant(features))
