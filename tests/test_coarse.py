@@ -39,5 +39,5 @@ def test_dilated_answers_over_its_object(backbone):
 
 
 def test_squeeze_and_excite_cannot_be_dilated():
-    with pytest.raises(KfcnError, match="squeeze_excite|se_squeeze"):
+    with pytest.raises(KfcnError, match=r"squeeze_excite|se_squeeze"):
         dilated(2, "mobilenet_v3_large")

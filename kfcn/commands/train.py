@@ -15,8 +15,11 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
 
     net = cli.add_argument_group("net")
-    net.add_argument("--arch", metavar="NAME", help="fcn32s, fcn16s, fcn8s (default), "
-        "fcn8s-atonce, heatmap, dilated, convnet")
+    net.add_argument(
+        "--arch",
+        metavar="NAME",
+        help="fcn32s, fcn16s, fcn8s (default), fcn8s-atonce, heatmap, dilated, convnet",
+    )
     net.add_argument(
         "--backbone",
         metavar="NAME",

@@ -56,6 +56,9 @@ def as_functional(model) -> keras.Model:
             f"model '{model.name}' ({type(model).__name__}) is subclassed and has no graph to "
             "walk: build it with the functional API or as a Sequential"
         )
+    if model.compiled:
+        # clone_model would rebuild the loss and the metrics too, and those may be anybody's.
+        return keras.Model(model.input, model.output, name=model.name)
     return model
 
 
