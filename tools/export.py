@@ -7,12 +7,10 @@
 - a transposed convolution whose kernel is the fixed bilinear one becomes a resize.
 
 The labels do not change. The result is a Keras model like any other, so that equalisation, bias
-correction and quantisation-aware training work on it; `export_float` writes it as float32 TFLite.
+correction and quantisation-aware training work on it; `export_tflite` writes it as TFLite.
 """
 
-import shutil
 import tempfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,7 +18,7 @@ from keras import ops
 
 from kfcn.errors import KfcnError
 
-FOLDABLE = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+from .channels import is_depthwise, plain_convolution, producer
 
 
 def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = False):
@@ -132,57 +130,48 @@ def fold(conv, norm) -> list[np.ndarray]:
     gain *= np.asarray(norm.gamma, np.float64) if norm.scale else 1.0
     shift = np.asarray(norm.beta, np.float64) if norm.center else 0.0
     # A depthwise kernel is (kh, kw, C, multiplier), its output channel C * multiplier.
-    shaped = gain.reshape(kernel.shape[2:]) if _is_depthwise(conv) else gain
+    shaped = gain.reshape(kernel.shape[2:]) if is_depthwise(conv) else gain
     return [
         (kernel * shaped).astype(np.float32),
         ((bias - mean) * gain + shift).astype(np.float32),
     ]
 
 
-def export_float(model: keras.Model, logits: bool = False) -> bytes:
-    """Writes a model of fixed size as float32 TFLite.
+def export_tflite(model: keras.Model, mode: str = "float32", output: str = "labels") -> bytes:
+    """Writes a model of fixed size as TFLite.
 
     Args:
         model: what `fix_size` gave.
-        logits: adds a second signature `logits` (float32 (1, H, W, C)) beside `segment`.
+        mode: "float32"; "float16" stores the weights in half precision; "dynamic" stores them in
+            int8 and quantises activations while it runs.
+        output: "labels" gives the signature `segment`, uint8 RGB (1, H, W, 3) `image` in, uint8
+            (1, H, W) `labels` out; "logits" gives the signature `logits`, float32 (1, H, W, C).
 
     Returns:
-        The TFLite file: signature `segment`, uint8 RGB (1, H, W, 3) `image` in, uint8 (1, H, W)
-        `labels` out.
+        The file's content.
     """
-    return _converter_run(model, logits, lambda converter: converter)
-
-
-def _converter_run(model, logits, configure) -> bytes:
     import tensorflow as tf
 
-    def logits_of(image):
-        return model(tf.cast(image, tf.float32), training=False)
+    def logits(image):
+        return {"logits": model(tf.cast(image, tf.float32), training=False)}
 
     def segment(image):
-        labels = tf.argmax(logits_of(image), axis=-1, output_type=tf.int32)
+        labels = tf.argmax(logits(image)["logits"], axis=-1, output_type=tf.int32)
         return {"labels": tf.cast(labels, tf.uint8)}
 
-    spec = [tf.TensorSpec(model.input.shape, tf.uint8, name="image")]
+    name, function = ("segment", segment) if output == "labels" else ("logits", logits)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("segment", segment, input_signature=spec)
-    if logits:
-        archive.add_endpoint(
-            "logits", lambda image: {"logits": logits_of(image)}, input_signature=spec
-        )
-    folder = Path(tempfile.mkdtemp(prefix="kfcn-export-"))
-    try:
-        archive.write_out(str(folder), verbose=False)
-        keys = ["segment", "logits"] if logits else ["segment"]
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=keys)
-        return configure(converter).convert()
-    finally:
-        shutil.rmtree(folder)
-
-
-def _is_depthwise(layer) -> bool:
-    return isinstance(layer, keras.layers.DepthwiseConv2D)
+    spec = tf.TensorSpec(model.input.shape, tf.uint8, name="image")
+    archive.add_endpoint(name, function, input_signature=[spec])
+    with tempfile.TemporaryDirectory(prefix="kfcn-export-") as folder:
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[name])
+        if mode != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if mode == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
 
 
 def _trim_indices(model, height, width) -> dict[str, np.ndarray]:
@@ -227,26 +216,22 @@ def _static_take(x, indices, axis: int):
     return ops.concatenate([body, *[cut(kept - 1, kept)] * missing], axis) if missing else body
 
 
-def _producer(tensor):
-    return tensor._keras_history.operation
-
-
 def _foldable_norms(model) -> dict:
     """Batch normalisations that alone follow a convolution: name -> (layer, convolution)."""
     found = {}
     for layer in model.layers:
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
-        conv = _producer(layer.input)
+        conv = producer(layer.input)
         alone = len(conv._outbound_nodes) == 1
-        if isinstance(conv, FOLDABLE) and alone and conv.activation is keras.activations.linear:
+        if plain_convolution(conv) and alone and conv.activation is keras.activations.linear:
             found[layer.name] = (layer, conv)
     return found
 
 
 def _last_upsampling(model) -> str | None:
     """The bilinear upsampling after which only trims come, if there is one."""
-    operation = _producer(model.output)
+    operation = producer(model.output)
     while type(operation).__name__ == "Take":
-        operation = _producer(operation._inbound_nodes[0].arguments.args[0])
+        operation = producer(operation._inbound_nodes[0].arguments.args[0])
     return operation.name
