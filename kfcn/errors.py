@@ -11,3 +11,8 @@ class UsageError(KfcnError):
 
 class DataError(KfcnError):
     """A file of a data set that cannot be used; the message names the file."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, short enough to stand inside one of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,305 @@
+"""Classifiers' bodies and the taps that a head may draw on.
+
+A backbone takes an RGB image of 0 to 255 and gives one tap for each stride; a head knows only
+the taps. Normalisation is part of the graph. The nets are those of `keras.applications`, always
+built for unknown sizes: with a known one some of them choose another padding and the same
+weights give another result.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.saved import load_model
+
+# Keras' own 0.99 to 0.999 needs thousands of steps before the moving statistics fit the new
+# data; a net that trains well then evaluates as if untrained.
+BATCH_NORM_MOMENTUM = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """A map that a head may use.
+
+    Attributes:
+        tensor: `(B, ceil(H/stride), ceil(W/stride), channels)`, one row or column less for some
+            backbones at odd sizes.
+        stride: input pixels from one cell to the next.
+        offset: input pixel at the centre of cell 0 (at even sizes).
+        layer: name of the layer that gives it.
+    """
+
+    tensor: keras.KerasTensor
+    stride: int
+    offset: float
+    layer: str
+
+    @property
+    def channels(self) -> int:
+        return self.tensor.shape[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A row of the table: how to build a body, where its taps are, how to find its weights."""
+
+    build: Callable  # image tensor, **options -> keras.Model of the body
+    taps: dict[int, str]  # stride -> layer name
+    offset: Callable[[int], float]  # stride -> centre of cell 0 in input pixels
+    application: str  # the class in keras.applications that has the ImageNet weights
+    include_top: bool = False
+    caffe: bool = False  # ImageNet weights expect BGR minus the mean
+    options: tuple[str, ...] = ()
+
+
+def _two_centred(x):
+    """To -1..1, as the MobileNets were trained."""
+    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalize")(x)
+
+
+def _minus_mean(x):
+    """Minus ImageNet's mean (RGB); `_fill` turns the first kernel from BGR to RGB instead."""
+    return keras.layers.Normalization(
+        mean=[123.68, 116.779, 103.939], variance=[1.0, 1.0, 1.0], name="normalize"
+    )(x)
+
+
+def _standardized(x):
+    """Minus mean, divided by deviation of ImageNet, as EfficientNetV2 was trained."""
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return keras.layers.Normalization(
+        mean=list(255 * mean), variance=list((255 * deviation) ** 2), name="normalize"
+    )(x)
+
+
+def _mobilenet_v2(image, alpha=1.0):
+    return keras.applications.MobileNetV2(
+        input_tensor=_two_centred(image), include_top=False, weights=None, alpha=alpha
+    )
+
+
+def _mobilenet_v3_large(image):
+    body = keras.applications.MobileNetV3Large(
+        input_tensor=_two_centred(image),
+        include_top=False,
+        weights=None,
+        include_preprocessing=False,
+    )
+    # Its last activation has a generated name; taps and saved files need one that stays.
+    last = body.get_layer("conv_1_bn").output
+    last = keras.layers.Activation("hard_swish", name="conv_1_activation")(last)
+    return keras.Model(image, last)
+
+
+def _resnet50(image):
+    return keras.applications.ResNet50(
+        input_tensor=_minus_mean(image), include_top=False, weights=None
+    )
+
+
+def _efficientnet_v2_b0(image):
+    return keras.applications.EfficientNetV2B0(
+        input_tensor=_standardized(image),
+        include_top=False,
+        weights=None,
+        include_preprocessing=False,
+    )
+
+
+def _vgg16(image, fc_filters=4096):
+    """VGG16 with the classifier's fc6 and fc7 as convolutions (Long et al. 2015, section 3.1)."""
+    body = keras.applications.VGG16(
+        input_tensor=_minus_mean(image), include_top=False, weights=None
+    )
+    x = body.output  # (B, H/32, W/32, 512)
+    for name, size in (("fc6", 7), ("fc7", 1)):
+        x = keras.layers.Conv2D(
+            fc_filters,
+            size,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_normal",
+            name=name,
+        )(x)
+        x = keras.layers.Dropout(0.5, name=f"drop_{name}")(x)
+    return keras.Model(image, x)
+
+
+def _strides_minus_one(stride):
+    return stride - 1  # every strided convolution is padded (0, 1)
+
+
+def _half_stride(stride):
+    return (stride - 1) / 2  # 2x2 pooling
+
+
+def _zero(stride):
+    return 0  # padded on both sides, then strided
+
+
+BACKBONES = {
+    "vgg16": Backbone(
+        _vgg16,
+        {8: "block3_pool", 16: "block4_pool", 32: "drop_fc7"},
+        _half_stride,
+        "VGG16",
+        include_top=True,
+        caffe=True,
+        options=("fc_filters",),
+    ),
+    "mobilenet_v2": Backbone(
+        _mobilenet_v2,
+        {8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
+        _strides_minus_one,
+        "MobileNetV2",
+        options=("alpha",),
+    ),
+    "mobilenet_v3_large": Backbone(
+        _mobilenet_v3_large,
+        {8: "expanded_conv_5_add", 16: "expanded_conv_11_add", 32: "conv_1_activation"},
+        _strides_minus_one,
+        "MobileNetV3Large",
+    ),
+    "resnet50": Backbone(
+        _resnet50,
+        {8: "conv3_block4_out", 16: "conv4_block6_out", 32: "conv5_block3_out"},
+        _zero,
+        "ResNet50",
+        caffe=True,
+    ),
+    "efficientnet_v2_b0": Backbone(
+        _efficientnet_v2_b0,
+        {8: "block3b_add", 16: "block5e_add", 32: "top_activation"},
+        _strides_minus_one,
+        "EfficientNetV2B0",
+    ),
+}
+
+
+def taps(image, backbone: str, **options) -> dict[int, Tap]:
+    """Builds a backbone on an image tensor.
+
+    Args:
+        image: symbolic `(B, H, W, 3)`, RGB, 0 to 255.
+        backbone: a key of `BACKBONES`.
+        options: of that backbone (`alpha` of mobilenet_v2, `fc_filters` of vgg16).
+
+    Returns:
+        `{stride: Tap}` for the strides 8, 16 and 32.
+
+    Raises:
+        UsageError: an unknown backbone or option.
+    """
+    row = _row(backbone)
+    unknown = set(options) - set(row.options)
+    if unknown:
+        raise UsageError(
+            f"backbone {backbone} has no option {', '.join(sorted(unknown))}; "
+            f"it has: {', '.join(row.options) or 'none'}"
+        )
+    body = row.build(image, **options)
+    for layer in body.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+    return {
+        stride: Tap(body.get_layer(name).output, stride, row.offset(stride), name)
+        for stride, name in row.taps.items()
+    }
+
+
+def load_weights(model: keras.Model, backbone: str, weights: str, **options) -> int:
+    """Fills the backbone inside `model` with a classifier's weights.
+
+    Args:
+        model: a net built on `taps(..., backbone, **options)`.
+        backbone: a key of `BACKBONES`.
+        weights: "imagenet" (downloaded by Keras into its cache) or the path of a weights file of
+            the same `keras.applications` net (`.h5` or `.weights.h5`, with or without its top),
+            or of any `.keras` model with layers of the same names.
+
+    Returns:
+        How many tensors of `model` were filled.
+
+    Raises:
+        KfcnError: the file cannot be had or read, or it fills nothing.
+    """
+    row = _row(backbone)
+    source = _trained(row, backbone, weights, options)
+    filled = _fill(model, source, row.caffe)
+    if not filled:
+        raise KfcnError(
+            f"{weights} fills no tensor of {backbone}; "
+            f"expected weights of keras.applications.{row.application}"
+        )
+    return filled
+
+
+def _row(backbone: str) -> Backbone:
+    if backbone not in BACKBONES:
+        raise UsageError(f"unknown backbone '{backbone}'; expected one of {', '.join(BACKBONES)}")
+    return BACKBONES[backbone]
+
+
+def _trained(row: Backbone, backbone: str, weights: str, options: dict) -> keras.Model:
+    """The net that holds the weights, as `keras.applications` builds it."""
+    path = Path(weights)
+    if path.suffix == ".keras":
+        return load_model(path)
+    application = getattr(keras.applications, row.application)
+    alpha = {"alpha": options["alpha"]} if "alpha" in options else {}
+    if weights == "imagenet":
+        try:
+            return application(
+                include_top=row.include_top,
+                weights="imagenet",
+                **({} if row.include_top else {"input_shape": (None, None, 3)}),
+                **alpha,
+            )
+        except Exception as error:
+            raise KfcnError(
+                f"the ImageNet weights of {backbone} could not be downloaded "
+                f"({first_line(error)}); fetch the file of keras.applications.{row.application} "
+                "on a machine with a network and pass its path with --weights PATH, "
+                "or start from nothing with --weights none"
+            ) from error
+    if not path.is_file():
+        raise UsageError(f"--weights {weights}: no such file; expected imagenet, none or a path")
+    problem = None
+    for include_top in dict.fromkeys((row.include_top, False, True)):
+        size = {} if include_top else {"input_shape": (None, None, 3)}
+        source = application(include_top=include_top, weights=None, **size, **alpha)
+        try:
+            source.load_weights(path)
+            return source
+        except Exception as error:  # h5py and Keras raise whatever the file makes them raise
+            problem = problem or error
+    raise KfcnError(
+        f"--weights {weights} does not hold weights of keras.applications.{row.application}"
+        f"{' with these options' if options else ''}: {first_line(problem)}"
+    ) from problem
+
+
+def _fill(model: keras.Model, source: keras.Model, caffe: bool) -> int:
+    """Copies tensors by layer name where shapes agree; returns how many."""
+    filled = 0
+    layers = {layer.name: layer for layer in source.layers if layer.weights}
+    # The classifier's Dense layers become the paper's convolutions fc6 and fc7.
+    layers |= {new: layers[old] for old, new in (("fc1", "fc6"), ("fc2", "fc7")) if old in layers}
+    first = True
+    for layer in model.layers:
+        if not layer.weights or layer.name == "normalize" or layer.name not in layers:
+            continue
+        values = layers[layer.name].get_weights()
+        if caffe and first and "normalize" not in layers:
+            values[0] = values[0][:, :, ::-1, :]  # the source expects BGR
+        first = False
+        for variable, value in zip(layer.weights, values, strict=False):
+            # Keras flattens row by row, channels last: (7*7*512, 4096) is (7, 7, 512, 4096).
+            if value.size == np.prod(variable.shape):
+                variable.assign(value.reshape(variable.shape))
+                filled += 1
+    return filled

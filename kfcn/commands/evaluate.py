@@ -1,0 +1,34 @@
+"""kfcn-evaluate: the four metrics and the per-class table of a model on a split."""
+
+import argparse
+
+from kfcn.commands._cli import run
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="kfcn-evaluate",
+        description="Measure a model on a split, every image at its full resolution.",
+    )
+    cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
+    cli.add_argument("--data", metavar="NAME", default="scenes", help="scenes, camvid, folder")
+    cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
+    cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+    cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    return cli
+
+
+def work(args: argparse.Namespace) -> None:
+    from kfcn.evaluation import evaluate
+    from kfcn.files import write_json
+
+    result = evaluate(args.model, args.data, args.split, args.data_dir, args.seed, progress=True)
+    print(f"{args.model} on {result.data}, {result.images} images")
+    print(result.table())
+    if args.json:
+        write_json(args.json, {"model": args.model, **result.as_dict()})
+
+
+def main(argv=None) -> int:
+    return run(parser(), work, argv)

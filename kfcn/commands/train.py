@@ -1,0 +1,104 @@
+"""kfcn-train: trains a net on pairs of image and label map."""
+
+import argparse
+
+from kfcn import __version__
+from kfcn.commands._cli import run
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="kfcn-train",
+        description="Train a fully convolutional network on pairs of image and label map. "
+        "Without any flag: FCN-8s on drawn scenes, a few minutes on two CPU cores, no network.",
+    )
+    cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
+
+    net = cli.add_argument_group("net")
+    net.add_argument("--arch", metavar="NAME", help="fcn32s, fcn16s, fcn8s (default), fcn8s-atonce")
+    net.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="mobilenet_v2 (default), mobilenet_v3_large, efficientnet_v2_b0, resnet50, vgg16",
+    )
+    net.add_argument("--alpha", type=float, help="width of mobilenet_v2: 0.35, 0.5, 0.75, 1.0 ...")
+    net.add_argument("--fc-filters", type=int, help="channels of vgg16's fc6 and fc7 (4096)")
+    net.add_argument(
+        "--fix-middle",
+        dest="learn_middle",
+        action="store_const",
+        const=False,
+        help="keep the 2x upsampling layers bilinear too, as in the released nets",
+    )
+    net.add_argument(
+        "--learn-last",
+        action="store_const",
+        const=True,
+        help="let the last upsampling learn",
+    )
+    net.add_argument(
+        "--align",
+        action="store_const",
+        const=True,
+        help="upsampling kernels aligned to where the backbone's cells lie",
+    )
+    net.add_argument(
+        "--weights",
+        metavar="imagenet|none|PATH",
+        help="weights of the backbone (default: none for scenes, else imagenet)",
+    )
+    net.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="run folder or model to start from, e.g. fcn16s from a trained fcn32s",
+    )
+
+    data = cli.add_argument_group("data")
+    data.add_argument("--data", metavar="NAME", help="scenes (default), camvid, folder")
+    data.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    data.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), help="training crop, pixels")
+    data.add_argument("--batch-size", type=int, metavar="N", help="images in a batch")
+
+    training = cli.add_argument_group("training")
+    training.add_argument("--epochs", type=int, metavar="N", help="passes over the training split")
+    training.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="of AdamW at the start; decays to 0"
+    )
+    training.add_argument("--weight-decay", type=float, metavar="RATE", help="of AdamW")
+    training.add_argument(
+        "--class-weights",
+        metavar="none|median|sqrt",
+        help="median-frequency class weights of the loss, or their square root",
+    )
+    training.add_argument("--seed", type=int, metavar="N", help="same seed, same data and start")
+    training.add_argument(
+        "--precision", metavar="TYPE", help="float32 (default), mixed_bfloat16, mixed_float16"
+    )
+    training.add_argument(
+        "--deterministic",
+        action="store_const",
+        const=True,
+        help="the same bits every time, somewhat slower",
+    )
+
+    output = cli.add_argument_group("output")
+    output.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        help="where the run is written (default: runs/DATA-ARCH); a run that is there goes on",
+    )
+    return cli
+
+
+def work(args: argparse.Namespace) -> None:
+    from kfcn.training import train
+
+    result = train(**vars(args))
+    print(f"\nbest net on {result.evaluation.data}, full resolution:")
+    print(result.evaluation.table())
+    print(f"\nmodel    {result.model}")
+    print(f"overlays {result.overlays}")
+
+
+def main(argv=None) -> int:
+    return run(parser(), work, argv)

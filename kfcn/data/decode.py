@@ -1,0 +1,96 @@
+"""From image files to arrays. Pillow only: one decoder for every format that people have."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kfcn.errors import DataError
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decodes a picture of any usual kind to RGB.
+
+    Grey, palette, CMYK and 16-bit grey pictures become 8-bit RGB, what is transparent is shown
+    on white, and the EXIF orientation of a phone's photo is applied.
+
+    Args:
+        path: an image file.
+
+    Returns:
+        uint8 `(H, W, 3)`, 0 to 255.
+
+    Raises:
+        DataError: the file is missing, truncated or no image; the message names it.
+    """
+    # Pillow raises OSError, SyntaxError, ValueError, struct.error ... on broken files: whatever
+    # it is, the file cannot be used and must be named.
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.array(_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; expected 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Decodes a label map to class indices, exactly as they are stored.
+
+    A palette PNG gives its indices and never the grey values of its colours. Grey maps of 1, 2,
+    4, 8 or 16 bits give the stored numbers.
+
+    Args:
+        path: a single-channel image file.
+
+    Returns:
+        uint8 `(H, W)`.
+
+    Raises:
+        DataError: the file is missing, truncated, in colour (RGB) or holds a number above 255;
+            the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            stored = str(image.tile[0].args) if image.tile else ""
+            image.load()
+            labels = np.array(image)
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as a label map ({_reason(error)})") from error
+    if mode not in ("P", "L", "1") and not mode.startswith("I"):
+        raise DataError(
+            f"{path}: the label map is stored as {mode} colours; expected one class index a "
+            "pixel (a palette or grey PNG): convert the colours to indices first"
+        )
+    # Pillow stretches grey of 2 and 4 bits to 0..255; the stored numbers are the labels.
+    if mode == "L" and ";2" in stored:
+        labels //= 85
+    elif mode == "L" and ";4" in stored:
+        labels //= 17
+    if labels.dtype != bool and labels.size and not 0 <= labels.min() <= labels.max() <= 255:
+        raise DataError(
+            f"{path}: found label {labels.max() if labels.max() > 255 else labels.min()}; "
+            "expected class indices from 0 to 255"
+        )
+    return labels.astype(np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    # Pillow's "cannot identify image file" repeats the path.
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not a known image format"
+    return str(error) or type(error).__name__

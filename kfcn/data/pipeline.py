@@ -1,0 +1,286 @@
+"""From a data set to batches for `model.fit`, by tf.data.
+
+Everything random is a function of (seed, epoch, index): which picture comes when, and how it is
+changed. So a run can be repeated exactly, and a run that was stopped at step k goes on with the
+batches that it would have seen.
+"""
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kfcn.data.dataset import IGNORE, Dataset, Sample
+from kfcn.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+PAD = 117.0
+"""Grey that fills an image beyond its border: close to the mean of photos, so close to zero once
+the net has normalised it, which is what its convolutions pad with. Its labels are 255."""
+
+CACHE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training picture; image and labels are scaled and flipped alike.
+
+    Attributes:
+        scale: range of the uniform random scale; (1, 1) for none.
+        flip: mirror left and right in one half of the cases.
+        brightness: greatest shift of all channels, in units of 255.
+        contrast: greatest relative change of the distance to the picture's mean.
+        saturation: greatest relative change of the distance to the pixel's own grey.
+    """
+
+    scale: tuple[float, float] = (0.75, 1.75)
+    flip: bool = True
+    brightness: float = 0.1
+    contrast: float = 0.25
+    saturation: float = 0.25
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Batches in an epoch; the last one holds the remainder."""
+    return math.ceil(len(dataset) / batch_size)
+
+
+def training_batches(
+    dataset: Dataset,
+    batch_size: int,
+    crop: tuple[int, int] | None,
+    seed: int,
+    first_step: int = 0,
+    augmentation: Augmentation | None = Augmentation(),
+    cache: bool | None = None,
+) -> "tf.data.Dataset":
+    """An endless stream of shuffled, augmented batches, from any step on.
+
+    Epoch e has its own order of the whole data set. With S = `steps_per_epoch`, step s is batch
+    `s % S` of epoch `s // S`; the stream from step k on equals the whole stream without its first
+    k batches, bit for bit.
+
+    Args:
+        dataset: the training split.
+        batch_size: images in a batch.
+        crop: height and width of the random crop; a smaller picture is padded (image `PAD`,
+            labels 255). None takes whole pictures, padded at the bottom and right to the
+            greatest of the batch.
+        seed: of the order and of every change.
+        first_step: global step at which the stream starts.
+        augmentation: the random changes; None for none. The place of the crop is random anyway.
+        cache: keep decoded pictures in memory; None for "if they fit" (`cached`).
+
+    Returns:
+        tf.data.Dataset of (images float32 `(B, h, w, 3)`, 0 to 255; labels uint8 `(B, h, w)`).
+
+    Raises:
+        DataError: by way of TensorFlow's own error while the stream is read (`data_error`).
+    """
+    import tensorflow as tf
+
+    if cache is not False:
+        dataset = cached(dataset, None if cache else CACHE_BYTES)
+    count, steps = len(dataset), steps_per_epoch(dataset, batch_size)
+
+    def read(position):
+        # Every epoch is laid out in S * B places, so that batches never cross its end. The
+        # places beyond the last sample hold a dot that is cut off after batching.
+        epoch, place = divmod(int(position), steps * batch_size)
+        if place >= count:
+            return np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), np.int64(0)
+        index = int(_order(seed, epoch, count)[place])
+        return *_arrays(dataset, index), np.int64(epoch * count + index)
+
+    def sample(position):
+        image, labels, key = tf.numpy_function(read, [position], (tf.uint8, tf.uint8, tf.int64))
+        image.set_shape((None, None, 3))
+        labels.set_shape((None, None))
+        uniform = tf.random.stateless_uniform((7,), tf.stack([tf.constant(seed, tf.int64), key]))
+        return _augment(image, labels, uniform, crop, augmentation)
+
+    def cut(images, labels, step):
+        size = tf.minimum(count - (step % steps) * batch_size, batch_size)
+        return images[:size], labels[:size]
+
+    stream = tf.data.Dataset.counter(first_step * batch_size)
+    stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = _batch(stream, batch_size)
+    if count % batch_size:
+        stream = tf.data.Dataset.zip(stream, tf.data.Dataset.counter(first_step))
+        stream = stream.map(lambda batch, step: cut(*batch, step))
+    return stream.prefetch(2)
+
+
+def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Dataset":
+    """All pictures in order, unchanged and at full size; the last batch may be short.
+
+    Args:
+        dataset: the split.
+        batch_size: images in a batch; pictures of other sizes in it are padded at the bottom and
+            right (image `PAD`, labels 255).
+
+    Returns:
+        tf.data.Dataset, of known cardinality, of (images float32 `(B, H, W, 3)`, 0 to 255;
+        labels uint8 `(B, H, W)`).
+    """
+    import tensorflow as tf
+
+    def sample(index):
+        image, labels = tf.numpy_function(
+            lambda i: _arrays(dataset, int(i)), [index], (tf.uint8, tf.uint8)
+        )
+        image.set_shape((None, None, 3))
+        labels.set_shape((None, None))
+        return tf.cast(image, tf.float32), labels
+
+    stream = tf.data.Dataset.range(len(dataset))
+    stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _batch(stream, batch_size).prefetch(2)
+
+
+def data_error(error: Exception) -> DataError | None:
+    """The DataError inside TensorFlow's error about a failed stream; None if it holds none."""
+    found = re.search(r"\bDataError: (.+)", str(error))
+    return DataError(found[1]) if found else None
+
+
+class _Cached(Dataset):
+    """A data set that keeps what it has decoded."""
+
+    def __init__(self, dataset: Dataset):
+        self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
+        self._dataset = dataset
+        self._samples: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._samples.get(index)
+        if sample is None:
+            sample = self._samples[index] = self._dataset[index]
+        return sample
+
+    def file_name(self, index: int) -> str:
+        return self._dataset.file_name(index)
+
+    def label_name(self, index: int) -> str:
+        return self._dataset.label_name(index)
+
+
+def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:
+    """The data set with a memory for decoded samples, if they fit.
+
+    The size is estimated from the first sample. A data set that has a memory is given back as it
+    is, so that `check`, training and evaluation can share one.
+
+    Args:
+        dataset: any data set.
+        budget: bytes that the decoded samples may take; None for no limit.
+    """
+    if isinstance(dataset, _Cached) or not len(dataset):
+        return dataset
+    kept = _Cached(dataset)
+    if budget is not None:
+        first = kept[0]
+        if (first.image.nbytes + first.labels.nbytes) * len(dataset) > budget:
+            return dataset
+    return kept
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of an epoch: a permutation of `range(count)`."""
+    return np.random.Generator(np.random.Philox([seed, epoch])).permutation(count)
+
+
+def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
+    image, labels, name = dataset[index]
+    if image.shape[:2] != labels.shape:
+        raise DataError(f"{name}: image {image.shape[:2]} and labels {labels.shape} differ in size")
+    return image, labels
+
+
+def _batch(stream, batch_size: int):
+    import tensorflow as tf
+
+    if stream.element_spec[1].shape.is_fully_defined():
+        return stream.batch(batch_size)
+    return stream.padded_batch(batch_size, padding_values=(PAD, tf.constant(IGNORE, tf.uint8)))
+
+
+def _augment(image, labels, uniform, crop, augmentation):
+    """Changes one sample by seven uniform random numbers in [0, 1).
+
+    A window of the source is cut out (with padding where it reaches beyond) and then resized to
+    the crop. That is random scale, padding and crop in one, at the cost of the crop's pixels.
+    """
+    import tensorflow as tf
+
+    scale = 1.0
+    if augmentation is not None:
+        low, high = augmentation.scale
+        scale = low + (high - low) * uniform[0]
+    extent = tf.shape(labels)
+    if crop is None:
+        window, size = extent, _scaled(extent, scale)
+    else:
+        window, size = _scaled(tf.constant(crop), 1.0 / scale), tf.constant(crop)
+    image, labels = _cut_out(image, labels, window, uniform[1:3])
+    image = tf.image.resize(image, size, "bilinear")
+    labels = tf.image.resize(labels[..., None], size, "nearest")[..., 0]
+    if augmentation is not None:
+        image, labels = _flip_and_colour(image, labels, uniform[3:], augmentation)
+    image.set_shape((*(crop or (None, None)), 3))
+    labels.set_shape(crop or (None, None))
+    return image, labels
+
+
+def _scaled(size, scale):
+    import tensorflow as tf
+
+    return tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
+
+
+def _cut_out(image, labels, window, uniform):
+    """The part of height and width `window` at a random place, padded beyond the border.
+
+    Where the window is the larger, the picture has a random place in it.
+    """
+    import tensorflow as tf
+
+    extent = tf.shape(labels)
+    room = extent - window
+    steps = tf.cast(uniform * tf.cast(tf.abs(room) + 1, tf.float32), tf.int32)
+    offset = tf.sign(room) * steps  # of the window in the picture, negative where it is larger
+    begin = tf.maximum(offset, 0)
+    length = tf.minimum(offset + window, extent) - begin
+    before = tf.maximum(-offset, 0)
+    margins = tf.stack([before, window - before - length], axis=1)  # (2, 2)
+    labels = tf.pad(tf.slice(labels, begin, length), margins, constant_values=IGNORE)
+    image = tf.slice(image, tf.concat([begin, [0]], 0), tf.concat([length, [3]], 0))
+    image = tf.pad(image, tf.concat([margins, [[0, 0]]], 0), constant_values=int(PAD))
+    return image, labels
+
+
+def _flip_and_colour(image, labels, uniform, augmentation):
+    import tensorflow as tf
+
+    if augmentation.flip:
+        straight = (image, labels)
+        image, labels = tf.cond(
+            uniform[0] < 0.5, lambda: tuple(x[:, ::-1] for x in straight), lambda: straight
+        )
+    signed = 2.0 * uniform - 1.0
+    grey = tf.reduce_mean(image, axis=-1, keepdims=True)
+    image = grey + (image - grey) * (1.0 + augmentation.saturation * signed[1])
+    mean = tf.reduce_mean(image, axis=(0, 1))
+    image = mean + (image - mean) * (1.0 + augmentation.contrast * signed[2])
+    image += 255.0 * augmentation.brightness * signed[3]
+    return tf.clip_by_value(image, 0.0, 255.0), labels

@@ -1,0 +1,139 @@
+"""A model's figures on a split, at the full size of its images."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kfcn import data as data_sets
+from kfcn import metrics
+from kfcn.errors import UsageError
+from kfcn.prediction import image_logits
+from kfcn.saved import load_model, read_card
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        classes: names of the C classes.
+        matrix: int64 `(C, C)`, pixels by true class (row) and predicted class (column).
+        cross_entropy: mean over all labelled pixels, natural logarithm, without class weights.
+        images: how many images were counted.
+        data: data set and split, as in "camvid/val".
+    """
+
+    classes: tuple[str, ...]
+    matrix: np.ndarray
+    cross_entropy: float
+    images: int
+    data: str
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The four metrics, under the names of `kfcn.metrics.NAMES`."""
+        return metrics.scores(self.matrix)
+
+    @property
+    def class_iou(self) -> dict[str, float | None]:
+        """IoU by class name; None for a class in neither truth nor prediction."""
+        values = metrics.class_iou(self.matrix)
+        return {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(self.classes, values, strict=True)
+        }
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes without a pixel in the truth; they are left out of the mean accuracy."""
+        return [n for n, total in zip(self.classes, self.matrix.sum(1), strict=True) if not total]
+
+    def as_dict(self) -> dict:
+        """All figures, ready for JSON."""
+        return {
+            "data": self.data,
+            "images": self.images,
+            **self.scores,
+            "cross_entropy": self.cross_entropy,
+            "class_iou": self.class_iou,
+            "absent": self.absent,
+        }
+
+    def table(self) -> str:
+        """The per-class table and the four metrics, as text."""
+        share = self.matrix.sum(1) / max(self.matrix.sum(), 1)
+        width = max(map(len, (*self.classes, "frequency_weighted_iou")))
+        lines = [f"{'class':{width}}    IoU   pixels"]
+        for (name, iou), part in zip(self.class_iou.items(), share, strict=True):
+            value = "absent" if iou is None else f"{100 * iou:6.2f}"
+            lines.append(f"{name:{width}} {value:>6} {100 * part:6.2f} %")
+        lines.append("")
+        lines += [f"{name:{width}} {100 * value:6.2f}" for name, value in self.scores.items()]
+        if self.absent:
+            lines.append(f"not in the truth, left out: {', '.join(self.absent)}")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: keras.Model | Path | str,
+    data: str | data_sets.Dataset = "scenes",
+    split: str = "val",
+    data_dir: Path | str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Segments every image of a split at its full size and counts.
+
+    Args:
+        model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
+        data: a name of `kfcn.data.NAMES`, or an open data set (`split` is then its own).
+        split: e.g. "val".
+        data_dir: folder of the data set.
+        seed: of a data set that is drawn.
+        progress: show a progress bar.
+
+    Raises:
+        UsageError: unknown names, or a model of other classes than the data.
+        DataError: a file that cannot be used.
+    """
+    from tqdm import tqdm
+
+    dataset = data_sets.load(data, split, data_dir, seed) if isinstance(data, str) else data
+    names = dataset.classes.names
+    if not isinstance(model, keras.Model):
+        card = read_card(model)
+        if card and tuple(card["classes"]) != names:
+            raise UsageError(
+                f"the model was trained for {len(card['classes'])} classes "
+                f"({', '.join(card['classes'][:3])}, ...); {dataset.name} has {len(names)} "
+                f"({', '.join(names[:3])}, ...)"
+            )
+        model = load_model(model)
+    outputs = model.outputs[0].shape[-1]
+    if outputs != len(names):
+        raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    loss = 0.0
+    for index in tqdm(range(len(dataset)), desc=dataset.split, unit="image", disable=not progress):
+        sample = dataset[index]
+        logits = image_logits(model, sample.image)
+        matrix += metrics.confusion_matrix(sample.labels, logits.argmax(-1), len(names))
+        loss += _total_cross_entropy(sample.labels, logits)
+    return Evaluation(
+        names,
+        matrix,
+        loss / max(matrix.sum(), 1),
+        len(dataset),
+        f"{dataset.name}/{dataset.split}",
+    )
+
+
+def _total_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Sum of the negative log likelihoods of the labelled pixels."""
+    valid = labels != data_sets.IGNORE
+    logits, labels = logits[valid], labels[valid].astype(np.int64)  # (n, C), (n,)
+    logits = logits - logits.max(-1, keepdims=True)
+    chosen = np.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return float((np.log(np.exp(logits).sum(-1)) - chosen).sum(dtype=np.float64))

@@ -1,0 +1,162 @@
+"""FCN-32s, FCN-16s, FCN-8s.
+
+Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic Segmentation (CVPR 2015),
+section 4.2 and figure 3. Layer names are those of the published nets.
+
+    image (B, H, W, 3), RGB, 0..255
+      -> backbone: pool3 (B, H/8, W/8, .), pool4 (B, H/16, W/16, .), fc7 (B, H/32, W/32, .)
+      -> score_fr on fc7                                  (B, H/32, W/32, C)
+      -> upscore2, + score_pool4 = fuse_pool4             (B, H/16, W/16, C)
+      -> upscore_pool4, + score_pool3 = fuse_pool3        (B, H/8, W/8, C)
+      -> upscore8                                         (B, H, W, C) logits
+
+Any height and width: every stage is cut (or, one short, padded) to the map that it meets.
+"""
+
+import keras
+
+from kfcn import backbones
+from kfcn.errors import KfcnError, UsageError
+from kfcn.upsample import match_size, upsample
+
+
+def fcn32s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """FCN-32s: the class scores at stride 32, enlarged 32 times. Arguments as in `fcn8s`."""
+    return _fcn(classes, backbone, finest=32, name="fcn32s", **options)
+
+
+def fcn16s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """FCN-16s: FCN-32s with one skip from stride 16. Arguments as in `fcn8s`."""
+    return _fcn(classes, backbone, finest=16, name="fcn16s", **options)
+
+
+def fcn8s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """FCN-8s: skips from stride 16 and stride 8.
+
+    Args:
+        classes: number of classes C, at least 2.
+        backbone: a key of `kfcn.backbones.BACKBONES`.
+        learn_middle: whether the two 2x upsampling layers learn (the paper) or stay bilinear
+            (the authors' released nets). Default True.
+        learn_last: whether the last upsampling learns. Default False, as published.
+        align: use kernels that put each cell where the backbone's padding has it, instead of the
+            usual ones, which are right for 2x2 pooling. Default False.
+        options: of the backbone, e.g. `alpha=0.35`.
+
+    Returns:
+        An uncompiled functional model of stock layers: `(B, H, W, 3)` RGB 0..255 in, logits
+        float32 `(B, H, W, C)` out, for any H and W. Scores start at zero, so that a fresh net
+        says "all equal"; the backbone is untrained (see `kfcn.backbones.load_weights`).
+    """
+    return _fcn(classes, backbone, finest=8, name="fcn8s", **options)
+
+
+def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """FCN-8s for training in one go: the skips start scaled by 0.01 and 0.0001.
+
+    The scales stand before the score layers, as in the published `voc-fcn8s-atonce`; they keep
+    the large activations of the early layers from drowning the coarse scores.
+    """
+    return _fcn(classes, backbone, finest=8, name="fcn8s_atonce", atonce=True, **options)
+
+
+ARCHITECTURES = {
+    "fcn32s": fcn32s,
+    "fcn16s": fcn16s,
+    "fcn8s": fcn8s,
+    "fcn8s-atonce": fcn8s_atonce,
+}
+
+
+def _fcn(
+    classes,
+    backbone,
+    finest,
+    name,
+    atonce=False,
+    learn_middle=True,
+    learn_last=False,
+    align=False,
+    **options,
+):
+    if classes < 2:
+        raise UsageError(f"expected at least 2 classes; received {classes}")
+    image = keras.Input((None, None, 3), name="image")
+    tap = backbones.taps(image, backbone, **options)
+
+    def offset(coarse, fine):  # in cells of the finer grid; None is the usual kernel
+        start = tap[fine].offset if fine > 1 else 0
+        return (tap[coarse].offset - start) / fine if align else None
+
+    x = _score(tap[32].tensor, classes, "score_fr")  # (B, H/32, W/32, C)
+    if finest <= 16:
+        x = upsample(x, 2, "upscore2", offset=offset(32, 16), trainable=learn_middle)
+        skip = _scale(tap[16].tensor, 0.01, "scale_pool4") if atonce else tap[16].tensor
+        skip = _score(skip, classes, "score_pool4")
+        x = keras.layers.Add(name="fuse_pool4")([match_size(x, skip), skip])  # (B, H/16, W/16, C)
+    if finest <= 8:
+        x = upsample(x, 2, "upscore_pool4", offset=offset(16, 8), trainable=learn_middle)
+        skip = _scale(tap[8].tensor, 0.0001, "scale_pool3") if atonce else tap[8].tensor
+        skip = _score(skip, classes, "score_pool3")
+        x = keras.layers.Add(name="fuse_pool3")([match_size(x, skip), skip])  # (B, H/8, W/8, C)
+    # Logits stay in float32 under mixed precision: softmax and argmax need the resolution.
+    x = keras.layers.Activation("linear", dtype="float32", name="score")(x)
+    x = upsample(x, finest, LAST[finest], offset=offset(finest, 1), trainable=learn_last)
+    logits = match_size(x, image)  # (B, H, W, C)
+    return keras.Model(image, logits, name=name)
+
+
+# The last upsampling, named as published.
+LAST = {32: "upscore", 16: "upscore16", 8: "upscore8"}
+
+
+def _score(x, classes, name):
+    """1x1 convolution to class scores, zero at the start (section 4.3)."""
+    return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name=name)(x)
+
+
+def _scale(x, factor, name):
+    return keras.layers.Rescaling(factor, name=name)(x)
+
+
+def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
+    """Starts `target` from the trained `source`, layer by layer by name.
+
+    This is how 16s grows from 32s and 8s from 16s: all layers of the coarser net are in the finer
+    one, but for its last upsampling. New score layers stay at zero, so the grown net starts as
+    the coarser one. Between nets of different classes the layers that know the classes stay as
+    they are, and the body is carried over.
+
+    Returns:
+        Names of the layers that were filled.
+
+    Raises:
+        KfcnError: a layer of `source` that `target` has not or has in another shape, or nothing
+            to carry.
+    """
+    layers = {layer.name: layer for layer in target.layers}
+    same_classes = source.outputs[0].shape[-1] == target.outputs[0].shape[-1]
+    filled = []
+    for layer in source.layers:
+        left_out = layer.name in LAST.values() and layer.name not in layers
+        if not same_classes:
+            left_out = layer.name.startswith(("score", "upscore"))
+        if not layer.weights or left_out:
+            continue
+        if layer.name not in layers:
+            raise KfcnError(
+                f"layer {layer.name} of {source.name} matches nothing in {target.name}; "
+                "expected a coarser net with the same backbone"
+            )
+        theirs = [tuple(w.shape) for w in layer.weights]
+        ours = [tuple(w.shape) for w in layers[layer.name].weights]
+        if theirs != ours:
+            raise KfcnError(
+                f"layer {layer.name}: shapes {theirs} in {source.name} do not fit {ours} in "
+                f"{target.name}; expected the same backbone and options"
+            )
+        layers[layer.name].set_weights(layer.get_weights())
+        filled.append(layer.name)
+    if not filled:
+        raise KfcnError(f"{source.name} has no layer with weights to start {target.name} from")
+    return filled

@@ -1,0 +1,65 @@
+"""The loss: cross entropy over the valid pixels of the global batch."""
+
+import keras
+from keras import ops
+
+from kfcn.data.dataset import IGNORE
+
+
+class PixelCrossEntropy(keras.losses.Loss):
+    """Cross entropy averaged over the pixels that have a label, whoever computes them.
+
+    The mean is over the valid pixels of the *global* batch. Keras' own loss with `ignore_class`
+    takes one mean for each replica and then their mean, so that under `tf.distribute` a pixel
+    counts for more where more of its neighbours are ignored.
+
+    Args:
+        class_weights: C weights or None. With weights the mean is the weighted one, sum(w*l)/sum(w)
+            with w the weight of the pixel's class.
+        ignore: label that takes no part.
+
+    Call with labels `(B, H, W)` integers 0..C-1 or `ignore`, logits `(B, H, W, C)`; returns
+    terms `(B, H, W)` whose *sum* is the mean. Nothing valid in the batch: 0, without NaN.
+    """
+
+    def __init__(self, class_weights=None, ignore: int = IGNORE, name: str = "cross_entropy"):
+        # "sum": with any mean Keras would divide by the number of replicas as well.
+        super().__init__(reduction="sum", name=name)
+        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.ignore = ignore
+
+    def call(self, labels, logits):
+        terms, weight = pixel_terms(labels, logits, self.ignore, self.class_weights)
+        return terms / ops.maximum(_over_replicas(ops.sum(weight)), 1e-12)
+
+    def get_config(self):
+        return {"class_weights": self.class_weights, "ignore": self.ignore, "name": self.name}
+
+
+def pixel_terms(labels, logits, ignore: int = IGNORE, class_weights=None):
+    """The weighted negative log likelihood of each pixel, and its weight.
+
+    Returns:
+        `(terms, weights)`, both float32 `(B, H, W)`, zero where the label is `ignore`.
+    """
+    labels = ops.cast(labels, "int32")  # Keras hands them over as float32
+    valid = ops.not_equal(labels, ignore)
+    labels = ops.where(valid, labels, ops.zeros_like(labels))
+    logits = ops.cast(logits, "float32")
+    terms = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    weights = ops.cast(valid, "float32")
+    if class_weights is not None:
+        weights *= ops.take(ops.convert_to_tensor(class_weights, "float32"), labels, axis=0)
+    return terms * weights, weights
+
+
+def _over_replicas(value):
+    """The sum of `value` over the replicas of `tf.distribute`; `value` itself elsewhere."""
+    if keras.backend.backend() != "tensorflow":
+        return value  # JAX computes the global batch as one
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -1,0 +1,64 @@
+"""What a trained net leaves: `model.keras` and its card `model.json`."""
+
+import json
+from pathlib import Path
+
+import keras
+
+from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.files import aside
+
+MODEL, CARD = "model.keras", "model.json"
+
+
+def model_path(path: Path | str) -> Path:
+    """The model file of a run folder, or the file itself.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / MODEL
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; expected a .keras model or a run folder")
+    return path
+
+
+def load_model(path: Path | str) -> keras.Model:
+    """Loads a model file or the model of a run folder, in Keras' safe mode.
+
+    Raises:
+        UsageError: no such file.
+        KfcnError: it is no Keras model.
+    """
+    path = model_path(path)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # whatever a damaged zip, JSON or HDF5 file makes Keras raise
+        raise KfcnError(f"{path} does not load as a Keras model: {first_line(error)}") from error
+
+
+def save_model(model: keras.Model, path: Path | str) -> None:
+    """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load."""
+    plain = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    with aside(path) as temporary:
+        plain.save(temporary)
+
+
+def read_card(path: Path | str) -> dict | None:
+    """The card of a model file or run folder; None where there is none.
+
+    Raises:
+        KfcnError: the card is no JSON, or lacks the classes or their palette.
+    """
+    card = model_path(path).with_name(CARD)
+    if not card.is_file():
+        return None
+    try:
+        values = json.loads(card.read_text(encoding="utf-8"))
+        if len(values["classes"]) != len(values["palette"]):
+            raise ValueError("classes and palette differ in length")
+    except (ValueError, KeyError, TypeError) as error:
+        raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
+    return values

@@ -1,0 +1,149 @@
+"""What a training run is made of: every setting, its default, and where it may not be changed."""
+
+import dataclasses
+from typing import Any
+
+from kfcn.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The resolved settings of a run, as `config.json` stores them.
+
+    Attributes:
+        arch: a key of `kfcn.fcn.ARCHITECTURES`.
+        backbone: a key of `kfcn.backbones.BACKBONES`.
+        alpha: width of mobilenet_v2; None for 1.0.
+        fc_filters: channels of vgg16's fc6 and fc7; None for the paper's 4096.
+        learn_middle: whether the 2x upsampling layers learn.
+        learn_last: whether the last upsampling learns.
+        align: kernels aligned to where the backbone's cells lie.
+        weights: "imagenet", "none" or a path.
+        init_from: run folder or model to start from; None for a new start.
+        data: a name of `kfcn.data.NAMES`.
+        data_dir: folder of the data set; None for `scenes`.
+        crop: height and width of the training crops, pixels.
+        batch_size: images in a batch, over all replicas.
+        epochs: passes over the training split.
+        learning_rate: of AdamW at the first step; decays to 0 with power 0.9.
+        weight_decay: of AdamW, not for biases and batch normalisation.
+        class_weights: "none", "median" (median frequency) or "sqrt" (its square root).
+        seed: of initial weights, data order, augmentation and dropout.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        deterministic: operations that give the same bits every time, some of them slower.
+    """
+
+    arch: str = "fcn8s"
+    backbone: str = "mobilenet_v2"
+    alpha: float | None = None
+    fc_filters: int | None = None
+    learn_middle: bool = True
+    learn_last: bool = False
+    align: bool = False
+    weights: str = "imagenet"
+    init_from: str | None = None
+    data: str = "scenes"
+    data_dir: str | None = None
+    crop: tuple[int, int] = (320, 320)
+    batch_size: int = 4
+    epochs: int = 40
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    class_weights: str = "none"
+    seed: int = 0
+    precision: str = "float32"
+    deterministic: bool = False
+
+    @property
+    def backbone_options(self) -> dict[str, Any]:
+        options = {"alpha": self.alpha, "fc_filters": self.fc_filters}
+        return {name: value for name, value in options.items() if value is not None}
+
+    @property
+    def head_options(self) -> dict[str, Any]:
+        return {
+            "learn_middle": self.learn_middle,
+            "learn_last": self.learn_last,
+            "align": self.align,
+        }
+
+
+# Where a data set asks for other defaults than the rest.
+_DATA_DEFAULTS = {
+    # Small pictures, and nothing to download: trained from nothing in a few minutes.
+    "scenes": {
+        "alpha": 0.35,
+        "weights": "none",
+        "crop": (128, 128),
+        "batch_size": 16,
+        "epochs": 20,
+        "learning_rate": 3e-3,
+    },
+    "camvid": {"crop": (352, 480), "class_weights": "sqrt"},
+}
+
+_CHOICES = {
+    "class_weights": ("none", "median", "sqrt"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+}
+_FIELDS = {field.name for field in dataclasses.fields(Settings)}
+
+
+def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
+    """The settings of a run: what was given, then the data set's defaults, then the defaults.
+
+    Args:
+        stored: settings of the run folder that is to be continued; then nothing that is given
+            may differ from them.
+        given: fields of `Settings`; None means "not given".
+
+    Raises:
+        UsageError: an unknown setting, a value out of range, or a difference to `stored`.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    unknown = sorted(set(given) - _FIELDS)
+    if unknown:
+        raise UsageError(f"unknown setting {', '.join(unknown)}; expected {sorted(_FIELDS)}")
+    if "crop" in given:
+        given["crop"] = tuple(given["crop"])
+    for name in ("data_dir", "init_from"):
+        if name in given:
+            given[name] = str(given[name])
+    if stored is not None:
+        base = Settings(**{**stored, "crop": tuple(stored["crop"])})
+        changed = {n: v for n, v in given.items() if v != getattr(base, n)}
+        if changed:
+            told = ", ".join(f"{n}={getattr(base, n)} (now {v})" for n, v in changed.items())
+            raise UsageError(
+                f"the run was started with {told}; continue it without these changes "
+                "or choose another --run-dir"
+            )
+        return base
+    name = given.get("data", Settings.data)
+    settings = Settings(**{**_DATA_DEFAULTS.get(name, {}), **_backbone_fits(given, name), **given})
+    _validate(settings)
+    return settings
+
+
+def _backbone_fits(given, data):
+    """A default alpha is for mobilenet_v2 alone; another backbone has none."""
+    other = given.get("backbone", Settings.backbone) != "mobilenet_v2"
+    return {"alpha": None} if other and "alpha" in _DATA_DEFAULTS.get(data, {}) else {}
+
+
+def _validate(settings: Settings) -> None:
+    for name, choices in _CHOICES.items():
+        if getattr(settings, name) not in choices:
+            raise UsageError(
+                f"{name} {getattr(settings, name)!r}: expected one of {', '.join(choices)}"
+            )
+    for name in ("batch_size", "epochs"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"{name} {getattr(settings, name)}: expected at least 1")
+    if settings.learning_rate <= 0 or settings.weight_decay < 0:
+        raise UsageError(
+            f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
+            "expected a rate above 0 and a decay of 0 or more"
+        )
+    if len(settings.crop) != 2 or min(settings.crop) < 1:
+        raise UsageError(f"crop {settings.crop}: expected height and width in pixels")

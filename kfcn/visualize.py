@@ -1,0 +1,131 @@
+"""Pictures: palette label maps, overlays, rows of image, truth and prediction, curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kfcn.files import aside
+
+IGNORE_COLOUR = (224, 224, 192)  # the cream of PASCAL VOC's void
+
+
+def colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """A palette of all 256 values, uint8 `(256, 3)`: the classes', then black, 255 cream."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[255] = IGNORE_COLOUR
+    return table
+
+
+def save_label_map(path: Path, labels: np.ndarray, palette) -> None:
+    """Writes labels uint8 `(H, W)` as a palette PNG whose indices are the classes."""
+    picture = Image.fromarray(np.asarray(labels, np.uint8))  # mode L; putpalette makes it P
+    picture.putpalette(colours(palette).tobytes())
+    write_image(path, picture, format="PNG")
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, palette, strength: float = 0.55) -> np.ndarray:
+    """The image tinted with its classes' colours, outlines drawn at class boundaries.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        labels: uint8 `(H, W)`; 255 is left untinted.
+        palette: RGB of each class.
+        strength: share of the class colour, 0..1.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+    """
+    table = colours(palette)
+    tinted = image * (1 - strength) + table[labels] * strength
+    tinted[boundaries(labels)] = 255
+    return np.where((labels == 255)[..., None], image, tinted).round().astype(np.uint8)
+
+
+def boundaries(labels: np.ndarray) -> np.ndarray:
+    """bool `(H, W)`: pixels whose right or lower neighbour has another label."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    return edge
+
+
+def comparison(rows, classes: Sequence[str], palette) -> Image.Image:
+    """Rows of image, truth and prediction side by side, with a legend of the classes below.
+
+    Args:
+        rows: sequence of `(image, truth, prediction, name)`; the sizes may differ.
+        classes: class names.
+        palette: RGB of each class.
+    """
+    gap, caption = 4, 16
+    heights = [row[0].shape[0] + caption for row in rows]
+    width = max(3 * row[0].shape[1] + 2 * gap for row in rows)
+    legend = _legend(classes, palette, width)
+    canvas = Image.new("RGB", (width, sum(heights) + gap + legend.height), "white")
+    draw = ImageDraw.Draw(canvas)
+    y = 0
+    for (image, truth, prediction, name), height in zip(rows, heights, strict=True):
+        h, w = truth.shape
+        table = colours(palette)
+        tiles = (image, table[truth], overlay(image, prediction, palette))
+        for column, tile in enumerate(tiles):
+            canvas.paste(Image.fromarray(tile), (column * (w + gap), y + caption))
+        agree = (prediction == truth)[truth != 255]
+        share = f"{100 * agree.mean():.1f} %" if agree.size else "no label"
+        draw.text((2, y + 2), f"{name}   image | truth | prediction ({share} right)", "black")
+        y += height
+    canvas.paste(legend, (0, y + gap))
+    return canvas
+
+
+def _legend(classes, palette, width) -> Image.Image:
+    """Class names with their colours, in as many lines as the width asks for."""
+    places, x, y = [], 2, 2
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    for name, colour in zip(classes, palette, strict=True):
+        length = 18 + int(ruler.textlength(name)) + 12
+        if x + length > width and x > 2:
+            x, y = 2, y + 18
+        places.append((x, y, name, tuple(colour)))
+        x += length
+    legend = Image.new("RGB", (width, y + 20), "white")
+    draw = ImageDraw.Draw(legend)
+    for x, y, name, colour in places:
+        draw.rectangle((x, y, x + 13, y + 13), colour, "black")
+        draw.text((x + 18, y + 1), name, "black")
+    return legend
+
+
+def curves(history: Sequence[dict], path: Path) -> None:
+    """Draws loss, mean IoU and learning rate over the epochs, for training and validation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # no pyplot: it keeps every figure alive
+
+    epochs = [row["epoch"] for row in history]
+    panels = (
+        ("cross entropy", ("loss", "val_cross_entropy")),
+        ("mean IoU", ("mean_iou", "val_mean_iou")),
+        ("learning rate", ("learning_rate",)),
+    )
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, keys) in zip(figure.subplots(1, 3), panels, strict=True):
+        for key in keys:
+            if key in history[0]:
+                label = "validation" if key.startswith("val_") else "training"
+                axes.plot(epochs, [row[key] for row in history], marker=".", label=label)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        if len(keys) > 1:
+            axes.legend()
+    with aside(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def write_image(path: Path, picture: Image.Image, **options) -> None:
+    """Saves a picture aside and renames it, so that no half-written file is ever found."""
+    with aside(path) as temporary:
+        picture.save(temporary, **options)
