@@ -23,7 +23,8 @@ th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:right}
 th:first-child,td:first-child{text-align:left}
 .wide{overflow-x:auto}.failed{color:var(--bad);font-weight:600}.passed{color:var(--good)}
 .bars{display:flex;align-items:flex-end;gap:2px;height:90px;border-bottom:1px solid var(--line)}
-.bars i{flex:1;max-width:28px;background:var(--bar);min-height:1px}.bars i.low{background:var(--bad)}
+.bars i{flex:1;max-width:28px;background:var(--bar);min-height:1px}
+.bars i.low{background:var(--bad)}
 figure{margin:1rem 0}img{max-width:100%;height:auto;border:1px solid var(--line)}
 figcaption,.note{color:GrayText;font-size:.9rem}code{overflow-wrap:anywhere}
 """

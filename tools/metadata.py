@@ -13,6 +13,11 @@ def embed(content: bytes, info: dict) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for stored in model.buffers:
+        # Some writers put the weights behind the flatbuffer and refer to them by position.
+        if stored.offset > 1:
+            stored.data = np.frombuffer(content, np.uint8, stored.size, stored.offset)
+            stored.offset = stored.size = 0
     buffer = schema.BufferT()
     text = json.dumps(info, sort_keys=True, separators=(",", ":"))
     buffer.data = np.frombuffer(text.encode(), np.uint8)

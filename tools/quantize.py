@@ -5,21 +5,34 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 
+from .correct import shift_biases
 
-def quantize_int8(
-    content: bytes,
-    ranges: dict[str, tuple[float, float]],
-    keep_float: Iterable[str] = (),
-) -> bytes:
+
+@dataclass(frozen=True)
+class Quantizable:
+    """A float32 `.tflite` file and what int8 needs to know about it.
+
+    Attributes:
+        content: the file.
+        ranges: of its tensors, as in `tools.ranges.Statistics`.
+        shifts: of its biases, as `tools.correct.bias_shifts` gives them; empty for no correction.
+    """
+
+    content: bytes
+    ranges: dict[str, tuple[float, float]]
+    shifts: dict[str, np.ndarray]
+
+
+def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> bytes:
     """Quantises weights (by output channel) and activations to int8.
 
     Args:
-        content: a float32 `.tflite` file.
-        ranges: of its tensors, as `tools.ranges.tensor_ranges` gives them.
+        source: what to quantise.
         keep_float: names of the output tensors of the operations that stay float32.
 
     Returns:
@@ -27,7 +40,7 @@ def quantize_int8(
     """
     from litert_quantizer import qtyping, quantizer, recipe
 
-    work = quantizer.Quantizer(bytearray(content))
+    work = quantizer.Quantizer(shift_biases(source.content, source.shifts, leave=keep_float))
     work.load_quantization_recipe(recipe.static_wi8_ai8())
     for name in keep_float:
         work.update_quantization_recipe(
@@ -41,10 +54,15 @@ def quantize_int8(
             "min": np.full((1, 1, 1, 1), low, np.float32),
             "max": np.full((1, 1, 1, 1), high, np.float32),
         }
-        for name, (low, high) in ranges.items()
+        for name, (low, high) in source.ranges.items()
     }
-    # It reports each step on standard output and by warnings; errors come as exceptions.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    # It reports each step on both outputs and by warnings; errors come as exceptions.
+    quiet = io.StringIO()
+    with (
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         logging.getLogger("absl").setLevel(logging.ERROR)
         result = work.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)

@@ -1,6 +1,7 @@
-"""The range of each tensor of a float32 `.tflite` file, from which int8 step sizes follow."""
+"""What the tensors of a float32 `.tflite` file hold while it runs: ranges and channel means."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,21 +14,31 @@ SAMPLES = 4096
 SHRINK = np.linspace(1.0, 0.5, 26)
 
 
-def tensor_ranges(
+@dataclass(frozen=True)
+class Statistics:
+    """Of each float tensor that the file computes, by name.
+
+    Attributes:
+        ranges: (low, high) with low <= 0 <= high; int8 step sizes follow from it.
+        means: float64 (C,), the mean of each channel (last axis) over images and positions.
+    """
+
+    ranges: dict[str, tuple[float, float]]
+    means: dict[str, np.ndarray]
+
+
+def tensor_statistics(
     content: bytes, images: Sequence[np.ndarray], method: str = "min-max", seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Runs a float32 file on images and finds the range of each float tensor it computes.
+) -> Statistics:
+    """Runs a float32 file on images.
 
     Args:
         content: the `.tflite` file.
         images: uint8 (H, W, 3), from the training split.
-        method: "min-max" takes the smallest and largest value of all; "percentile" leaves
-            0.01 % out at each end; "least-squares" shrinks that of min-max until the squared
-            error of rounding and clipping is least.
+        method: how ranges are found. "min-max" takes the smallest and largest value of all;
+            "percentile" leaves 0.01 % out at each end; "least-squares" shrinks the range of
+            min-max until the squared error of rounding and clipping is least.
         seed: of the values that the last two look at.
-
-    Returns:
-        (low, high) with low <= 0 <= high, by tensor name.
     """
     if method not in METHODS:
         raise UsageError(f"calibration {method!r}: expected one of {', '.join(METHODS)}")
@@ -49,22 +60,24 @@ def tensor_ranges(
     ]
     rng = np.random.default_rng(seed)
     extremes = {detail["name"]: (0.0, 0.0) for detail in tensors}
+    means = {detail["name"]: 0.0 for detail in tensors}
     samples = {detail["name"]: [] for detail in tensors}
     for image in images:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
         for detail in tensors:
-            name, values = detail["name"], interpreter.get_tensor(detail["index"]).ravel()
+            name, values = detail["name"], interpreter.get_tensor(detail["index"])
             low, high = extremes[name]
             extremes[name] = (min(low, float(values.min())), max(high, float(values.max())))
+            channels = values.reshape(-1, values.shape[-1])
+            means[name] = means[name] + channels.mean(0, dtype=np.float64) / len(images)
             if method != "min-max":
-                samples[name].append(values[rng.integers(0, values.size, SAMPLES)])
+                samples[name].append(values.ravel()[rng.integers(0, values.size, SAMPLES)])
     if method == "min-max":
-        return extremes
+        return Statistics(extremes, means)
     choose = _percentile if method == "percentile" else least_squares_range
-    return {
-        name: choose(np.concatenate(samples[name]), *extremes[name]) for name in sorted(extremes)
-    }
+    ranges = {n: choose(np.concatenate(samples[n]), *extremes[n]) for n in sorted(extremes)}
+    return Statistics(ranges, means)
 
 
 def _percentile(values, low, high) -> tuple[float, float]:
@@ -83,7 +96,7 @@ def least_squares_range(values: np.ndarray, low: float, high: float) -> tuple[fl
         high: its largest value, >= 0.
     """
     best, least = (low, high), np.inf
-    # Round trips over both ends: each is searched with the other held.
+    # Twice over both ends: each is searched with the other held.
     for end in (1, 0, 1, 0):
         for factor in SHRINK:
             tried = (best[0], high * factor) if end else (low * factor, best[1])

@@ -81,3 +81,15 @@ def list_operators(content: bytes) -> tuple[Counter, list[str]]:
             if names[builtin] == "CUSTOM":
                 custom.append(code.customCode.decode())
     return counts, sorted(set(custom))
+
+
+def operator_outputs(content: bytes) -> list[tuple[str, str]]:
+    """(built-in name, name of the first output tensor) of each operator, in running order."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
+    return [(op["op_name"], names[op["outputs"][0]]) for op in interpreter._get_ops_details()]
