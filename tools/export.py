@@ -18,7 +18,7 @@ from keras import ops
 
 from kfcn.errors import KfcnError
 
-from .channels import is_depthwise, plain_convolution, producer
+from .channels import is_depthwise, plain_convolution, producer, readers_of
 
 
 def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = False):
@@ -39,6 +39,7 @@ def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = F
     folded = _foldable_norms(model)
     convs = {conv.name: norm for norm, conv in folded.values()}
     last = _last_upsampling(model)
+    grouped = _grouped_upsampling(model)
 
     def clone(layer):
         config = layer.get_config()
@@ -53,6 +54,8 @@ def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = F
             operation, keras.layers.Dropout | keras.layers.SpatialDropout2D
         ):
             return args[0]
+        if name in grouped:
+            return grouped[name](args[0])
         if name in trims:
             return _static_take(args[0], trims[name], operation.axis)
         if not isinstance(operation, keras.layers.Layer):
@@ -69,8 +72,13 @@ def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = F
 
     inputs = keras.Input(batch_shape=(1, height, width, 3), name="image")
     rebuilt = keras.models.clone_model(
-        model, input_tensors=inputs, clone_function=clone, call_function=call
+        model,
+        # The inputs of a model may stand in a list.
+        input_tensors=keras.tree.map_structure(lambda _: inputs, model.input),
+        clone_function=clone,
+        call_function=call,
     )
+    rebuilt = keras.Model(inputs, rebuilt.outputs[0], name=model.name)
     if tuple(rebuilt.output.shape[:3]) != (1, height, width):
         raise KfcnError(
             f"the model gives {tuple(rebuilt.output.shape[1:3])} for an image of {height}x{width};"
@@ -229,9 +237,44 @@ def _foldable_norms(model) -> dict:
     return found
 
 
+def _source(operation):
+    """The operation that gives an operation's first input."""
+    return producer(operation._inbound_nodes[0].input_tensors[0])
+
+
+def _grouped_upsampling(model) -> dict:
+    """What stands in for the parts of a bilinear upsampling that goes group by group.
+
+    With many classes kfcn pads the channels to full groups, splits them, puts one shared
+    transposed convolution on each group and joins the results. A resize is linear in the channels
+    as it is: every part is given the whole map, and the first of the results is taken.
+    """
+    stand_ins = {}
+    for join in model.layers:
+        if not isinstance(join, keras.layers.Concatenate):
+            continue
+        node = join._inbound_nodes[0]
+        layers = {producer(tensor) for tensor in node.input_tensors}
+        layer = layers.pop()
+        if layers or bilinear_stride(layer) is None:
+            continue
+        splits = {producer(node.input_tensors[0]) for node in layer._inbound_nodes}
+        split = splits.pop()
+        if splits or type(split).__name__ != "Split":
+            continue
+        parts = len(node.input_tensors)
+        stand_ins[split.name] = lambda x, parts=parts: [x] * parts
+        stand_ins[join.name] = lambda x: x[0]
+        if type(pad := _source(split)).__name__ == "Pad":
+            stand_ins[pad.name] = lambda x: x
+            # The padded channels are cut off again right after.
+            stand_ins |= {cut.name: lambda x: x for cut in readers_of(model)[join.name]}
+    return stand_ins
+
+
 def _last_upsampling(model) -> str | None:
-    """The bilinear upsampling after which only trims come, if there is one."""
-    operation = producer(model.output)
-    while type(operation).__name__ == "Take":
-        operation = producer(operation._inbound_nodes[0].arguments.args[0])
+    """The bilinear upsampling after which only trims and joins come, if there is one."""
+    operation = producer(model.outputs[0])
+    while type(operation).__name__ in ("Take", "GetItem", "Concatenate"):
+        operation = _source(operation)
     return operation.name

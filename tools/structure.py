@@ -43,8 +43,9 @@ def check_structure(content: bytes, mode: str, image: np.ndarray) -> dict:
     (given,), (made,) = delegated.get_input_details(), delegated.get_output_details()
     if given["dtype"] != np.uint8 or made["dtype"] != np.uint8:
         raise KfcnError(f"{mode}: input {given['dtype']}, output {made['dtype']}; expected uint8")
-    if tuple(given["shape"]) != (1, *image.shape):
-        raise KfcnError(f"{mode}: takes {tuple(given['shape'])}, expected {(1, *image.shape)}")
+    shape = tuple(int(n) for n in given["shape"])
+    if shape != (1, *image.shape):
+        raise KfcnError(f"{mode}: takes {shape}, expected {(1, *image.shape)}")
     partitions = sum(op["op_name"] == "DELEGATE" for op in delegated._get_ops_details())
     if mode in ONE_PARTITION and partitions != 1:
         raise KfcnError(f"{mode}: XNNPACK runs it in {partitions} partitions, expected 1")
