@@ -10,14 +10,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from kfcn_mobile.bundle import FORMAT
 from PIL import Image
 
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def keras_labels(model: keras.Model, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def keras_labels(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A model's label map and how sure it is.
 
     Args:
@@ -70,7 +73,7 @@ def keras_labels(model: keras.Model, image: np.ndarray) -> tuple[np.ndarray, np.
     return logits.argmax(-1).astype(np.uint8), first - second
 
 
-def write_golden(folder: Path, model: keras.Model, pictures: Sequence[Picture]) -> list[dict]:
+def write_golden(folder: Path, model: "keras.Model", pictures: Sequence[Picture]) -> list[dict]:
     """Writes the golden images of a bundle and returns their entries for `bundle.json`."""
     (folder / "golden").mkdir()
     entries = []

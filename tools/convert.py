@@ -57,12 +57,21 @@ def parser() -> argparse.ArgumentParser:
     quantising.add_argument(
         "--correct-bias", action=argparse.BooleanOptionalAction, help="for the rounded weights"
     )
+    quantising.add_argument(
+        "--qat-epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="quantisation-aware fine-tuning on the training split (0)",
+    )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     return cli
 
 
 def work(args: argparse.Namespace) -> int:
     """Converts; returns the exit code."""
+    import keras
+
     from kfcn import data as data_sets
     from kfcn.files import sha256
     from kfcn.saved import load_model, model_path, read_card
@@ -98,14 +107,18 @@ def work(args: argparse.Namespace) -> int:
         "calibration": args.calibrate,
         "equalize": args.equalize,
         "correct_bias": args.correct_bias,
+        "qat_epochs": args.qat_epochs,
     }
     options = modes.Int8Options(**{k: v for k, v in options.items() if v is not None})
     with bundle.new_folder(args.out) as folder:
-        model = load_model(args.model)
+        loaded = load_model(args.model)
+        # A saved model's input may stand in a list; from here on it is one tensor.
+        model = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
         pictures = _pictures(train, args.calibration, size)
-        converted = modes.convert_modes(
-            model, size, chosen, [p.image for p in pictures], options, _say
-        )
+        images = [picture.image for picture in pictures]
+        wanted = len(train) if args.qat_epochs else 0
+        training = [picture.image for picture in _pictures(train, wanted, size)]
+        converted = modes.convert_modes(model, size, chosen, images, options, training, _say)
         entries = []
         for mode, (content, details) in converted.items():
             (folder / f"{mode}.tflite").write_bytes(metadata.embed(content, info | {"mode": mode}))
@@ -132,9 +145,11 @@ def work(args: argparse.Namespace) -> int:
 def _check(args) -> None:
     if min(args.size) < 32:
         raise UsageError(f"--size {args.size[0]} {args.size[1]}: expected at least 32 each way")
-    for name, least in (("calibration", 4), ("golden", 1)):
+    for name, least in (("calibration", 4), ("golden", 1), ("qat_epochs", 0)):
         if getattr(args, name) < least:
-            raise UsageError(f"--{name} {getattr(args, name)}: expected at least {least}")
+            raise UsageError(
+                f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}"
+            )
     if args.min_agreement is not None and not 0 < args.min_agreement <= 1:
         raise UsageError(f"--min-agreement {args.min_agreement}: expected a share, such as 0.99")
 
