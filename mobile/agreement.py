@@ -1,0 +1,118 @@
+"""Pixel agreement of two label maps, and mean IoU against the truth.
+
+Agreement is the share of pixels whose label equals the Keras model's. Mean IoU alone can hide a
+changed net: a quantised one can score higher while its labels differ. Counts are kept as pairs
+`(equal, all)` of integers so that those of many images add up exactly.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+BOUNDARY_RADIUS = 3
+CONFIDENT_MARGIN = 1.0
+
+
+def boundary_band(labels: np.ndarray, radius: int = BOUNDARY_RADIUS) -> np.ndarray:
+    """Pixels that have a pixel of another class within `radius` (chessboard distance).
+
+    Args:
+        labels: uint8 (H, W).
+        radius: in pixels.
+
+    Returns:
+        bool (H, W).
+    """
+    low = high = labels
+    for axis in (0, 1):
+        low = _running(np.minimum, low, axis, radius)
+        high = _running(np.maximum, high, axis, radius)
+    return low != high
+
+
+def _running(extreme, array, axis, radius):
+    out = array.copy()
+    moved_out, moved_in = np.moveaxis(out, axis, 0), np.moveaxis(array, axis, 0)
+    for shift in range(1, min(radius, len(moved_in) - 1) + 1):
+        extreme(moved_out[shift:], moved_in[:-shift], out=moved_out[shift:])
+        extreme(moved_out[:-shift], moved_in[shift:], out=moved_out[:-shift])
+    return out
+
+
+def count_agreement(
+    labels: np.ndarray,
+    expected: np.ndarray,
+    margin: np.ndarray,
+    num_classes: int,
+) -> dict[str, np.ndarray]:
+    """Counts the pixels of one image whose label is the expected one.
+
+    Args:
+        labels: uint8 (H, W), the label map under test.
+        expected: uint8 (H, W), the Keras model's.
+        margin: float (H, W), the Keras model's highest logit less its second highest.
+        num_classes: C.
+
+    Returns:
+        int64 arrays `[equal, all]` under `all`, `boundary`, `interior` and `confident`, and under
+        `classes` a (C, 2) array by expected class.
+    """
+    equal = labels == expected
+    near = boundary_band(expected)
+
+    def pair(where):
+        return np.array([np.count_nonzero(equal & where), np.count_nonzero(where)], np.int64)
+
+    return {
+        "all": pair(np.ones_like(equal)),
+        "boundary": pair(near),
+        "interior": pair(~near),
+        "confident": pair(margin > CONFIDENT_MARGIN),
+        "classes": np.stack(
+            [
+                np.bincount(expected[equal], minlength=num_classes),
+                np.bincount(expected.ravel(), minlength=num_classes),
+            ],
+            axis=-1,
+        ).astype(np.int64),
+    }
+
+
+def add_counts(counts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Adds the counts of several images."""
+    counts = list(counts)
+    return {key: sum(c[key] for c in counts) for key in counts[0]}
+
+
+def share(pair: np.ndarray) -> float | None:
+    """The share of equal pixels of `[equal, all]`; None where there is no pixel."""
+    equal, total = (int(n) for n in pair)
+    return equal / total if total else None
+
+
+def confusion(
+    truth: np.ndarray, labels: np.ndarray, num_classes: int, ignore: int = 255
+) -> np.ndarray:
+    """Confusion matrix of one image: int64 (C, C), rows are the truth.
+
+    Args:
+        truth: uint8 (H, W); pixels of the ignore label are not counted.
+        labels: uint8 (H, W).
+        num_classes: C.
+        ignore: the ignore label.
+    """
+    valid = truth != ignore
+    index = truth[valid].astype(np.int64) * num_classes + labels[valid]
+    return np.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def mean_iou(matrix: np.ndarray) -> float | None:
+    """Mean over the classes of intersection over union.
+
+    A class that stands neither in the truth nor in the labels has no IoU and is left out; None
+    where no class is left.
+    """
+    intersection = np.diag(matrix)
+    union = matrix.sum(0) + matrix.sum(1) - intersection
+    present = union > 0
+    return float(np.mean(intersection[present] / union[present])) if present.any() else None

@@ -1,0 +1,74 @@
+"""The limits that a file must keep to pass, and what to say where it does not."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Smallest shares (0..1) that pass.
+
+    Attributes:
+        agreement: over all pixels of all golden images.
+        image: over the pixels of each single image; None sets no limit.
+        confident: over the pixels whose Keras margin is above 1.
+    """
+
+    agreement: float
+    image: float | None = None
+    confident: float = 0.999
+
+
+# A float32 file need not agree to the last pixel: two classes can tie within rounding.
+DEFAULT_LIMITS = {
+    "float32": Limits(0.9999),
+    "float16": Limits(0.999),
+    "dynamic": Limits(0.99),
+    "int8": Limits(0.985, image=0.97),
+    "mixed": Limits(0.985, image=0.97),
+}
+
+
+def limits_for(mode: str, agreement=None, image=None, confident=None) -> Limits:
+    """The limits of a mode, with those replaced that are given."""
+    given = {"agreement": agreement, "image": image, "confident": confident}
+    return replace(DEFAULT_LIMITS[mode], **{k: v for k, v in given.items() if v is not None})
+
+
+def failures(result: dict, limits: Limits) -> list[dict]:
+    """The limits that one file's result misses.
+
+    Args:
+        result: as `mobile.validate.validate_model` returns it.
+        limits: the smallest shares that pass.
+
+    Returns:
+        One `{"gate", "value", "limit", "image"}` for each miss; `image` names the image with the
+        lowest agreement (for `confident`: on confident pixels).
+    """
+    missed = []
+
+    def check(gate, value, limit, image):
+        if limit is not None and value is not None and value < limit:
+            missed.append({"gate": gate, "value": value, "limit": limit, "image": image})
+
+    worst = min(result["images"], key=lambda image: image["agreement"])
+    measured = [image for image in result["images"] if image["confident"] is not None]
+    check("agreement", result["agreement"], limits.agreement, worst["name"])
+    check("image", worst["agreement"], limits.image, worst["name"])
+    if measured:
+        unsure = min(measured, key=lambda image: image["confident"])
+        check("confident", result["confident"], limits.confident, unsure["name"])
+    return missed
+
+
+def explain(mode: str, failure: dict) -> str:
+    """One line for people about a missed limit."""
+    what = {
+        "agreement": "agreement over all images",
+        "image": "agreement of one image",
+        "confident": "agreement on confident pixels",
+    }[failure["gate"]]
+    return (
+        f"{mode}: {what} is {failure['value']:.4%}, needs {failure['limit']:.4%}"
+        f" (worst image: {failure['image']})"
+    )

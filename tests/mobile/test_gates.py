@@ -1,0 +1,49 @@
+import pytest
+from kfcn_mobile.gates import DEFAULT_LIMITS, Limits, explain, failures, limits_for
+
+
+def result(agreement=1.0, worst=1.0, confident=1.0):
+    images = [
+        {"name": "a.png", "agreement": 1.0, "confident": 1.0},
+        {"name": "b.png", "agreement": worst, "confident": confident},
+        {"name": "c.png", "agreement": 1.0, "confident": None},
+    ]
+    return {"agreement": agreement, "confident": confident, "images": images}
+
+
+def test_default_limits():
+    assert {mode: limits.agreement for mode, limits in DEFAULT_LIMITS.items()} == {
+        "float32": 0.9999,
+        "float16": 0.999,
+        "dynamic": 0.99,
+        "int8": 0.985,
+        "mixed": 0.985,
+    }
+    assert {m for m, limits in DEFAULT_LIMITS.items() if limits.image == 0.97} == {"int8", "mixed"}
+    assert {limits.confident for limits in DEFAULT_LIMITS.values()} == {0.999}
+
+
+@pytest.mark.parametrize("mode", DEFAULT_LIMITS)
+def test_every_gate_passes_at_its_limit_and_fails_below(mode):
+    limits = DEFAULT_LIMITS[mode]
+    at = {"agreement": limits.agreement, "confident": limits.confident}
+    at["worst"] = limits.image or limits.agreement
+    assert failures(result(**at), limits) == []
+    gates = {"agreement": "agreement", "worst": "image", "confident": "confident"}
+    for key, gate in gates.items():
+        missed = failures(result(**at | {key: at[key] - 1e-6}), limits)
+        expected = [] if key == "worst" and limits.image is None else [(gate, "b.png")]
+        assert [(failure["gate"], failure["image"]) for failure in missed] == expected
+
+
+def test_limits_can_be_set_one_by_one():
+    assert limits_for("int8", agreement=0.9) == Limits(0.9, image=0.97)
+    assert limits_for("float32", image=0.5) == Limits(0.9999, image=0.5)
+    assert failures(result(worst=0.4), limits_for("float32", image=0.5))
+
+
+def test_a_miss_names_value_limit_and_image():
+    (failure,) = failures(result(worst=0.96), Limits(0.9, image=0.97))
+    assert explain("int8", failure) == (
+        "int8: agreement of one image is 96.0000%, needs 97.0000% (worst image: b.png)"
+    )

@@ -1,0 +1,264 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import kfcn_mobile
+import numpy as np
+import pytest
+from kfcn_mobile.bundle import BundleError, read_bundle
+from kfcn_mobile.validate import main
+from PIL import Image
+from shipping import tiny_bundle
+
+FAST = ["--runs", "2", "--warmup", "1", "--threads", "1"]
+# A net with random weights is unsure of most pixels: int8 changes many of them.
+LOOSE = ["--min-agreement", "0.5", "--min-image", "0.5", "--min-confident", "0.5"]
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return Path(shutil.copytree(tiny_bundle(), tmp_path / "bundle"))
+
+
+def describe(bundle, change):
+    """Changes bundle.json."""
+    file = bundle / "bundle.json"
+    info = json.loads(file.read_text())
+    change(info)
+    file.write_text(json.dumps(info))
+
+
+def rewrite(bundle, name, content):
+    """Changes a file and has bundle.json say so."""
+    from kfcn_mobile.bundle import sha256
+
+    (bundle / name).write_bytes(content)
+    describe(bundle, lambda info: info["files"].update({name: sha256(bundle / name)}))
+
+
+def test_report_of_a_good_bundle(bundle, tmp_path, capsys):
+    report_file = tmp_path / "out" / "report.json"
+    assert main([str(bundle), *FAST, *LOOSE, "--report", str(report_file)]) == 0
+    report = json.loads(report_file.read_text())
+    float32, int8 = report["models"]
+    assert (float32["mode"], int8["mode"]) == ("float32", "int8")
+    assert float32["agreement"] == 1.0
+    assert len(float32["images"]) == 3
+    assert float32["bytes"] == (bundle / "float32.tflite").stat().st_size
+    assert int8["agreement"] < 1.0
+    assert int8["worst_image"] == min(int8["images"], key=lambda image: image["agreement"])
+    # The truth is the Keras labels but for the last 8 rows, so neither 0 nor 1.
+    assert float32["mean_iou"] == pytest.approx(float32["mean_iou_keras"])
+    assert 0 < float32["mean_iou"] < 1
+    (latency,) = float32["latency"]
+    assert 0 < latency["min_ms"] <= latency["median_ms"] <= latency["p90_ms"]
+    assert 0 < latency["model_bytes"] < latency["peak_bytes"]
+    page = report_file.with_suffix(".html").read_text()
+    assert "http" not in page and 'src="data:image/png' in page
+    assert "float32" in capsys.readouterr().out
+
+
+def test_label_hash_is_that_of_the_keras_labels(bundle, tmp_path):
+    import hashlib
+
+    report_file = tmp_path / "report.json"
+    main([str(bundle), "--mode", "float32", "--runs", "0", "--report", str(report_file)])
+    golden = read_bundle(bundle).golden
+    expected = hashlib.sha256(b"".join(g.labels.tobytes() for g in golden)).hexdigest()
+    assert json.loads(report_file.read_text())["models"][0]["labels_sha256"] == expected
+
+
+def test_failed_gate_names_the_image_and_draws_it(bundle, tmp_path, capsys):
+    """Golden labels of one image are changed: the file no longer agrees with them."""
+    name = json.loads((bundle / "bundle.json").read_text())["golden"][1]["labels"]
+    labels = np.array(Image.open(bundle / name))
+    labels[10:30, 10:30] = (labels[10:30, 10:30] + 1) % 3
+    Image.fromarray(labels).save(bundle / name)
+    rewrite(bundle, name, (bundle / name).read_bytes())
+    pictures = tmp_path / "pictures"
+    arguments = [str(bundle), "--mode", "float32", "--runs", "0", "--failures", str(pictures)]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "val/201.png" in error and "needs 99.9900%" in error
+    picture = np.array(Image.open(pictures / "disagreement_float32_0001.png"))
+    assert picture.shape == (96, 128, 3)
+    # The last panel is red in the 20x20 changed pixels and nowhere else.
+    assert np.all(picture[48:, 64:] == [255, 0, 80], axis=-1).sum() == 400
+    assert main([*arguments, "--min-agreement", "0.9", "--min-confident", "0"]) == 0
+
+
+def bad(change):
+    return pytest.param(change, id=change.__name__)
+
+
+def changed_model(bundle):
+    with (bundle / "int8.tflite").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\x00\x01\x02\x03")
+    return "int8.tflite: changed since"
+
+
+def missing_model(bundle):
+    (bundle / "int8.tflite").unlink()
+    return "int8.tflite: missing"
+
+
+def not_a_model(bundle):
+    rewrite(bundle, "int8.tflite", b"this is no flatbuffer at all")
+    return "int8.tflite: not a TFLite file"
+
+
+def damaged_model(bundle):
+    rewrite(bundle, "int8.tflite", (bundle / "int8.tflite").read_bytes()[:2000])
+    return "int8.tflite: LiteRT cannot load it"
+
+
+def newer_format(bundle):
+    describe(bundle, lambda info: info.update(format=2))
+    return "bundle.json: bundle format 2"
+
+
+def unreadable_image(bundle):
+    rewrite(bundle, "golden/0001_image.png", b"no picture")
+    return "0001_image.png: cannot be read"
+
+
+def wrong_size_image(bundle):
+    Image.new("RGB", (10, 10)).save(bundle / "golden/0001_image.png")
+    rewrite(bundle, "golden/0001_image.png", (bundle / "golden/0001_image.png").read_bytes())
+    return "0001_image.png: RGB picture of 10x10, expected RGB of 48x64"
+
+
+def unreadable_margin(bundle):
+    rewrite(bundle, "golden/0001_margin.npy", b"no array")
+    return "0001_margin.npy: cannot be read"
+
+
+def pickled_margin(bundle):
+    np.save(bundle / "golden/0001_margin.npy", np.array([{}]), allow_pickle=True)
+    rewrite(bundle, "golden/0001_margin.npy", (bundle / "golden/0001_margin.npy").read_bytes())
+    return "0001_margin.npy: cannot be read"
+
+
+def outside(bundle):
+    describe(bundle, lambda info: info["files"].update({"../secret": "0"}))
+    return "'../secret' points outside"
+
+
+def unlisted_model(bundle):
+    describe(bundle, lambda info: info["files"].pop("int8.tflite"))
+    return "no sha256 for int8.tflite"
+
+
+def no_description(bundle):
+    (bundle / "bundle.json").unlink()
+    return "bundle.json: no such file"
+
+
+def description_is_no_json(bundle):
+    (bundle / "bundle.json").write_text("{")
+    return "bundle.json: cannot be read"
+
+
+def description_lacks_classes(bundle):
+    describe(bundle, lambda info: info.pop("classes"))
+    return "bundle.json: not a bundle's description (KeyError('classes'))"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        bad(change)
+        for change in (
+            changed_model,
+            missing_model,
+            not_a_model,
+            damaged_model,
+            newer_format,
+            unreadable_image,
+            wrong_size_image,
+            unreadable_margin,
+            pickled_margin,
+            outside,
+            unlisted_model,
+            no_description,
+            description_is_no_json,
+            description_lacks_classes,
+        )
+    ],
+)
+def test_bad_bundle_is_one_line_and_exit_code_2(bundle, change, capsys):
+    expected = change(bundle)
+    assert main([str(bundle), "--mode", "int8", "--runs", "0"]) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("kfcn-validate")]
+    assert len(lines) == 1 and expected in lines[0]
+    assert "Traceback" not in captured.err
+
+
+def test_a_file_of_another_size_is_refused(bundle):
+    from kfcn_mobile.runner import Segmenter
+
+    with pytest.raises(BundleError, match=r"takes \(1, 48, 64, 3\), expected \(1, 64, 64, 3\)"):
+        Segmenter(bundle / "int8.tflite", (64, 64))
+
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    allowed = set(sys.stdlib_module_names) | {allowed!r}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in self.allowed:
+            raise ImportError("blocked: " + name)
+
+sys.meta_path.insert(0, Blocker())
+from mobile.validate import main
+sys.exit(main(sys.argv[1:]))
+"""
+# flatbuffers and the rest of LiteRT's own requirements come with it.
+ALLOWED = {"ai_edge_litert", "numpy", "PIL", "flatbuffers", "mobile", "__main__"}
+
+
+def run_copy(bundle, tmp_path, code=None):
+    folder = tmp_path / "device"
+    shutil.copytree(Path(kfcn_mobile.__file__).parent, folder / "mobile")
+    command = ["-c", code] if code else ["-m", "mobile"]
+    command = [sys.executable, *command, str(bundle), *FAST, *LOOSE]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_copy_of_the_folder_runs_with_the_three_packages_only(bundle, tmp_path):
+    done = run_copy(bundle, tmp_path, BLOCKER.replace("{allowed!r}", repr(ALLOWED)))
+    assert done.returncode == 0, done.stderr
+    # Control: the blocker blocks.
+    blocked = run_copy(
+        bundle, tmp_path / "2", BLOCKER.replace("{allowed!r}", repr(ALLOWED - {"PIL"}))
+    )
+    assert blocked.returncode != 0 and "blocked: PIL" in blocked.stderr
+
+
+def test_python_m_mobile_from_a_copy(bundle, tmp_path):
+    done = run_copy(bundle, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "float32" in done.stdout
+
+
+@pytest.mark.slow
+def test_an_environment_that_has_only_the_three(bundle, tmp_path):
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "numpy", "pillow", "ai-edge-litert>=2.3,<2.4"]
+    subprocess.run(install, check=True)
+    for name in ("tensorflow", "keras", "kfcn"):
+        assert subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode
+    shutil.copytree(Path(kfcn_mobile.__file__).parent, tmp_path / "mobile")
+    command = [python, "-m", "mobile", bundle, *FAST, *LOOSE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,114 @@
+"""Writes a bundle: what a device needs to run a net and to prove that it labels as Keras does.
+
+The layout stands in `mobile/bundle.py`, which reads it.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from kfcn_mobile.bundle import FORMAT
+from PIL import Image
+
+from kfcn.errors import KfcnError, UsageError
+from kfcn.files import sha256
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the bundle's size: uint8 (H, W, 3), labels uint8 (H, W) or None, its name."""
+
+    image: np.ndarray
+    labels: np.ndarray | None
+    name: str
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Gives a folder beside `path` to write to, renamed to `path` when all went well.
+
+    Raises:
+        UsageError: there is something at `path` already.
+        KfcnError: it cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UsageError(f"{path}: exists already; name a new folder for the bundle")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".part-{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise KfcnError(f"{path} could not be made: {error.strerror}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    except OSError as error:
+        raise KfcnError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def keras_labels(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A model's label map and how sure it is.
+
+    Args:
+        model: RGB 0..255 in, logits out.
+        image: uint8 (H, W, 3).
+
+    Returns:
+        uint8 (H, W) labels and float32 (H, W) margin: the highest logit less the second highest.
+    """
+    logits = np.asarray(model(image[None].astype(np.float32), training=False))[0]
+    second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
+    return logits.argmax(-1).astype(np.uint8), first - second
+
+
+def write_golden(folder: Path, model: "keras.Model", pictures: Sequence[Picture]) -> list[dict]:
+    """Writes the golden images of a bundle and returns their entries for `bundle.json`."""
+    (folder / "golden").mkdir()
+    entries = []
+    for i, picture in enumerate(pictures):
+        labels, margin = keras_labels(model, picture.image)
+        entry = {"name": picture.name}
+        arrays = {"image": picture.image, "labels": labels}
+        if picture.labels is not None:
+            arrays["truth"] = picture.labels
+        for kind, array in arrays.items():
+            entry[kind] = f"golden/{i:04d}_{kind}.png"
+            Image.fromarray(array).save(folder / entry[kind])
+        entry["margin"] = f"golden/{i:04d}_margin.npy"
+        # Half precision: the margin is only compared with 1.
+        np.save(folder / entry["margin"], margin.astype(np.float16), allow_pickle=False)
+        entries.append(entry)
+    return entries
+
+
+def write_description(folder: Path, info: dict, models: list[dict], golden: list[dict]) -> None:
+    """Writes `bundle.json`, last: it holds the sha256 of every other file.
+
+    Args:
+        folder: with all other files in it.
+        info: `size`, `classes`, `palette`, `source`, `kfcn_version` and whatever else is known.
+        models: `file`, `mode` and details of each `.tflite`.
+        golden: as `write_golden` returned them.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    description = {
+        "format": FORMAT,
+        **info,
+        "models": models,
+        "golden": golden,
+        "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+    }
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    (folder / "bundle.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,186 @@
+"""Which few layers to keep in float32 so that an int8 net labels as the float one does.
+
+A fixed list ("keep the head in float") gains next to nothing on a net whose error comes from one
+layer near the input. Here each operation is kept in float on its own, the agreement on held-back
+images is measured, and the best are added until the target is reached; those that turn out not
+to be needed are taken out again.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .quantize import Quantizable, quantize_int8
+from .structure import operator_outputs
+
+# An image's worth of measurement noise does not earn a layer its place.
+SMALLEST_GAIN = 1e-4
+# After each step only the candidates that looked best are measured again.
+SHORTLIST = 6
+MOST_LAYERS = 12
+TIMED_RUNS = 15
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An operation that stays in float32.
+
+    Attributes:
+        layer: the Keras layer's name.
+        tensor: the name of its output tensor in the `.tflite` file.
+        operator: its built-in name.
+        gain_alone: agreement gained when only this one is in float.
+        gain: agreement gained when it was added to those before it.
+        bytes: growth of the file.
+        milliseconds: growth of the median latency with one thread.
+    """
+
+    layer: str
+    tensor: str
+    operator: str
+    gain_alone: float
+    gain: float
+    bytes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search found: the file and how it came about."""
+
+    content: bytes
+    kept: tuple[Kept, ...]
+    base_agreement: float
+    agreement: float
+    worst_image: float
+    target: float
+
+    def as_dict(self) -> dict:
+        """For `bundle.json`."""
+        shown = asdict(self)
+        del shown["content"]
+        return shown
+
+
+def search_layers(
+    source: Quantizable,
+    images: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    target: float = 0.99,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Search:
+    """Finds a small set of operations to keep in float32.
+
+    Args:
+        source: the float32 file and its statistics.
+        images: uint8 (H, W, 3), held back from calibration.
+        expected: uint8 (H, W), the Keras model's label maps of them.
+        target: agreement (0..1) at which the search stops.
+        progress: gets a line now and then.
+    """
+
+    def build(names):
+        return quantize_int8(source, names)
+
+    def agreement(names):
+        return agreement_of(build(names), images, expected)[0]
+
+    candidates = {
+        name: operator
+        for operator, name in operator_outputs(source.content)
+        if operator not in ("CAST", "ARG_MAX")
+    }
+    kept, gains = [], {}
+    base = reached = agreement([])
+    alone = {}
+    if reached < target:
+        alone = {name: agreement([name]) - base for name in candidates}
+        best = max(alone, key=alone.get)
+        progress(f"int8 {base:.4%}; {_layer(best)} alone gains {alone[best]:.4%}")
+    order = sorted(alone, key=alone.get, reverse=True)
+    while reached < target and order and len(kept) < MOST_LAYERS:
+        tried = {name: agreement([*kept, name]) for name in order[:SHORTLIST]}
+        best = max(tried, key=tried.get)
+        if tried[best] - reached < SMALLEST_GAIN:
+            break
+        gains[best] = tried[best] - reached
+        kept.append(best)
+        reached = tried[best]
+        # Candidates that just did well come first next time.
+        rest = [name for name in order if name not in tried]
+        order = sorted((n for n in tried if n != best), key=tried.get, reverse=True) + rest
+        progress(f"{_layer(best)} in float: {reached:.4%}")
+    for name in list(kept):
+        fewer = [k for k in kept if k != name]
+        if reached >= target and agreement(fewer) >= target:
+            kept = fewer
+    result = build(kept)
+    plain = build([])
+    reached, worst = agreement_of(result, images, expected)
+    costs = _milliseconds([plain, *(build([name]) for name in kept)], images[0])
+    return Search(
+        result,
+        tuple(
+            Kept(
+                _layer(name),
+                name,
+                candidates[name],
+                alone[name],
+                gains[name],
+                len(build([name])) - len(plain),
+                cost - costs[0],
+            )
+            for name, cost in zip(kept, costs[1:], strict=True)
+        ),
+        base,
+        reached,
+        worst,
+        target,
+    )
+
+
+def agreement_of(content: bytes, images, expected) -> tuple[float, float]:
+    """The share of pixels of all images, and of the worst one, that have the expected label."""
+    run = _runner(content)
+    shares = [np.mean(run(x) == labels) for x, labels in zip(images, expected, strict=True)]
+    return float(np.mean(shares)), float(np.min(shares))
+
+
+def _milliseconds(contents: Sequence[bytes], image: np.ndarray) -> list[float]:
+    """Median latency of each file, one thread, measured in turn so that all share the noise."""
+    runs = [_runner(content) for content in contents]
+    for run in runs:
+        run(image)
+    times = np.empty((TIMED_RUNS, len(runs)))
+    for row in times:
+        for i, run in enumerate(runs):
+            start = time.perf_counter()
+            run(image)
+            row[i] = 1e3 * (time.perf_counter() - start)
+    # Differences to the first within each round, then their median.
+    first = np.median(times[:, 0])
+    return [float(first + np.median(column - times[:, 0])) for column in times.T]
+
+
+def _runner(content: bytes):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    given = interpreter.get_input_details()[0]["index"]
+    made = interpreter.get_output_details()[0]["index"]
+
+    def run(image):
+        interpreter.set_tensor(given, image[None])
+        interpreter.invoke()
+        return interpreter.get_tensor(made)[0]
+
+    return run
+
+
+def _layer(tensor: str) -> str:
+    """The Keras name in a tensor's: `model/block_1_expand_relu_1/Relu6;model/...`."""
+    parts = tensor.split(";")[0].split("/")
+    return parts[1] if len(parts) > 1 else parts[0]
