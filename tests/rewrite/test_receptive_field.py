@@ -233,3 +233,14 @@ def test_what_cannot_be_followed_is_named():
     pair = [conv(3, strides=2)(inputs), conv(3)(inputs)]
     with pytest.raises(KfcnError, match="'join'"):
         kfcn.receptive_field(keras.Model(inputs, layers.Concatenate(name="join")(pair)))
+
+
+def test_a_compiled_model_is_read_without_its_loss():
+    class Private(keras.losses.Loss):  # nobody can load it
+        def call(self, y, p):
+            return p
+
+    image = keras.Input((None, None, 3))
+    net = keras.Model(image, layers.Conv2D(2, 5)(image))
+    net.compile("sgd", Private())
+    assert kfcn.receptive_field(net).size == 5
