@@ -83,6 +83,7 @@ def evaluate(
     data_dir: Path | str | None = None,
     seed: int = 0,
     progress: bool = False,
+    crf: bool = False,
 ) -> Evaluation:
     """Segments every image of a split at its full size and counts.
 
@@ -93,6 +94,7 @@ def evaluate(
         data_dir: folder of the data set.
         seed: of a data set that is drawn.
         progress: show a progress bar.
+        crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
@@ -114,6 +116,10 @@ def evaluate(
     outputs = model.outputs[0].shape[-1]
     if outputs != len(names):
         raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
+    if crf:
+        from kfcn.crf import add_crf
+
+        model = add_crf(model)
     matrix = np.zeros((len(names), len(names)), np.int64)
     loss = 0.0
     for index in tqdm(

@@ -49,6 +49,7 @@ def predict(
     images: Path | str | Iterable[Path | str],
     out: Path | str,
     progress: bool = False,
+    crf: bool = False,
 ) -> Predictions:
     """Writes `<stem>.png` (palette label map) and `<stem>_overlay.jpg` for each image.
 
@@ -57,6 +58,7 @@ def predict(
         images: an image, a folder of images (not its subfolders), or several of both.
         out: folder for the results, made if it is missing.
         progress: show a progress bar.
+        crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
 
     Returns:
         What was written. An image that cannot be read is told in `failed`; the others are done.
@@ -75,6 +77,10 @@ def predict(
     palette = (
         card["palette"] if card else [voc_colour(i) for i in range(model.outputs[0].shape[-1])]
     )
+    if crf:
+        from kfcn.crf import add_crf
+
+        model = add_crf(model)
     out = make_folder(out)
     written, failed = [], {}
     for path in tqdm(paths, desc="predict", unit="image", disable=None if progress else True):

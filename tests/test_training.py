@@ -213,3 +213,24 @@ def test_predictions_that_would_overwrite_each_other_are_refused(run, tmp_path):
 def test_evaluating_on_other_classes_is_refused(run):
     with pytest.raises(UsageError, match=r"trained for 3 classes .*; scenes has 7"):
         evaluate(run.run_dir, "scenes")
+
+
+def test_crf_rnn_is_trained_from_a_run_and_saved(run, pairs, tmp_path):
+    with pytest.raises(UsageError, match="name its run with --init-from"):
+        train(tmp_path / "crf", **settings(pairs), crf=True)
+    short = settings(pairs, epochs=1, crop=(24, 24), deterministic=False)
+    result = train(tmp_path / "crf", **short, crf=True, init_from=run.run_dir)
+    assert json.loads((result.run_dir / "model.json").read_text())["crf"]
+    from kfcn.saved import load_model
+
+    layer = load_model(result.run_dir).get_layer("crf")
+    matrix = np.asarray(layer.compatibility_matrix)
+    assert np.abs(matrix - (1 - np.eye(3))).max() > 1e-6  # it has learned
+    assert layer.theta_alpha == 160
+
+
+def test_crf_is_applied_without_training(run, pairs):
+    plain = evaluate(run.run_dir, "folder", "val", pairs)
+    refined = evaluate(run.run_dir, "folder", "val", pairs, crf=True)
+    assert refined.images == plain.images
+    assert (refined.matrix != plain.matrix).any()

@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
     cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+    cli.add_argument("--crf", action="store_true", help="put an untrained dense CRF on top")
     cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
     return cli
 
@@ -23,7 +24,9 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.evaluation import evaluate
     from kfcn.files import write_json
 
-    result = evaluate(args.model, args.data, args.split, args.data_dir, args.seed, progress=True)
+    result = evaluate(
+        args.model, args.data, args.split, args.data_dir, args.seed, progress=True, crf=args.crf
+    )
     print(f"{args.model} on {result.data}, {result.images} images")
     print(result.table())
     if args.json:

@@ -14,13 +14,14 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
     cli.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help="pictures or folders")
     cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
+    cli.add_argument("--crf", action="store_true", help="put an untrained dense CRF on top")
     return cli
 
 
 def work(args: argparse.Namespace) -> int:
     from kfcn.prediction import predict
 
-    result = predict(args.model, args.images, args.out, progress=True)
+    result = predict(args.model, args.images, args.out, progress=True, crf=args.crf)
     for message in result.failed.values():
         print(f"kfcn-predict: not read: {message}", file=sys.stderr)
     print(f"{len(result.written)} pictures segmented into {args.out}")

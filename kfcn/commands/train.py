@@ -53,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         help="upsampling kernels aligned to where the backbone's cells lie",
     )
     net.add_argument(
+        "--crf",
+        action="store_const",
+        const=True,
+        help="CRF-RNN: a dense CRF on top of the net of --init-from, trained end to end",
+    )
+    net.add_argument(
         "--weights",
         metavar="imagenet|none|PATH",
         help="weights of the backbone (default: none for scenes, else imagenet)",

@@ -1,7 +1,7 @@
 """Pictures drawn by the program: the data set that needs no network and no files.
 
-Toys of six shapes lie on meadows, wooden floors, tiles and plaster. Colour, texture, size, turn
-and light are drawn alike for all classes and small clutter belongs to the background, so that a
+Toys of six shapes lie on meadows, wooden floors, tiles and plaster. Colour, texture, size and
+light are drawn alike for all classes and small clutter belongs to the background, so that a
 net has to learn the shape. Picture `index` of a split is a function of (seed, split, index).
 """
 
@@ -26,9 +26,9 @@ CLASSES = Classes(
     ),
 )
 LENGTHS = {"train": 1000, "val": 100, "test": 100}
-SIDE = (96, 160)
+SIDE = (112, 168)
 """Smallest and greatest side of a picture, in pixels."""
-RADIUS = (13.0, 30.0)
+RADIUS = (19.0, 40.0)
 """Smallest and greatest radius of the circle around an object, in pixels."""
 FINE = 3
 """Shapes are drawn this many times larger and averaged, for smooth edges."""
@@ -145,7 +145,7 @@ def _shape(rng, name, radius, reach):
     fine = Image.new("L", (side, side))
     pen = ImageDraw.Draw(fine)
     centre, outer = side / 2, radius * FINE
-    turn = rng.uniform(0.0, 2.0 * math.pi)
+    turn = -math.pi / 2 + rng.uniform(-0.4, 0.4)  # things stand more or less upright
 
     def polygon(points):
         """Points (radius, angle), the angle in turns."""

@@ -19,6 +19,7 @@ class Settings:
         learn_middle: whether the 2x upsampling layers learn.
         learn_last: whether the last upsampling learns.
         align: kernels aligned to where the backbone's cells lie.
+        crf: a dense CRF on top, trained end to end; needs `init_from` (the paper's two stages).
         weights: "imagenet", "none" or a path.
         init_from: run folder or model to start from; None for a new start.
         data: a name of `kfcn.data.NAMES`.
@@ -42,6 +43,7 @@ class Settings:
     learn_middle: bool = True
     learn_last: bool = False
     align: bool = False
+    crf: bool = False
     weights: str = "imagenet"
     init_from: str | None = None
     data: str = "scenes"
@@ -61,7 +63,7 @@ class Settings:
         """The net in words, for messages."""
         if self.arch == "convnet":
             return self.arch
-        return f"{self.arch} on {self.backbone}"
+        return f"{self.arch} on {self.backbone}{' with a CRF' if self.crf else ''}"
 
     @property
     def backbone_options(self) -> dict[str, Any]:
@@ -140,7 +142,15 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
 
 
 def _net_defaults(given: dict) -> dict:
-    """Defaults of a data set that another net has no use for."""
+    """Defaults that depend on the net and not on the data."""
+    # A net that is trained already, refined end to end (Zheng et al. 2015, section 6: a rate far
+    # below the first stage's, which their summed loss hides).
+    refined = {"learning_rate": 1e-4, "epochs": 5} if given.get("crf") else {}
+    return refined | _body_defaults(given)
+
+
+def _body_defaults(given: dict) -> dict:
+    """What a data set's defaults say of mobilenet_v2 is not for another body."""
     if given.get("arch") == "convnet":
         return {"alpha": None, "weights": "none"}
     return {} if given.get("backbone", Settings.backbone) == "mobilenet_v2" else {"alpha": None}
@@ -159,6 +169,10 @@ def _validate(settings: Settings) -> None:
         raise UsageError(
             f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
             "expected a rate above 0 and a decay of 0 or more"
+        )
+    if settings.crf and not settings.init_from:
+        raise UsageError(
+            "a CRF is trained on top of a trained net; name its run with --init-from RUN"
         )
     if settings.arch == "convnet" and settings.weights != "none":
         raise UsageError(

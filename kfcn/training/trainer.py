@@ -73,10 +73,7 @@ def train(run_dir: Path | str | None = None, verbose: bool = True, **settings) -
     note = checkpoint.restore(run.checkpoints, model, warn=say) or {"step": 0, "rows": []}
     epoch = note["step"] // steps
     recorder = Recorder(run, validation, steps, config.epochs, note["rows"], say)
-    say(
-        f"{config.net}: {model.count_params() / 1e6:.2f} M parameters, {_field(model)}, "
-        f"{len(train_set)} training and {len(validation)} validation images"
-    )
+    say(f"{len(train_set)} training and {len(validation)} validation images")
     if epoch:
         say(f"continuing {run.path} after epoch {epoch} of {config.epochs}")
     if epoch < config.epochs:
@@ -112,12 +109,20 @@ def _compiled(config: Settings, counts, train_set, say) -> keras.Model:
         )
         say(f"{filled} tensors of {config.backbone} start from {config.weights}")
 
+    say(f"{config.net}: {model.count_params() / 1e6:.2f} M parameters, {_field(model)}")
+    frozen = ["gamma", "beta", "bias"]  # not to be drawn to zero
+    if config.crf:
+        from kfcn.crf import NO_WEIGHT_DECAY, add_crf
+
+        model = add_crf(model)
+        frozen += NO_WEIGHT_DECAY
+
     steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)
     schedule = keras.optimizers.schedules.PolynomialDecay(
         config.learning_rate, steps, end_learning_rate=0.0, power=0.9
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    optimizer.exclude_from_weight_decay(var_names=frozen)
     weights = None
     if config.class_weights != "none":
         weights = data_sets.class_weights(counts, config.class_weights)
@@ -194,5 +199,6 @@ def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict
         "data": config.data,
         "split": "val",
         "epoch": row["epoch"],
+        "crf": config.crf,
         "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
     }
