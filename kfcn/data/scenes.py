@@ -28,7 +28,7 @@ CLASSES = Classes(
 LENGTHS = {"train": 1000, "val": 100, "test": 100}
 SIDE = (112, 168)
 """Smallest and greatest side of a picture, in pixels."""
-RADIUS = (19.0, 40.0)
+RADIUS = (22.0, 44.0)
 """Smallest and greatest radius of the circle around an object, in pixels."""
 FINE = 3
 """Shapes are drawn this many times larger and averaged, for smooth edges."""
@@ -92,7 +92,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def _free_spot(rng, height, width, placed):
     """A place (y, x, radius) where neighbours may overlap but never hide each other; or None."""
     for _ in range(12):
-        radius = rng.uniform(RADIUS[0], min(RADIUS[1], 0.26 * min(height, width)))
+        radius = rng.uniform(RADIUS[0], min(RADIUS[1], 0.3 * min(height, width)))
         y = rng.uniform(0.8 * radius, height - 0.8 * radius)
         x = rng.uniform(0.8 * radius, width - 0.8 * radius)
         if all(math.hypot(y - v, x - u) > 0.72 * (radius + r) for v, u, r in placed):

@@ -86,9 +86,9 @@ _DATA_DEFAULTS = {
         "alpha": 0.35,
         "weights": "none",
         "crop": (128, 128),
-        "batch_size": 16,
-        "epochs": 20,
-        "learning_rate": 3e-3,
+        "batch_size": 8,
+        "epochs": 16,
+        "learning_rate": 6e-3,
     },
     "camvid": {"crop": (352, 480), "class_weights": "sqrt"},
 }
