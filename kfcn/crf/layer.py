@@ -143,8 +143,8 @@ class DenseCRF(keras.layers.Layer):
         compatibility = tf.transpose(tf.convert_to_tensor(self.compatibility_matrix))
         spatial = tf.convert_to_tensor(self.spatial_weights)[:, None] * compatibility
         bilateral = tf.convert_to_tensor(self.bilateral_weights)[:, None] * compatibility
-        # A SavedModel cannot hold a gradient that uses sparse matrices. Out of training it is
-        # TensorFlow's own: the same values, more memory.
+        # A SavedModel would have to hold the gradient of this call, too, and with it the lattice.
+        # Out of training the gradient is TensorFlow's own: the same values, more memory.
         pairwise = _pairwise_with_gradient if training else _pairwise
         refined = unary
         for _ in range(self.iterations if training else self.test_iterations):

@@ -127,5 +127,5 @@ def test_tflite_with_builtin_operators(scene, tmp_path):
     np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
     assert len(np.unique(expected.argmax(-1))) > 1
     # Control: traced outside of the context, it needs what LiteRT has not.
-    with pytest.raises(Exception, match="SparseMatrix"):
+    with pytest.raises(Exception, match="SparseTensorDenseMatMul"):
         convert(model, tmp_path / "sparse", (96, 128))
