@@ -90,6 +90,30 @@ def tiny_files():
     return convert_modes(tiny_model(), SIZE, ("float32", "int8"), images)
 
 
+def computed(content, image):
+    """What a file computes, in float32 by name; `scores` is what its argmax reads."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+    interpreter.invoke()
+    details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+
+    def read(index):
+        values, (step, zero) = interpreter.get_tensor(index), details[index]["quantization"]
+        return (values.astype(np.float32) - zero) * step if step else values
+
+    operators = interpreter._get_ops_details()
+    values = {details[i]["name"]: read(i) for op in operators for i in op["outputs"]}
+    (argmax,) = (op for op in operators if op["op_name"] == "ARG_MAX")
+    return values | {"scores": read(argmax["inputs"][0])}
+
+
 @functools.cache
 def tiny_bundle() -> Path:
     """A bundle with float32 and int8 files and three golden images, with the truth."""

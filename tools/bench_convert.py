@@ -10,6 +10,8 @@ them alike, and the ratio is taken within the round.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import sys
 import time
@@ -31,10 +33,12 @@ def naive_files(model, size: tuple[int, int]) -> dict[str, bytes]:
 
     fixed = keras.Input(batch_shape=(1, *size, 3))
     models = {"naive, any size": model, BASELINE: keras.Model(fixed, model(fixed))}
-    return {
-        name: tf.lite.TFLiteConverter.from_keras_model(each).convert()
-        for name, each in models.items()
-    }
+    # The converter prints what it saved where to standard output, where the table goes.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return {
+            name: tf.lite.TFLiteConverter.from_keras_model(each).convert()
+            for name, each in models.items()
+        }
 
 
 def runner(content: bytes, image: np.ndarray, threads: int) -> Callable[[], None]:

@@ -46,16 +46,16 @@ def parser() -> argparse.ArgumentParser:
     )
     quantising = cli.add_argument_group("int8 and mixed")
     quantising.add_argument(
-        "--min-agreement", type=float, metavar="0..1", help="target of the layer search (0.99)"
+        "--min-agreement", type=float, metavar="0..1", help="target of the layer search (0.993)"
     )
     quantising.add_argument(
-        "--calibrate", choices=CALIBRATIONS, help="how ranges are found (min-max)"
+        "--calibrate", choices=CALIBRATIONS, help="how ranges are found (percentile)"
     )
     quantising.add_argument(
-        "--equalize", action=argparse.BooleanOptionalAction, help="channel ranges across layers"
+        "--equalize", action=argparse.BooleanOptionalAction, help="ranges across layers (off)"
     )
     quantising.add_argument(
-        "--correct-bias", action=argparse.BooleanOptionalAction, help="for the rounded weights"
+        "--correct-bias", action=argparse.BooleanOptionalAction, help="for rounded weights (on)"
     )
     quantising.add_argument(
         "--qat-epochs",
@@ -124,6 +124,8 @@ def work(args: argparse.Namespace) -> int:
             (folder / f"{mode}.tflite").write_bytes(metadata.embed(content, info | {"mode": mode}))
             entries.append({"file": f"{mode}.tflite", "mode": mode, **details})
         if args.logits:
+            # A file of its own: as a second signature beside `segment` it adds a second graph
+            # that the quantiser's calibration does not reach, and labels need no exact borders.
             fixed = export.fix_size(model, *size, exact_logits=True)
             content = export.export_tflite(fixed, output="logits")
             (folder / "float32_logits.tflite").write_bytes(metadata.embed(content, info))
@@ -133,7 +135,14 @@ def work(args: argparse.Namespace) -> int:
         bundle.write_description(folder, info | {"data": data}, entries, golden)
     for entry in entries:
         print(f"{entry['mode']:8} {(args.out / entry['file']).stat().st_size / 1024:8.0f} KiB")
-    for kept in dict(entries[-1].get("search", {})).get("kept", []):
+    if search := entries[-1].get("search"):
+        reached = "reached" if search["agreement"] >= search["target"] else "NOT reached"
+        print(
+            f"  mixed on held-back training images: {search['base_agreement']:.3%} in int8,"
+            f" {search['agreement']:.3%} with the layers below; target {search['target']:.2%}"
+            f" {reached}"
+        )
+    for kept in (search or {}).get("kept", []):
         print(
             f"  in float: {kept['layer']} (+{kept['gain']:.3%} agreement, {kept['bytes']:+d} bytes,"
             f" {kept['milliseconds']:+.2f} ms)"

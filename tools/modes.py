@@ -30,14 +30,14 @@ class Int8Options:
         correct_bias: take the mean error of the rounded weights out of the biases.
         calibration: a method of `tools.ranges`.
         min_agreement: where the layer search of `mixed` stops.
-        qat_epochs: passes of quantisation-aware fine-tuning over the training images. It makes
-            its peace with the rounded weights itself: biases are not corrected after it.
+        qat_epochs: passes of quantisation-aware fine-tuning over the training images. It corrects
+            the biases before it starts; they are not corrected once more after it.
     """
 
     equalize: bool = False
     correct_bias: bool = True
-    calibration: str = "min-max"
-    min_agreement: float = 0.99
+    calibration: str = "percentile"
+    min_agreement: float = 0.993
     qat_epochs: int = 0
 
 

@@ -3,8 +3,10 @@
 After each layer stands a node that rounds as int8 will (Jacob et al. 2018, arXiv 1712.05877), and
 convolutions round their weights; the gradient passes through as if they did not. The teacher is
 the trained net itself, in float: the student learns to give its scores, so that no labels are
-needed and what is optimised is the agreement that is gated later. Ranges are calibrated once
-beforehand and stay.
+needed and what is optimised is the agreement that is gated later. Ranges are calibrated and
+biases corrected once beforehand: left to the optimiser, the biases' large error would move the
+weights first. On an FCN-8s of MobileNetV2 a short fine-tune gained nothing over bias correction
+alone, and rates of 2e-5 without and 1e-4 with that start lost agreement: see `LEARNING_RATE`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +15,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from .channels import channel_statistics, plain_convolution, readers_of
+from .channels import (
+    TRANSPARENT,
+    channel_statistics,
+    is_depthwise,
+    plain_convolution,
+    producer,
+    readers_of,
+)
+from .correct import rounded
 
 BATCH = 4
-LEARNING_RATE = 2e-5
+# Adam's first steps move every weight by about the rate, however small the weight: the rate has
+# to stay far below the steps of int8, and rises over the first part of the training.
+LEARNING_RATE = 4e-6
+WARMUP = 1 / 6
 
 
 @keras.saving.register_keras_serializable(package="kfcn")
@@ -124,11 +137,11 @@ def fine_tune(
     """Fine-tunes a model of fixed size for int8, in place.
 
     Args:
-        fixed: what `fix_size` gave, before bias correction.
+        fixed: what `fix_size` gave; its biases are corrected on the way.
         images: uint8 (H, W, 3), the training split.
         epochs: passes over them.
         calibration: uint8 (H, W, 3), for the ranges.
-        learning_rate: of Adam, falling to zero along a cosine.
+        learning_rate: of Adam, rising over the first sixth, then falling to zero along a cosine.
         seed: of the order and the mirroring.
         progress: gets a line after each epoch.
 
@@ -144,11 +157,16 @@ def fine_tune(
     )
     teacher.set_weights(fixed.get_weights())
     teacher.trainable = False
+    correct_biases(student, fixed, calibration)
+    steps = epochs * -(-len(images) // BATCH)
+    warmup = int(WARMUP * steps)
     student.compile(
         keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(
-                learning_rate, decay_steps=epochs * -(-len(images) // BATCH)
+                0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
             )
+            if warmup
+            else learning_rate
         )
     )
     rng = np.random.default_rng(seed)
@@ -166,6 +184,32 @@ def fine_tune(
         if layer.get_weights():
             layer.set_weights(student.get_layer(layer.name).get_weights())
     return losses
+
+
+def correct_biases(student: keras.Model, fixed: keras.Model, images: Sequence[np.ndarray]) -> None:
+    """Bias correction as in `tools.correct`, on Keras layers, in place.
+
+    Args:
+        student: what `fake_quantized` gave.
+        fixed: the model that it stands for.
+        images: uint8 (H, W, 3), over which the means of the layers' inputs are taken.
+    """
+    sources = {}
+    for layer in filter(plain_convolution, fixed.layers):
+        source = producer(layer.input)
+        while isinstance(source, TRANSPARENT):
+            source = producer(source.input)
+        sources[layer.name] = source.name
+    statistics = channel_statistics(fixed, images, sources.values())
+    for name, source in sources.items():
+        layer, mean = student.get_layer(name), statistics[source].mean
+        if not layer.use_bias:
+            continue
+        kernel, bias = layer.get_weights()
+        depthwise = is_depthwise(layer)
+        error = (rounded(kernel, 2 if depthwise else 3) - kernel).sum((0, 1))
+        shift = error[:, 0] * mean if depthwise else mean @ error
+        layer.set_weights([kernel, bias - shift])
 
 
 def _train_step(student, teacher):

@@ -1,9 +1,10 @@
 """Which few layers to keep in float32 so that an int8 net labels as the float one does.
 
 A fixed list ("keep the head in float") gains next to nothing on a net whose error comes from one
-layer near the input. Here each operation is kept in float on its own, the agreement on held-back
-images is measured, and the best are added until the target is reached; those that turn out not
-to be needed are taken out again.
+layer near the input. Here each operation is kept in float on its own and the agreement on held-back
+images is measured. Of those that looked best the one with the highest gain for its cost in bytes
+and milliseconds is added, until the target is reached or whatever still gains would make the file
+too slow; those that turn out not to be needed are taken out again.
 """
 
 import time
@@ -17,10 +18,14 @@ from .structure import operator_outputs
 
 # An image's worth of measurement noise does not earn a layer its place.
 SMALLEST_GAIN = 1e-4
-# After each step only the candidates that looked best are measured again.
+# Each operation alone is tried on this many images; all images are for those that looked best.
+SCREENING_IMAGES = 8
 SHORTLIST = 6
 MOST_LAYERS = 12
 TIMED_RUNS = 15
+SLOWEST = 1.1
+# What a layer costs at least, as a share of size and latency: below it the timing is noise.
+LEAST_COST = 0.01
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Kept:
         layer: the Keras layer's name.
         tensor: the name of its output tensor in the `.tflite` file.
         operator: its built-in name.
-        gain_alone: agreement gained when only this one is in float.
-        gain: agreement gained when it was added to those before it.
+        gain_alone: agreement gained on the screening images when only this one is in float.
+        gain: agreement gained on all images when it was added to those before it.
         bytes: growth of the file.
         milliseconds: growth of the median latency with one thread.
     """
@@ -68,8 +73,9 @@ def search_layers(
     source: Quantizable,
     images: Sequence[np.ndarray],
     expected: Sequence[np.ndarray],
-    target: float = 0.99,
+    target: float,
     progress: Callable[[str], None] = lambda line: None,
+    slowest: float = SLOWEST,
 ) -> Search:
     """Finds a small set of operations to keep in float32.
 
@@ -79,45 +85,55 @@ def search_layers(
         expected: uint8 (H, W), the Keras model's label maps of them.
         target: agreement (0..1) at which the search stops.
         progress: gets a line now and then.
+        slowest: a layer that would take the file beyond this many times the latency of the plain
+            int8 file is not kept.
     """
 
     def build(names):
         return quantize_int8(source, names)
 
-    def agreement(names):
-        return agreement_of(build(names), images, expected)[0]
+    def agreement(names, every=1):
+        return agreement_of(build(names), images[::every], expected[::every])[0]
 
     candidates = {
         name: operator
         for operator, name in operator_outputs(source.content)
         if operator not in ("CAST", "ARG_MAX")
     }
-    kept, gains = [], {}
+    plain = build([])
+    kept, gains, alone = [], {}, {}
     base = reached = agreement([])
-    alone = {}
     if reached < target:
-        alone = {name: agreement([name]) - base for name in candidates}
-        best = max(alone, key=alone.get)
-        progress(f"int8 {base:.4%}; {_layer(best)} alone gains {alone[best]:.4%}")
+        progress(f"int8 {base:.4%}; measuring {len(candidates)} operations one by one")
+        every = max(1, len(images) // SCREENING_IMAGES)
+        screened = agreement([], every)
+        alone = {name: agreement([name], every) - screened for name in candidates}
     order = sorted(alone, key=alone.get, reverse=True)
-    while reached < target and order and len(kept) < MOST_LAYERS:
-        tried = {name: agreement([*kept, name]) for name in order[:SHORTLIST]}
-        best = max(tried, key=tried.get)
-        if tried[best] - reached < SMALLEST_GAIN:
-            break
-        gains[best] = tried[best] - reached
-        kept.append(best)
-        reached = tried[best]
+    while reached < target and len(kept) < MOST_LAYERS:
+        tried = {name: agreement([*kept, name]) - reached for name in order[:SHORTLIST]}
         # Candidates that just did well come first next time.
-        rest = [name for name in order if name not in tried]
-        order = sorted((n for n in tried if n != best), key=tried.get, reverse=True) + rest
+        order = sorted(tried, key=tried.get, reverse=True) + order[SHORTLIST:]
+        useful = [name for name, gain in tried.items() if gain >= SMALLEST_GAIN]
+        files = [build([*kept, name]) for name in useful]
+        times = _milliseconds([plain, *files], images[0])
+        worth = {
+            name: tried[name] / _cost(len(file) / len(plain), latency / times[0])
+            for name, file, latency in zip(useful, files, times[1:], strict=True)
+            if latency <= slowest * times[0]
+        }
+        if not worth:
+            break
+        best = max(worth, key=worth.get)
+        kept.append(best)
+        order.remove(best)
+        gains[best] = tried[best]
+        reached += tried[best]
         progress(f"{_layer(best)} in float: {reached:.4%}")
     for name in list(kept):
         fewer = [k for k in kept if k != name]
         if reached >= target and agreement(fewer) >= target:
             kept = fewer
     result = build(kept)
-    plain = build([])
     reached, worst = agreement_of(result, images, expected)
     costs = _milliseconds([plain, *(build([name]) for name in kept)], images[0])
     return Search(
@@ -146,6 +162,11 @@ def agreement_of(content: bytes, images, expected) -> tuple[float, float]:
     run = _runner(content)
     shares = [np.mean(run(x) == labels) for x, labels in zip(images, expected, strict=True)]
     return float(np.mean(shares)), float(np.min(shares))
+
+
+def _cost(size: float, latency: float) -> float:
+    """Of a file relative to the plain int8 one."""
+    return LEAST_COST + max(0.0, size - 1) + max(0.0, latency - 1)
 
 
 def _milliseconds(contents: Sequence[bytes], image: np.ndarray) -> list[float]:

@@ -257,7 +257,9 @@ def test_an_environment_that_has_only_the_three(bundle, tmp_path):
     install = [python, "-m", "pip", "install", "-q", "numpy", "pillow", "ai-edge-litert>=2.3,<2.4"]
     subprocess.run(install, check=True)
     for name in ("tensorflow", "keras", "kfcn"):
-        assert subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode
+        # Isolated: the folder of the test run, where kfcn stands, is not searched.
+        command = [python, "-I", "-c", f"import {name}"]
+        assert b"ModuleNotFoundError" in subprocess.run(command, capture_output=True).stderr
     shutil.copytree(Path(kfcn_mobile.__file__).parent, tmp_path / "mobile")
     command = [python, "-m", "mobile", bundle, *FAST, *LOOSE]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

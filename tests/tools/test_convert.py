@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import time
@@ -161,13 +162,20 @@ def test_search_finds_the_layer_that_was_made_bad(quantizable):
     images = [picture(seed) for seed in range(20, 24)]
     expected = [bundle.keras_labels(tiny_model(), image)[0] for image in images]
     good = sensitivity.agreement_of(quantize.quantize_int8(quantizable), images, expected)[0]
-    found = sensitivity.search_layers(source, images, expected, target=good - 0.03)
+    # A net of a tenth of a millisecond is slower by more than a tenth with any layer in float.
+    found = sensitivity.search_layers(source, images, expected, good - 0.03, slowest=math.inf)
     assert found.base_agreement < good - 0.1
-    assert found.kept[0].tensor == bad
-    assert found.kept[0].layer.startswith("block4_project")
+    (kept,) = [layer for layer in found.kept if layer.tensor == bad]
+    assert kept.layer.startswith("block4_project")
     assert found.agreement >= found.target
     again = sensitivity.agreement_of(found.content, images, expected)
     assert again == pytest.approx((found.agreement, found.worst_image))
+
+
+def test_cost_by_hand():
+    assert sensitivity._cost(1.02, 1.05) == pytest.approx(0.08)
+    # What makes the file smaller or faster costs the least there is, not less.
+    assert sensitivity._cost(0.9, 0.8) == sensitivity._cost(1, 1) == 0.01
 
 
 def test_search_keeps_nothing_where_int8_is_enough(quantizable):

@@ -67,17 +67,36 @@ def test_fine_tuning_brings_the_rounded_net_closer_to_the_float_one():
     fixed = export.fix_size(tiny_model(), *SIZE)
     teacher = export.fix_size(tiny_model(), *SIZE)
     images = IMAGES[:4]
-    before = divergence(qat.fake_quantized(fixed, IMAGES), teacher, images)
-    losses = qat.fine_tune(fixed, images, 30, IMAGES, learning_rate=5e-4)
+    start = qat.fake_quantized(fixed, IMAGES)
+    qat.correct_biases(start, fixed, IMAGES)
+    before = divergence(start, teacher, images)
+    losses = qat.fine_tune(fixed, images, 30, IMAGES, learning_rate=1e-4)
     assert len(losses) == 30
-    # What is left is the rounding of activations, which no weight can undo.
-    assert divergence(qat.fake_quantized(fixed, IMAGES), teacher, images) < 0.95 * before
+    # Measured 0.043 before, 0.024 after. The rounding of activations no weight can undo.
+    assert divergence(qat.fake_quantized(fixed, IMAGES), teacher, images) < 0.8 * before
     changed = [
         layer.name
         for layer, same in zip(fixed.layers, teacher.layers, strict=True)
         if not all(map(np.array_equal, layer.get_weights(), same.get_weights()))
     ]
     assert "block2_depthwise" in changed and "score_fr" in changed
+
+
+def test_its_biases_are_corrected_as_those_of_the_file_are():
+    """Two implementations of the same correction: on Keras layers and on a `.tflite` file."""
+    fixed = export.fix_size(tiny_model(), *SIZE)
+    content = export.export_tflite(fixed)
+    shifts = correct.bias_shifts(content, tensor_statistics(content, IMAGES).means)
+    student = qat.fake_quantized(fixed, IMAGES)
+    qat.correct_biases(student, fixed, IMAGES)
+    for layer in ("block2_expand", "block4_project", "block8_depthwise", "score_fr"):
+        (name,) = [n for n in shifts if f"/{layer}_1/" in n]
+        after, before = (model.get_layer(layer).get_weights()[1] for model in (student, fixed))
+        # Padding is left out of the means here, and stands in those of the padded tensor there.
+        close = 0.25 if "depthwise" in layer else 1e-2
+        np.testing.assert_allclose(
+            before - after, shifts[name], atol=close * np.abs(shifts[name]).max()
+        )
 
 
 def test_the_fake_quantised_net_predicts_what_int8_will_do():

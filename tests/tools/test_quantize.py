@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from kfcn_tools import correct, equalize, export, quantize, ranges, structure
-from shipping import SIZE, picture, tiny_fcn, tiny_files, tiny_model
+from shipping import SIZE, computed, picture, tiny_fcn, tiny_files, tiny_model
 
 from kfcn.errors import UsageError
 
@@ -110,15 +110,34 @@ def test_shifted_biases_change_what_they_name_and_nothing_else(content):
     assert correct.shift_biases(content, shifts, leave=shifts) == content
 
 
-def test_bias_correction_brings_the_means_of_the_int8_net_back(content):
-    """One layer in int8 at a time, so that no other error is mixed in."""
+def test_bias_correction_brings_the_means_of_the_int8_net_back():
+    """Large weights that cancel each other: their rounding moves the mean of what is left."""
+    image = keras.Input(batch_shape=(1, *SIZE, 3))
+    conv = keras.layers.DepthwiseConv2D(3, name="conv")
+    model = keras.Model(image, conv(keras.layers.Rescaling(1 / 127.5, offset=-0.3)(image)))
+    kernel = np.random.default_rng(0).normal(0, 0.3, (3, 3, 3, 1))
+    kernel[0, 0] += 20
+    kernel[0, 1] -= 20
+    conv.set_weights([kernel, np.array([0.1, 0.0, -0.1])])
+    content = export.export_tflite(model)
     found = ranges.tensor_statistics(content, IMAGES)
     shifts = correct.bias_shifts(content, found.means)
-    name = tensor_of(shifts, "block2_depthwise_relu")
-    # Shifts that stand for a known error: weights rounded as coarsely as to 3 bits.
-    exact = correct.shift_biases(content, {name: shifts[name]})
-    moved = ranges.tensor_statistics(bytes(exact), IMAGES).means[name] - found.means[name]
-    assert np.all(np.abs(moved) <= np.abs(shifts[name]) + 1e-5)
+    (name,) = shifts
+
+    def error(shifts):
+        """Of the channel means over images that no statistics saw."""
+        int8 = quantize.quantize_int8(quantize.Quantizable(content, found.ranges, shifts))
+        unseen = [picture(seed) for seed in range(30, 36)]
+        means = [
+            np.mean([computed(file, image)[name].mean((0, 1, 2)) for image in unseen], axis=0)
+            for file in (int8, content)
+        ]
+        return np.abs(means[0] - means[1]).mean()
+
+    # Measured: 0.19 without, 0.010 with correction.
+    assert error(shifts) < 0.2 * error({})
+    # The wrong way round it makes them worse.
+    assert error({name: -shifts[name]}) > 1.5 * error({})
 
 
 def test_equalising_keeps_the_net_where_no_clip_is_reached():
@@ -172,28 +191,3 @@ def test_int8_file_has_int8_convolutions_and_keeps_named_ones_in_float(content):
     assert set(types(quantize.quantize_int8(source)).values()) == {np.int8}
     mixed = types(quantize.quantize_int8(source, [float_conv]))
     assert [name for name, kind in mixed.items() if kind == np.float32] == [float_conv]
-
-
-def test_int8_logits_are_close_to_float(content):
-    """The scores before the argmax, in steps of their own range."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    def scores(file, image):
-        interpreter = Interpreter(
-            model_content=file,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-        )
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
-        interpreter.invoke()
-        (argmax,) = (op for op in interpreter._get_ops_details() if op["op_name"] == "ARG_MAX")
-        detail = {d["index"]: d for d in interpreter.get_tensor_details()}[argmax["inputs"][0]]
-        values = interpreter.get_tensor(argmax["inputs"][0]).astype(np.float32)
-        scale, zero = detail["quantization"]
-        return (values - zero) * scale if scale else values
-
-    float_scores = scores(content, IMAGES[0])
-    error = np.abs(scores(tiny_files()["int8"][0], IMAGES[0]) - float_scores)
-    # Measured 5 % on this net of random weights; its labels are an accident of these scores.
-    assert 0 < error.mean() < 0.08 * np.ptp(float_scores)
