@@ -161,6 +161,7 @@ def test_bad_pair_stops_before_training(pairs, tmp_path):
         ({"batch_size": 0}, "batch_size 0: expected at least 1"),
         ({"class_weights": "log"}, "'log': expected one of none, median, sqrt"),
         ({"crop": (0, 5)}, "expected height and width"),
+        ({"scale": (2, 1)}, "expected a smallest and a greatest above 0"),
         ({"speed": 3}, "unknown setting speed"),
         ({"learning_rate": -1.0}, "expected a rate above 0"),
     ],

@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--data", metavar="NAME", help="scenes (default), camvid, folder")
     data.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     data.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), help="training crop, pixels")
+    data.add_argument(
+        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="random scale (0.75 1.75)"
+    )
     data.add_argument("--batch-size", type=int, metavar="N", help="images in a batch")
 
     training = cli.add_argument_group("training")

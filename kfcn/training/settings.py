@@ -25,6 +25,7 @@ class Settings:
         data: a name of `kfcn.data.NAMES`.
         data_dir: folder of the data set; None for `scenes`.
         crop: height and width of the training crops, pixels.
+        scale: range of the random scale of the training pictures.
         batch_size: images in a batch, over all replicas.
         epochs: passes over the training split.
         learning_rate: of AdamW at the first step; decays to 0 with power 0.9.
@@ -49,6 +50,7 @@ class Settings:
     data: str = "scenes"
     data_dir: str | None = None
     crop: tuple[int, int] = (320, 320)
+    scale: tuple[float, float] = (0.75, 1.75)
     batch_size: int = 4
     epochs: int = 40
     learning_rate: float = 1e-3
@@ -86,8 +88,9 @@ _DATA_DEFAULTS = {
         "alpha": 0.35,
         "weights": "none",
         "crop": (128, 128),
+        "scale": (0.85, 1.2),  # the toys are drawn in all sizes already
         "batch_size": 8,
-        "epochs": 16,
+        "epochs": 14,
         "learning_rate": 6e-3,
     },
     "camvid": {"crop": (352, 480), "class_weights": "sqrt"},
@@ -115,13 +118,16 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
     unknown = sorted(set(given) - _FIELDS)
     if unknown:
         raise UsageError(f"unknown setting {', '.join(unknown)}; expected {sorted(_FIELDS)}")
-    if "crop" in given:
-        given["crop"] = tuple(given["crop"])
+    for name in ("crop", "scale"):
+        if name in given:
+            given[name] = tuple(given[name])
     for name in ("data_dir", "init_from"):
         if name in given:
             given[name] = str(given[name])
     if stored is not None:
-        base = Settings(**{**stored, "crop": tuple(stored["crop"])})
+        base = Settings(
+            **{**stored, "crop": tuple(stored["crop"]), "scale": tuple(stored["scale"])}
+        )
         changed = {n: v for n, v in given.items() if v != getattr(base, n)}
         if changed:
             told = ", ".join(f"{n}={getattr(base, n)} (now {v})" for n, v in changed.items())
@@ -179,5 +185,7 @@ def _validate(settings: Settings) -> None:
             f"weights {settings.weights}: convnet has no backbone; leave --weights out, or "
             "start from a run with --init-from"
         )
+    if len(settings.scale) != 2 or not 0 < settings.scale[0] <= settings.scale[1]:
+        raise UsageError(f"scale {settings.scale}: expected a smallest and a greatest above 0")
     if len(settings.crop) != 2 or min(settings.crop) < 1:
         raise UsageError(f"crop {settings.crop}: expected height and width in pixels")

@@ -153,7 +153,12 @@ def _field(model: keras.Model) -> str:
 
 def _fit(model, config, train_set, steps, first_step, recorder, verbose, say):
     batches = pipeline.training_batches(
-        train_set, config.batch_size, config.crop, config.seed, first_step
+        train_set,
+        config.batch_size,
+        config.crop,
+        config.seed,
+        first_step,
+        pipeline.Augmentation(scale=config.scale),
     )
     try:
         model.fit(
