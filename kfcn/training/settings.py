@@ -90,7 +90,7 @@ _DATA_DEFAULTS = {
         "crop": (128, 128),
         "scale": (0.85, 1.2),  # the toys are drawn in all sizes already
         "batch_size": 8,
-        "epochs": 14,
+        "epochs": 12,
         "learning_rate": 6e-3,
     },
     "camvid": {"crop": (352, 480), "class_weights": "sqrt"},
