@@ -160,7 +160,7 @@ def test_bad_pair_stops_before_training(pairs, tmp_path):
     [
         ({"batch_size": 0}, "batch_size 0: expected at least 1"),
         ({"class_weights": "log"}, "'log': expected one of none, median, sqrt"),
-        ({"crop": (0, 5)}, "expected height and width"),
+        ({"crop": (24, 40)}, "expected height and width of at least 32"),
         ({"scale": (2, 1)}, "expected a smallest and a greatest above 0"),
         ({"speed": 3}, "unknown setting speed"),
         ({"learning_rate": -1.0}, "expected a rate above 0"),
@@ -219,7 +219,7 @@ def test_evaluating_on_other_classes_is_refused(run):
 def test_crf_rnn_is_trained_from_a_run_and_saved(run, pairs, tmp_path):
     with pytest.raises(UsageError, match="name its run with --init-from"):
         train(tmp_path / "crf", **settings(pairs), crf=True)
-    short = settings(pairs, epochs=1, crop=(24, 24), deterministic=False)
+    short = settings(pairs, epochs=1, crop=(32, 32), deterministic=False)
     result = train(tmp_path / "crf", **short, crf=True, init_from=run.run_dir)
     assert json.loads((result.run_dir / "model.json").read_text())["crf"]
     from kfcn.saved import load_model
@@ -234,4 +234,4 @@ def test_crf_is_applied_without_training(run, pairs):
     plain = evaluate(run.run_dir, "folder", "val", pairs)
     refined = evaluate(run.run_dir, "folder", "val", pairs, crf=True)
     assert refined.images == plain.images
-    assert (refined.matrix != plain.matrix).any()
+    assert abs(refined.cross_entropy - plain.cross_entropy) > 0.01

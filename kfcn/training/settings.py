@@ -187,5 +187,6 @@ def _validate(settings: Settings) -> None:
         )
     if len(settings.scale) != 2 or not 0 < settings.scale[0] <= settings.scale[1]:
         raise UsageError(f"scale {settings.scale}: expected a smallest and a greatest above 0")
-    if len(settings.crop) != 2 or min(settings.crop) < 1:
-        raise UsageError(f"crop {settings.crop}: expected height and width in pixels")
+    if len(settings.crop) != 2 or min(settings.crop) < 32:
+        # Below the coarsest stride a map of the backbone has no cell left to learn from.
+        raise UsageError(f"crop {settings.crop}: expected height and width of at least 32 pixels")
