@@ -53,6 +53,7 @@ class Backbone:
     application: str  # the class in keras.applications that has the ImageNet weights
     include_top: bool = False
     caffe: bool = False  # ImageNet weights expect BGR minus the mean
+    short: bool = False  # its explicit padding drops the last row of odd maps
     options: tuple[str, ...] = ()
 
 
@@ -168,6 +169,7 @@ BACKBONES = {
         {8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
         _strides_minus_one,
         "MobileNetV2",
+        short=True,
         options=("alpha",),
     ),
     "mobilenet_v3_large": Backbone(
@@ -175,6 +177,7 @@ BACKBONES = {
         {8: "expanded_conv_5_add", 16: "expanded_conv_11_add", 32: "conv_1_activation"},
         _strides_minus_one,
         "MobileNetV3Large",
+        short=True,
     ),
     "resnet50": Backbone(
         _resnet50,
@@ -192,12 +195,13 @@ BACKBONES = {
 }
 
 
-def taps(image, backbone: str, **options) -> dict[int, Tap]:
+def taps(image, backbone: str, whole: bool = True, **options) -> dict[int, Tap]:
     """Builds a backbone on an image tensor.
 
     Args:
         image: symbolic `(B, H, W, 3)`, RGB, 0 to 255.
         backbone: a key of `BACKBONES`.
+        whole: give odd maps their last cell. `to_atrous` needs the padding as it was.
         options: of that backbone (`alpha` of mobilenet_v2, `fc_filters` of vgg16).
 
     Returns:
@@ -217,6 +221,10 @@ def taps(image, backbone: str, **options) -> dict[int, Tap]:
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
+        if whole and row.short and isinstance(layer, keras.layers.ZeroPadding2D):
+            # One more at the end gives an odd map its last cell (and an image below 32 pixels
+            # any cell at all); at even sizes the stride steps over it.
+            layer.padding = tuple((before, after + 1) for before, after in layer.padding)
     return {
         stride: Tap(body.get_layer(name).output, stride, row.offset(stride), name)
         for stride, name in row.taps.items()

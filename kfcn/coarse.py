@@ -49,7 +49,7 @@ def dilated(classes: int, backbone: str = "vgg16", output_stride: int = 8, **opt
         KfcnError: a backbone that cannot be dilated.
     """
     image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, **options)[32]
+    tap = backbones.taps(image, backbone, whole=False, **options)[32]
     body = to_atrous(keras.Model(image, tap.tensor), output_stride, centered=True)
     # The kernel that fits best: cells of the denser map lie where the net's padding has them.
     s = output_stride

@@ -26,6 +26,16 @@ def test_taps_are_as_declared(backbone):
         assert tap.layer in [layer.name for layer in net.layers]
 
 
+def test_odd_and_tiny_maps_keep_their_last_cell(backbone):
+    image = keras.Input((None, None, 3))
+    taps = backbones.taps(image, backbone, **NARROW.get(backbone, {}))
+    net = keras.Model(image, {str(s): t.tensor for s, t in taps.items()})
+    for size in (1, 33):
+        maps = net.predict_on_batch(np.zeros((1, size, size, 3), "float32"))
+        for stride in taps:
+            assert maps[str(stride)].shape[1:3] == (-(-size // stride),) * 2
+
+
 def test_offsets_measured_by_gradient(backbone):
     image = keras.Input((None, None, 3))
     taps = backbones.taps(image, backbone, **NARROW.get(backbone, {}))
