@@ -53,7 +53,6 @@ class Backbone:
     application: str  # the class in keras.applications that has the ImageNet weights
     include_top: bool = False
     caffe: bool = False  # ImageNet weights expect BGR minus the mean
-    short: bool = False  # its explicit padding drops the last row of odd maps
     options: tuple[str, ...] = ()
 
 
@@ -169,7 +168,6 @@ BACKBONES = {
         {8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
         _strides_minus_one,
         "MobileNetV2",
-        short=True,
         options=("alpha",),
     ),
     "mobilenet_v3_large": Backbone(
@@ -177,7 +175,6 @@ BACKBONES = {
         {8: "expanded_conv_5_add", 16: "expanded_conv_11_add", 32: "conv_1_activation"},
         _strides_minus_one,
         "MobileNetV3Large",
-        short=True,
     ),
     "resnet50": Backbone(
         _resnet50,
@@ -193,6 +190,9 @@ BACKBONES = {
         "EfficientNetV2B0",
     ),
 }
+
+
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def taps(image, backbone: str, whole: bool = True, **options) -> dict[int, Tap]:
@@ -221,14 +221,32 @@ def taps(image, backbone: str, whole: bool = True, **options) -> dict[int, Tap]:
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
-        if whole and row.short and isinstance(layer, keras.layers.ZeroPadding2D):
-            # One more at the end gives an odd map its last cell (and an image below 32 pixels
-            # any cell at all); at even sizes the stride steps over it.
-            layer.padding = tuple((before, after + 1) for before, after in layer.padding)
+    if whole:
+        keep_last_cells(body)
     return {
         stride: Tap(body.get_layer(name).output, stride, row.offset(stride), name)
         for stride, name in row.taps.items()
     }
+
+
+def keep_last_cells(body: keras.Model) -> None:
+    """Pads odd maps so that strided layers keep their last row and column.
+
+    The MobileNets' explicit padding, made for even maps, drops them, and leaves an image below 32
+    pixels with no cell at all. One more row at the end is stepped over at even sizes.
+    """
+    for layer in body.layers:
+        if not isinstance(layer, CONVOLUTIONS) or layer.padding != "valid":
+            continue
+        padding = layer.input._keras_history.operation
+        if not isinstance(padding, keras.layers.ZeroPadding2D):
+            continue
+        padding.padding = tuple(
+            (before, after + 1) if stride == 2 and before + after == kernel - 2 else (before, after)
+            for (before, after), kernel, stride in zip(
+                padding.padding, layer.kernel_size, layer.strides, strict=True
+            )
+        )
 
 
 def load_weights(model: keras.Model, backbone: str, weights: str, **options) -> int:

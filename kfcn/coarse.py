@@ -51,6 +51,7 @@ def dilated(classes: int, backbone: str = "vgg16", output_stride: int = 8, **opt
     image = keras.Input((None, None, 3), name="image")
     tap = backbones.taps(image, backbone, whole=False, **options)[32]
     body = to_atrous(keras.Model(image, tap.tensor), output_stride, centered=True)
+    backbones.keep_last_cells(body)
     # The kernel that fits best: cells of the denser map lie where the net's padding has them.
     s = output_stride
     centre = receptive_field(body).offset

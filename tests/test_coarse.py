@@ -41,3 +41,9 @@ def test_dilated_answers_over_its_object(backbone):
 def test_squeeze_and_excite_cannot_be_dilated():
     with pytest.raises(KfcnError, match=r"squeeze_excite|se_squeeze"):
         dilated(2, "mobilenet_v3_large")
+
+
+def test_dilated_answers_an_image_below_its_stride():
+    net = dilated(2, "mobilenet_v2", alpha=0.35)
+    for size in ((1, 1), (5, 7)):  # known at tracing, unlike in a call on an eager tensor
+        assert net.predict_on_batch(np.zeros((1, *size, 3), "float32")).shape == (1, *size, 2)
