@@ -12,7 +12,7 @@ from kfcn.data.decode import read_image
 from kfcn.data.folder import voc_colour
 from kfcn.errors import DataError, UsageError
 from kfcn.files import make_folder
-from kfcn.saved import load_model, read_card
+from kfcn.saved import open_model
 from kfcn.visualize import overlay, save_label_map, write_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -58,7 +58,7 @@ def predict(
         images: an image, a folder of images (not its subfolders), or several of both.
         out: folder for the results, made if it is missing.
         progress: show a progress bar.
-        crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
+        crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
 
     Returns:
         What was written. An image that cannot be read is told in `failed`; the others are done.
@@ -70,17 +70,10 @@ def predict(
     from tqdm import tqdm
 
     paths = _collect([images] if isinstance(images, (str, Path)) else list(images))
-    card = None
-    if not isinstance(model, keras.Model):
-        card = read_card(model)
-        model = load_model(model)
+    model, card = open_model(model, crf)
     palette = (
         card["palette"] if card else [voc_colour(i) for i in range(model.outputs[0].shape[-1])]
     )
-    if crf:
-        from kfcn.crf import add_crf
-
-        model = add_crf(model)
     out = make_folder(out)
     written, failed = [], {}
     for path in tqdm(paths, desc="predict", unit="image", disable=None if progress else True):
