@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kfcn import tiling
 from kfcn.data.decode import read_image
 from kfcn.data.folder import voc_colour
 from kfcn.errors import DataError, UsageError
@@ -27,7 +28,7 @@ class Predictions:
 
 
 def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
-    """The class of each pixel of one image.
+    """The class of each pixel of one image; a large one is done in tiles (`kfcn.tiling`).
 
     Args:
         model: a net that takes `(B, H, W, 3)` RGB 0..255 and gives logits `(B, H, W, C)`.
@@ -36,6 +37,9 @@ def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 `(H, W)`.
     """
+    large = image.shape[0] * image.shape[1] > tiling.LARGE
+    if large and tiling.margin(model) is not None:
+        return tiling.segment_tiled(model, image)
     return np.argmax(image_logits(model, image), axis=-1).astype(np.uint8)
 
 
