@@ -48,12 +48,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         parts = PurePosixPath(unquote(urlsplit(path).path)).parts[1:]
         folders = self.server.folders
         first, rest = (parts[0], parts[1:]) if parts and parts[0] in folders else ("", parts)
-        if ".." in parts or any("\\" in part or "\0" in part for part in parts):
-            return str(PAGE / "no such file")
-        return str(folders[first].joinpath(*rest) if rest or first else PAGE / "index.html")
-
-    def list_directory(self, path):
-        self.send_error(404)
+        file = folders[first].joinpath(*rest) if rest else PAGE / "index.html"
+        unsafe = any(part == ".." or "\\" in part or "\0" in part for part in parts)
+        # A folder is no answer: nothing is listed.
+        return str(
+            PAGE / "no such file" if unsafe or (first and not rest) or file.is_dir() else file
+        )
 
     def guess_type(self, path):
         return TYPES.get(Path(path).suffix, "application/octet-stream")
@@ -129,3 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,17 +37,18 @@ class PrivateApt:
 
     Args:
         folder: for all its files.
-        architecture: `arm64`, `amd64`, ...
+        architecture: `arm64`, `amd64`, ...; the machine's own when None.
         suite: the release to take packages from; the machine's own when None.
 
     Raises:
         TargetError: this machine has no apt, or no sources of its distribution.
     """
 
-    def __init__(self, folder: Path, architecture: str, suite: str | None = None):
+    def __init__(self, folder: Path, architecture: str | None = None, suite: str | None = None):
         if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
             raise TargetError("no apt-get on this machine; it is what fetches packages (Debian)")
         self.folder = folder
+        architecture = architecture or _call(["dpkg", "--print-architecture"]).strip()
         own = codename()
         suite = suite or own
         sources = _machine_sources(own)

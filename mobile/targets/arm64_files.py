@@ -60,7 +60,7 @@ class Root:
         """The command line and environment of `python *arguments` on a processor."""
         program = self.root / "usr" / "bin" / f"python{self.python}"
         command = [str(qemu), "-cpu", cpu, "-L", str(self.root), str(program), *arguments]
-        return command, {"PYTHONHOME": str(self.root / "usr"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return command, {"PYTHONHOME": str(self.root / "usr")}
 
 
 def qemu_version(program: Path | str) -> tuple[int, ...]:
@@ -83,35 +83,28 @@ def find_qemu(say: Say) -> Path:
         TargetError: there is none and none can be fetched.
     """
     cached = cache_folder("qemu") / "usr" / "bin" / "qemu-aarch64"
-    too_old = ""
+    missing = "no qemu-aarch64 here"
     for name in ("qemu-aarch64", "qemu-aarch64-static"):
-        program = shutil.which(name)
-        if program:
+        if program := shutil.which(name):
             version = qemu_version(program)
             if version[0] >= OLDEST_QEMU:
                 return Path(program)
-            too_old = f"{program} is qemu {'.'.join(map(str, version))}, which crashes in LiteRT"
-            say(f"{too_old}: another one is used")
+            missing = f"{program} is qemu {'.'.join(map(str, version))}, which crashes in LiteRT"
     with locked(cached.parents[2]):
-        return _fetched_qemu(cached, too_old, say)
-
-
-def _fetched_qemu(cached: Path, too_old: str, say: Say) -> Path:
-    if cached.exists() and qemu_version(cached)[0] >= OLDEST_QEMU:
-        return cached
-    need = f"{too_old or 'no qemu-aarch64 here'}; needs qemu-user {OLDEST_QEMU} or newer"
-    try:
-        return _fetch_qemu(cached, say)
-    except TargetError as error:
-        raise TargetError(f"{need}, and it cannot be fetched: {error}") from None
+        if cached.exists() and qemu_version(cached)[0] >= OLDEST_QEMU:
+            return cached
+        try:
+            return _fetch_qemu(cached, say)
+        except TargetError as error:
+            raise TargetError(
+                f"{missing}; needs qemu-user {OLDEST_QEMU} or newer, which cannot be fetched:"
+                f" {error}"
+            ) from None
 
 
 def _fetch_qemu(cached: Path, say: Say) -> Path:
     suite = QEMU_SUITE.get(codename())
-    architecture = subprocess.run(
-        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    apt = PrivateApt(cache_folder("apt-qemu"), architecture, suite)
+    apt = PrivateApt(cache_folder("apt-qemu"), suite=suite)
     say(f"qemu-user: package indexes of {suite or codename()}, about 10 MB")
     apt.update()
     version = apt.version("qemu-user")
@@ -201,7 +194,7 @@ def arm64_root(say: Say) -> Root:
 
 
 def _make_root(root: Path, manifest: str, pins: dict, say: Say) -> None:
-    apt = PrivateApt(cache_folder("apt-arm64"), "arm64")
+    apt = PrivateApt(cache_folder("apt-arm64"), architecture="arm64")
     say(f"arm64 Python of {codename()}: package indexes, about 10 MB")
     apt.update()
     found = re.match(r"3\.\d+", apt.version("python3-minimal"))

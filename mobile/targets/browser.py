@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..bundle import Bundle
-from ..litert_js import VERSION, MissingError
+from ..litert_js import VERSION, MissingError, litert_js
 from ..serve import Handler, Server, site_folders
 from . import Outcome, Target, TargetError, Timing, summary
 
@@ -77,13 +77,14 @@ class Browser(Target):
         version = re.search(r"(\w+) (\d+)\.", done.stdout)
         named = f"{version[1]} {version[2]}" if version else "Chromium"
         self.machine = f"{named} headless, LiteRT.js {VERSION}"
+        try:
+            litert_js(self._say)
+        except MissingError as error:
+            raise TargetError(str(error)) from None
         self._profile = tempfile.mkdtemp(prefix="kfcn-browser-")
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
-        try:
-            folders = site_folders(bundle.path, self._say)
-        except MissingError as error:
-            raise TargetError(str(error)) from None
+        folders = site_folders(bundle.path, self._say)
         with Server(folders, handler=_Handler) as server:
             server.told = queue.Queue()
             server.wanted = {"modes": [{"mode": model["mode"], "timing": vars(timing)}]}

@@ -11,6 +11,13 @@ const [picture, overlay, frame, hint] = ['picture', 'overlay', 'frame', 'hint'].
 let info, threads, net;
 let shown = null; // {source, width, height, labels, area}
 let stream = null;
+let queue = Promise.resolve();
+
+/** One piece of work at a time: a net is not exchanged while it runs. */
+function inTurn(work) {
+  queue = queue.catch(() => {}).then(work);
+  return queue;
+}
 
 function say(text, failed = false) {
   element('status').textContent = text;
@@ -44,14 +51,20 @@ async function keepForOffline() {
   }
 }
 
-async function chooseModel(mode) {
-  const before = net;
-  net = await Net.load(info, mode, threads);
-  before?.delete();
+function chooseModel(mode) {
+  return inTurn(async () => {
+    const before = net;
+    net = await Net.load(info, mode, threads);
+    before?.delete();
+  });
 }
 
 /** Labels a picture and shows it. */
-async function show(source, width, height, smoothed = null) {
+function show(source, width, height, smoothed = null) {
+  return inTurn(() => showNow(source, width, height, smoothed));
+}
+
+async function showNow(source, width, height, smoothed) {
   const { rgb, area } = net.fit(source, width, height);
   const { labels, milliseconds } = await net.run(rgb);
   const time = smoothed === null ? milliseconds : SMOOTH * smoothed + (1 - SMOOTH) * milliseconds;

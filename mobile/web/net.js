@@ -33,7 +33,10 @@ export class Net {
     const entry = info.models.find((model) => model.mode === mode);
     const cpuOptions = { numThreads: threads };
     const model = await loadAndCompile(bundleFile(entry.file), { accelerator: 'wasm', cpuOptions });
-    return new Net(model, info.size, mode);
+    const net = new Net(model, info.size, mode);
+    // The first run prepares the kernels: no time that is shown should contain that.
+    await net.run(new Uint8Array(3 * net.height * net.width));
+    return net;
   }
 
   constructor(model, [height, width], mode) {

@@ -210,9 +210,11 @@ def sshd(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     for _ in range(50):
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex(("127.0.0.1", port)) == 0 or process.poll() is not None:
                 break
         time.sleep(0.1)
+    if process.poll() is not None:
+        pytest.skip(f"sshd does not start: {(tmp_path / 'sshd.log').read_text()[-200:]}")
     yield
     process.terminate()
     process.wait()
