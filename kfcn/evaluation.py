@@ -84,6 +84,7 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
     crf: bool = False,
+    classes: str | None = None,
 ) -> Evaluation:
     """Segments every image of a split at its full size and counts.
 
@@ -95,6 +96,7 @@ def evaluate(
         seed: of a data set that is drawn.
         progress: show a progress bar.
         crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
+        classes: which of the data set's sets of classes, where it has several.
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
@@ -102,7 +104,9 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    dataset = data_sets.load(data, split, data_dir, seed) if isinstance(data, str) else data
+    dataset = data
+    if isinstance(data, str):
+        dataset = data_sets.load(data, split, data_dir, seed, classes)
     names = dataset.classes.names
     if not isinstance(model, keras.Model):
         card = read_card(model)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn.data.decode import read_image
-from kfcn.data.folder import voc_colour
+from kfcn.data.dataset import voc_colour
 from kfcn.errors import DataError, UsageError
 from kfcn.files import make_folder
 from kfcn.saved import load_model, read_card

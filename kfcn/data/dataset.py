@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -43,6 +44,15 @@ class Classes:
         return len(self.names)
 
 
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """Colour of a class in the PASCAL VOC palette (the bits of the index spread over R, G, B)."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return tuple(colour)
+
+
 class Dataset(ABC):
     """One split of a data set: a sequence of `Sample`s that knows no augmentation and no batches.
 
@@ -52,13 +62,20 @@ class Dataset(ABC):
 
     Attributes:
         name: the data set's name on the command line.
+        layout: for a data set of files, what is expected in its folder and where it comes from.
+        class_choices: what `classes` may be where the data set has several sets of classes; its
+            constructor then takes `classes` as well.
         split: which part of it this is.
         classes: the classes of its labels.
+        notes: what a person should know of this split, such as what a filter has left out.
     """
 
     name: ClassVar[str]
+    layout: ClassVar[str] = ""
+    class_choices: ClassVar[tuple[str, ...]] = ()
     split: str
     classes: Classes
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -69,6 +86,9 @@ class Dataset(ABC):
     @abstractmethod
     def file_name(self, index: int) -> str:
         """`Sample.name` of this index, without decoding anything."""
+
+    def image_file(self, index: int) -> Path | None:
+        """The image's own file; None where pictures do not lie in files."""
 
     def label_name(self, index: int) -> str:
         """What an error about the labels names; the mask's file where there is one."""
