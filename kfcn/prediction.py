@@ -8,11 +8,12 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kfcn import tiling
 from kfcn.data.decode import read_image
 from kfcn.data.dataset import voc_colour
 from kfcn.errors import DataError, UsageError
 from kfcn.files import make_folder
-from kfcn.saved import load_model, read_card
+from kfcn.saved import open_model
 from kfcn.visualize import overlay, save_label_map, write_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -27,7 +28,7 @@ class Predictions:
 
 
 def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
-    """The class of each pixel of one image.
+    """The class of each pixel of one image; a large one is done in tiles (`kfcn.tiling`).
 
     Args:
         model: a net that takes `(B, H, W, 3)` RGB 0..255 and gives logits `(B, H, W, C)`.
@@ -36,6 +37,9 @@ def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 `(H, W)`.
     """
+    large = image.shape[0] * image.shape[1] > tiling.LARGE
+    if large and tiling.margin(model) is not None:
+        return tiling.segment_tiled(model, image)
     return np.argmax(image_logits(model, image), axis=-1).astype(np.uint8)
 
 
@@ -58,7 +62,7 @@ def predict(
         images: an image, a folder of images (not its subfolders), or several of both.
         out: folder for the results, made if it is missing.
         progress: show a progress bar.
-        crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
+        crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
 
     Returns:
         What was written. An image that cannot be read is told in `failed`; the others are done.
@@ -70,17 +74,10 @@ def predict(
     from tqdm import tqdm
 
     paths = _collect([images] if isinstance(images, (str, Path)) else list(images))
-    card = None
-    if not isinstance(model, keras.Model):
-        card = read_card(model)
-        model = load_model(model)
+    model, card = open_model(model, crf)
     palette = (
         card["palette"] if card else [voc_colour(i) for i in range(model.outputs[0].shape[-1])]
     )
-    if crf:
-        from kfcn.crf import add_crf
-
-        model = add_crf(model)
     out = make_folder(out)
     written, failed = [], {}
     for path in tqdm(paths, desc="predict", unit="image", disable=None if progress else True):

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
     cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
     cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
-    cli.add_argument("--crf", action="store_true", help="put an untrained dense CRF on top")
+    cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
     return cli
 

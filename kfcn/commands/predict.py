@@ -14,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
     cli.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help="pictures or folders")
     cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
-    cli.add_argument("--crf", action="store_true", help="put an untrained dense CRF on top")
+    cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     return cli
 
 

@@ -110,10 +110,7 @@ def _tfds_name(name: str, data_dir: str | Path | None) -> str | None:
     """What TFDS calls the data set, where it is TFDS that reads it."""
     if name.startswith(_TFDS):
         return name.removeprefix(_TFDS)
-    if name in _DOWNLOADS and (
-        data_dir is None
-        or not _DATASETS[name].splits(data_dir)
-        and (Path(data_dir) / _DOWNLOADS[name]).is_dir()
-    ):
-        return _DOWNLOADS[name]
-    return None
+    if name not in _DOWNLOADS or (data_dir is not None and _DATASETS[name].splits(data_dir)):
+        return None
+    tfds_name = _DOWNLOADS[name]
+    return tfds_name if data_dir is None or (Path(data_dir) / tfds_name).is_dir() else None

@@ -120,8 +120,8 @@ class Coco(Dataset):
         by_pixels = [p for p in everything if self._covered(p)]
         self._pictures = by_pixels if classes == "voc-200" else by_area
         self.notes = (
-            f"coco/{self.split} in VOC's classes: {len(self._pictures)} of {len(everything)} images "
-            f"kept; torchvision's filter (objects of more than {LEAST_AREA} pixels in all) keeps "
+            f"coco/{self.split} in VOC's classes: kept {len(self._pictures)} of {len(everything)} "
+            f"images; torchvision's filter (objects of more than {LEAST_AREA} pixels in all) keeps "
             f"{len(by_area)}, the CRF-RNN paper's (at least {LEAST_PIXELS} labelled pixels) "
             f"{len(by_pixels)}",
         )

@@ -89,6 +89,7 @@ class Dataset(ABC):
 
     def image_file(self, index: int) -> Path | None:
         """The image's own file; None where pictures do not lie in files."""
+        return None
 
     def label_name(self, index: int) -> str:
         """What an error about the labels names; the mask's file where there is one."""

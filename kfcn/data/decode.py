@@ -76,8 +76,8 @@ def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndar
         ) from error
     if mode not in ("P", "L", "1") and not mode.startswith("I"):
         raise DataError(
-            f"{name or file}: the label map is stored as {mode} colours; expected one class index a "
-            "pixel (a palette or grey PNG): convert the colours to indices first"
+            f"{name or file}: the label map is stored as {mode} colours; expected one class index "
+            "a pixel (a palette or grey PNG): convert the colours to indices first"
         )
     # Pillow stretches grey of 2 and 4 bits to 0..255; the stored numbers are the labels.
     if mode == "L" and ";2" in stored:

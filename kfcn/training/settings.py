@@ -20,6 +20,7 @@ class Settings:
         learn_last: whether the last upsampling learns.
         align: kernels aligned to where the backbone's cells lie.
         crf: a dense CRF on top, trained end to end; needs `init_from` (the paper's two stages).
+        crf_options: arguments of `DenseCRF`; by default those of `init_from`'s `crf.json`.
         weights: "imagenet", "none" or a path.
         init_from: run folder or model to start from; None for a new start.
         data: a name of `kfcn.data.NAMES`.
@@ -48,6 +49,7 @@ class Settings:
     learn_last: bool = False
     align: bool = False
     crf: bool = False
+    crf_options: dict[str, float] = dataclasses.field(default_factory=dict)
     weights: str = "imagenet"
     init_from: str | None = None
     data: str = "scenes"
@@ -148,6 +150,10 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
             f"{given['arch']}: leave one of the two out"
         )
     name = given.get("data", Settings.data)
+    if given.get("crf") and "init_from" in given and "crf_options" not in given:
+        from kfcn.saved import read_crf
+
+        given["crf_options"] = read_crf(given["init_from"])
     settings = Settings(**{**_DATA_DEFAULTS.get(name, {}), **_net_defaults(given), **given})
     _validate(settings)
     return settings

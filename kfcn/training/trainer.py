@@ -118,7 +118,7 @@ def _compiled(config: Settings, counts, train_set, say) -> keras.Model:
     if config.crf:
         from kfcn.crf import NO_WEIGHT_DECAY, add_crf
 
-        model = add_crf(model)
+        model = add_crf(model, **config.crf_options)
         frozen += NO_WEIGHT_DECAY
 
     steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)

@@ -130,7 +130,7 @@ def coco(tmp_path):
     crowd = np.zeros((20, 30), np.uint8)
     crowd[15:, 20:] = 1
     runs, value, count = [], 0, 0
-    for pixel in crowd.ravel(order="F").tolist() + [None]:
+    for pixel in [*crowd.ravel(order="F").tolist(), None]:
         if pixel != value:
             runs.append(count)
             value, count = pixel, 0
@@ -187,7 +187,7 @@ def test_coco_in_vocs_classes_with_both_filters(coco):
     train = data.load("coco", "train", coco, classes="voc")
     assert train.classes == voc.CLASSES and len(VOC_IDS) == 20
     assert stems(train) == ["000000000001"]  # more than 1000 pixels
-    assert "1 of 3 images kept" in train.notes[0] and "paper's" in train.notes[0]
+    assert "kept 1 of 3 images" in train.notes[0] and "paper's" in train.notes[0]
     labels = train[0].labels
     assert (labels == 12).all()  # the dog: a toaster is background and hides nothing
     # The tiny cat covers 190 pixels: too few for the paper as well.
