@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from kfcn import tiling
-from kfcn.data.decode import read_image
 from kfcn.data.dataset import voc_colour
+from kfcn.data.decode import read_image
 from kfcn.errors import DataError, UsageError
 from kfcn.files import make_folder
 from kfcn.saved import open_model
