@@ -76,6 +76,10 @@ class Coco(Dataset):
         """The image's file."""
         return self._images / self._pictures[index].file_name
 
+    def label_file(self, index: int) -> Path:
+        """The JSON file of the split."""
+        return self._instances.path
+
     def file_name(self, index: int) -> str:
         """Such as `train2017/000000000009.jpg`."""
         return self.image_file(index).relative_to(self._root).as_posix()

@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kfcn.data.counting import Counts
 
 IGNORE = 255
 """The label of a pixel that no loss and no metric looks at."""
@@ -68,6 +71,7 @@ class Dataset(ABC):
         split: which part of it this is.
         classes: the classes of its labels.
         notes: what a person should know of this split, such as what a filter has left out.
+        counts: what `kfcn.data.check` would count, where that was done before.
     """
 
     name: ClassVar[str]
@@ -76,6 +80,7 @@ class Dataset(ABC):
     split: str
     classes: Classes
     notes: tuple[str, ...] = ()
+    counts: "Counts | None" = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -91,6 +96,17 @@ class Dataset(ABC):
         """The image's own file; None where pictures do not lie in files."""
         return None
 
+    def label_file(self, index: int) -> Path | None:
+        """The file that holds the labels; None where they do not lie in files."""
+        return None
+
     def label_name(self, index: int) -> str:
         """What an error about the labels names; the mask's file where there is one."""
         return self.file_name(index)
+
+    def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Joints of people, int64 `(people, K, 3)` of x, y and visibility, and the skeleton.
+
+        They are for overlays; a data set without any has nobody.
+        """
+        return np.zeros((0, 0, 3), np.int64), []
