@@ -8,6 +8,7 @@ from kfcn.data.cityscapes import Cityscapes
 from kfcn.data.coco import Coco
 from kfcn.data.counting import Counts, check, class_weights
 from kfcn.data.dataset import IGNORE, Classes, Dataset, Sample
+from kfcn.data.exports import CocoExport, Labelme, MaskExport
 from kfcn.data.folder import Folder
 from kfcn.data.pet import Pet
 from kfcn.data.scenes import Scenes
@@ -68,7 +69,7 @@ def load(
         from kfcn.data.tfds_set import TfdsSet
 
         return TfdsSet(tfds_name, split, data_dir, classes)
-    cls = _DATASETS[name]
+    cls = _reader(name, data_dir)
     if classes is None:
         return cls(split, data_dir, seed)
     if not cls.class_choices:
@@ -100,10 +101,18 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
             )
         if not Path(data_dir).is_dir():
             raise UsageError(f"{data_dir}: no such folder; expected the one with {cls.layout}")
-    found = cls.splits(data_dir)
+    found = _reader(name, data_dir).splits(data_dir)
     if not found:
         raise UsageError(f"{data_dir} does not hold {name}; expected {cls.layout}")
     return found
+
+
+def _reader(name: str, data_dir: str | Path | None) -> type[Dataset]:
+    """The class that reads the data set; a folder may be any of several kinds."""
+    if name != Folder.name:
+        return _DATASETS[name]
+    kinds = (Folder, MaskExport, CocoExport, Labelme)
+    return next((kind for kind in kinds if kind.splits(data_dir)), Folder)
 
 
 def _tfds_name(name: str, data_dir: str | Path | None) -> str | None:

@@ -32,7 +32,7 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarr
             image.load()
             return np.array(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:
-        raise DataError(f"{name or file}: cannot be read as an image ({_reason(error)})") from error
+        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -72,7 +72,7 @@ def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndar
             labels = np.array(image)
     except Exception as error:
         raise DataError(
-            f"{name or file}: cannot be read as a label map ({_reason(error)})"
+            f"{name or file}: cannot be read as a label map ({reason(error)})"
         ) from error
     if mode not in ("P", "L", "1") and not mode.startswith("I"):
         raise DataError(
@@ -92,7 +92,8 @@ def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndar
     return labels.astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why Pillow could not read a file, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     # Pillow's "cannot identify image file" repeats the path.
