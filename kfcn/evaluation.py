@@ -94,6 +94,7 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
     crf: bool = False,
+    classes: str | None = None,
 ) -> Evaluation:
     """Segments every image of a split at its full size and counts.
 
@@ -105,6 +106,7 @@ def evaluate(
         seed: of a data set that is drawn.
         progress: show a progress bar.
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
+        classes: which of the data set's sets of classes, where it has several.
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
@@ -112,7 +114,9 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    dataset = data_sets.load(data, split, data_dir, seed) if isinstance(data, str) else data
+    dataset = data
+    if isinstance(data, str):
+        dataset = data_sets.load(data, split, data_dir, seed, classes)
     names = dataset.classes.names
     model, card = open_model(model, crf)
     if card and tuple(card["classes"]) != names:

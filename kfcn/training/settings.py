@@ -25,6 +25,9 @@ class Settings:
         init_from: run folder or model to start from; None for a new start.
         data: a name of `kfcn.data.NAMES`.
         data_dir: folder of the data set; None for `scenes`.
+        classes: which of its sets of classes, where it has several ("voc" for coco).
+        train_split: the split to train on.
+        val_split: the split that decides which net is kept.
         crop: height and width of the training crops, pixels.
         scale: range of the random scale of the training pictures.
         batch_size: images in a batch, over all replicas.
@@ -51,6 +54,9 @@ class Settings:
     init_from: str | None = None
     data: str = "scenes"
     data_dir: str | None = None
+    classes: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
     crop: tuple[int, int] = (320, 320)
     scale: tuple[float, float] = (0.75, 1.75)
     batch_size: int = 4
