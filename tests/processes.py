@@ -16,13 +16,15 @@ LIMIT = 240.0
 
 
 def train_command(pairs, run_dir, *more):
-    """A run of a few seconds: eight small convolutions with batch normalisation, 3 steps an epoch."""
+    """A run of seconds: eight small convolutions with batch normalisation, 3 steps an epoch."""
     flags = {
         "data": "folder", "data-dir": pairs, "arch": "convnet", "batch-size": 4, "epochs": 2,
         "learning-rate": 1e-3, "run-dir": run_dir,
     }  # fmt: skip
     named = [part for name, value in flags.items() for part in (f"--{name}", value)]
-    return [str(x) for x in (BIN / "kfcn-train", *named, "--crop", 32, 40, "--deterministic", *more)]
+    return [
+        str(x) for x in (BIN / "kfcn-train", *named, "--crop", 32, 40, "--deterministic", *more)
+    ]
 
 
 def launch_command(command, workers=2, restarts=0):

@@ -4,11 +4,11 @@ A run has P workers (processes) with L replicas each, R = P*L in all. Each globa
 over the R replicas; everything else a run needs to know of the others stands here.
 """
 
+import faulthandler
 import json
 import os
 import shutil
-import threading
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -218,48 +218,30 @@ def read_tf_config(text: str) -> tuple[int, list[str]]:
 
 def _multiworker(resolver, worker: int, addresses: list[str]) -> Replicas:
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=CLUSTER_SECONDS)
-    try:
-        with _Deadline(CLUSTER_SECONDS, _missing(worker, addresses)):
+    others = ", ".join(a for i, a in enumerate(addresses) if i != worker)
+    print(
+        f"worker {worker} ({addresses[worker]}) waits for {others} (ends in "
+        f"{CLUSTER_SECONDS:.0f} s if they do not come)",
+        flush=True,
+    )
+    # TensorFlow waits for an hour and holds Python's lock meanwhile: no thread of ours could end
+    # it, but the watchdog of faulthandler does (exit code 1).
+    with Path(os.devnull).open("w") as nowhere:
+        faulthandler.dump_traceback_later(CLUSTER_SECONDS, exit=True, file=nowhere)
+        try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy(
                 cluster_resolver=resolver, communication_options=options
             )
-    except RuntimeError as error:
-        raise UsageError(
-            "a cluster must be joined before TensorFlow computes anything; use a new process "
-            f"({first_line(error)})"
-        ) from error
-    except tf.errors.OpError as error:
-        raise KfcnError(
-            f"worker {worker} could not join the cluster as {addresses[worker]}: "
-            f"{first_line(error)}; check that the address is this machine's and the port is free"
-        ) from error
+        except RuntimeError as error:
+            raise UsageError(
+                "a cluster must be joined before TensorFlow computes anything; use a new process "
+                f"({first_line(error)})"
+            ) from error
+        except tf.errors.OpError as error:
+            raise KfcnError(
+                f"worker {worker} could not join the cluster as {addresses[worker]}: "
+                f"{first_line(error)}; check that the address is this machine's and the port free"
+            ) from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     return Replicas(strategy, worker, len(addresses))
-
-
-def _missing(worker: int, addresses: list[str]) -> Callable[[], str]:
-    others = ", ".join(a for i, a in enumerate(addresses) if i != worker)
-    return lambda: (
-        f"worker {worker} ({addresses[worker]}) waited {CLUSTER_SECONDS:.0f} s for {others}; "
-        "check that all workers were started and that TF_CONFIG is the same for all"
-    )
-
-
-class _Deadline:
-    """Ends the process when its body, which waits inside of TensorFlow, takes too long."""
-
-    def __init__(self, seconds: float, message: Callable[[], str]):
-        self._message = message
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-
-    def _end(self):
-        import sys
-
-        print(f"kfcn: error: {self._message()}", file=sys.stderr, flush=True)
-        os._exit(WorkerLostError.code)
-
-    def __enter__(self):
-        self._timer.start()
-
-    def __exit__(self, *_):
-        self._timer.cancel()
