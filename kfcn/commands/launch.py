@@ -162,3 +162,7 @@ def _words(code: int) -> str:
 
 def _say(text: str) -> None:
     print(f"kfcn-launch: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -99,7 +99,7 @@ def train(
     data_sets.check(validation, progress=verbose and where.chief)
 
     with where.guard(), where.strategy.scope():
-        model, optimizer = _net(config, train_set, say)
+        model, optimizer = new_net(config, train_set, say)
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     if where.chief:
         run.start(config)
@@ -143,7 +143,7 @@ def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
     return cached(Skipping(dataset, skip_bad, print))
 
 
-def _net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """The net with its first weights, and its optimizer."""
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
