@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-FINAL = (0, 1, 2)
-"""Exit codes that another start would not change: done, an error that was told, a wrong request."""
+FINAL = (0, 1, 2, 130, 143)
+"""Exit codes after which nothing is started again: done, an error that was told, a wrong request,
+stopped by Ctrl-C or SIGTERM with its state saved."""
 
 GRACE = 20.0
 """Seconds between asking a worker to stop and killing it; a signal is answered after a step."""
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def launch(command: Sequence[str], workers: int, restarts: int) -> int:
     """Runs the workers to their end and returns the exit code.
 
-    0 when all are done. An error that a worker told (1 or 2) is not tried again, and neither is
-    a run that a signal stopped; everything else counts as a lost worker.
+    0 when all are done. An error that a worker told is not tried again, and neither is a run that
+    a signal stopped; everything else counts as a lost worker.
     """
     stopped = []
 
@@ -58,7 +59,7 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         for attempt in range(restarts + 1):
-            codes = _run_once(command, workers, stopped)
+            codes, lost = _run_once(command, workers, stopped)
             if stopped:
                 return 128 + stopped[0]
             if not any(codes):
@@ -66,19 +67,21 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
             told = [code for code in codes if code in FINAL and code]
             if told:
                 return told[0]
-            lost = ", ".join(f"{w} ({_words(c)})" for w, c in enumerate(codes) if c)
+            named = ", ".join(f"worker {w} ({_words(codes[w])})" for w in lost)
             again = f"starting all again ({attempt + 1} of {restarts})"
-            _say(f"worker {lost} ended; {again if attempt < restarts else 'no restart is left'}")
+            _say(f"lost {named}; {again if attempt < restarts else 'no restart is left'}")
         return 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _run_once(command: Sequence[str], workers: int, stopped: list[int]) -> list[int]:
-    """Starts all workers, waits for them, and gives their exit codes."""
+def _run_once(
+    command: Sequence[str], workers: int, stopped: list[int]
+) -> tuple[list[int], list[int]]:
+    """Starts all workers, waits for them; gives their exit codes and who failed first."""
     addresses = _free_addresses(workers)
-    processes, readers = [], []
+    processes, readers, lost = [], [], []
     try:
         for worker in range(workers):
             process = _start(command, worker, addresses)
@@ -87,8 +90,10 @@ def _run_once(command: Sequence[str], workers: int, stopped: list[int]) -> list[
             processes.append(process)
             readers.append(reader)
         while any(process.poll() is None for process in processes):
-            if stopped or any(process.poll() for process in processes):
+            lost = [worker for worker, process in enumerate(processes) if process.poll()]
+            if stopped or lost:
                 _end(processes, stopped)
+                break
             time.sleep(0.1)
     finally:
         for process in processes:
@@ -96,7 +101,8 @@ def _run_once(command: Sequence[str], workers: int, stopped: list[int]) -> list[
             process.wait()
     for reader in readers:
         reader.join(timeout=5)
-    return [process.returncode for process in processes]
+    codes = [process.returncode for process in processes]
+    return codes, lost or [worker for worker, code in enumerate(codes) if code]
 
 
 def _start(command: Sequence[str], worker: int, addresses: list[str]) -> subprocess.Popen:

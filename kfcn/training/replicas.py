@@ -33,6 +33,7 @@ class Replicas:
 
     def __init__(self, strategy: tf.distribute.Strategy, worker: int = 0, workers: int = 1):
         self.strategy, self.worker, self.workers = strategy, worker, workers
+        self._over_all = tf.function(self._over_workers)
 
     @property
     def total(self) -> int:
@@ -61,20 +62,18 @@ class Replicas:
         value = np.asarray(value)
         if self.workers == 1:
             return value
-
-        @tf.function
-        def over_all(mine):
-            def over_replicas():
-                context = tf.distribute.get_replica_context()
-                first = tf.equal(context.replica_id_in_sync_group % self.here, 0)
-                part = mine * tf.cast(first, mine.dtype)  # one replica speaks for its worker
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, part)
-
-            return self.strategy.run(over_replicas)
-
         with self.guard():
-            result = over_all(tf.constant(value))
+            result = self._over_all(tf.constant(value))
             return self.strategy.experimental_local_results(result)[0].numpy()
+
+    def _over_workers(self, mine):
+        def over_replicas():
+            context = tf.distribute.get_replica_context()
+            first = tf.equal(context.replica_id_in_sync_group % self.here, 0)
+            part = mine * tf.cast(first, mine.dtype)  # one replica speaks for its worker
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, part)
+
+        return self.strategy.run(over_replicas)
 
     def guard(self) -> "_Guard":
         """A context in which TensorFlow's error about a lost worker becomes a WorkerLostError."""
