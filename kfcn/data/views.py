@@ -17,6 +17,7 @@ class _Wrapped(Dataset):
 
     def __init__(self, dataset: Dataset):
         self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
+        self.notes, self.counts = dataset.notes, dataset.counts
         self._dataset = dataset
 
     def __len__(self) -> int:
@@ -81,6 +82,7 @@ class EveryNth(_Wrapped):
 
     def __init__(self, dataset: Dataset, first: int, step: int):
         super().__init__(dataset)
+        self.counts = None  # of the whole, not of the part
         self._indices = range(first, len(dataset), step)
 
     def __len__(self) -> int:

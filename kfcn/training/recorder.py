@@ -43,7 +43,7 @@ class Progress:
 
     @classmethod
     def from_note(cls, note: dict) -> "Progress":
-        return cls(**{**note, "matrix": np.asarray(note["matrix"], np.int64)})
+        return cls(**{**note, "matrix": np.asarray(note.get("matrix", 0), np.int64)})
 
     def note(self) -> dict:
         """The same as JSON values; floats come back with the same bits."""
@@ -133,6 +133,7 @@ class Recorder:
         return dataclasses.replace(
             part,
             matrix=matrix,
+            boundary=self.replicas.sum(part.boundary),
             cross_entropy=float(loss / max(matrix.sum(), 1)),
             images=len(self.validation),
         )

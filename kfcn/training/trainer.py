@@ -94,7 +94,11 @@ def train(
     where = replicas.start(strategy, cpu_replicas)
     say = print if verbose and where.chief else (lambda line: None)
 
-    train_set, validation = (_open(config, split, skip_bad) for split in ("train", "val"))
+    train_set, validation = (
+        _open(config, split, skip_bad) for split in (config.train_split, config.val_split)
+    )
+    for line in (*train_set.notes, *validation.notes):
+        say(line)
     counts = data_sets.check(train_set, progress=verbose and where.chief)
     data_sets.check(validation, progress=verbose and where.chief)
 
@@ -132,14 +136,17 @@ def train(
     net = load_model(run.path)
     result = recorder.evaluate(net)
     if where.chief:
-        write_json(run.path / CARD, _card(config, net, result, run, best(progress.rows)))
+        write_json(
+            run.path / CARD,
+            _card(config, net, result, run, best(progress.rows), validation.classes),
+        )
         recorder.save_overlays(net)
     where.sum(0)
     return Result(run.path, result, where.worker)
 
 
 def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
-    dataset = data_sets.load(config.data, split, config.data_dir, config.seed)
+    dataset = data_sets.load(config.data, split, config.data_dir, config.seed, config.classes)
     return cached(Skipping(dataset, skip_bad, print))
 
 
@@ -166,7 +173,7 @@ def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimi
     if config.crf:
         from kfcn.crf import NO_WEIGHT_DECAY, add_crf
 
-        model = add_crf(model)
+        model = add_crf(model, **config.crf_options)
         frozen += NO_WEIGHT_DECAY
 
     steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)
@@ -201,9 +208,8 @@ def _field(model: keras.Model) -> str:
     return f"receptive field {size:.0f} pixels"
 
 
-def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict) -> dict:
+def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict, classes) -> dict:
     """The model's card: what an app, a converter or a reader needs to know of `model.keras`."""
-    classes = data_sets.load(config.data, "val", config.data_dir, config.seed).classes
     return {
         "kfcn_version": __version__,
         "architecture": config.arch,
@@ -216,7 +222,7 @@ def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict
         "parameters": model.count_params(),
         "sha256": sha256(run.path / MODEL),
         "data": config.data,
-        "split": "val",
+        "split": config.val_split,
         "epoch": row["epoch"],
         "crf": config.crf,
         "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
