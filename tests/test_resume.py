@@ -45,7 +45,13 @@ def newest(run_dir):
     return int(found[-1].stem[5:]) if found else 0
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        "one process",
+        *(pytest.param(w, marks=pytest.mark.slow) for w in ("mirrored", "two workers")),
+    ],
+)
 def test_killed_run_ends_with_the_same_bits(undisturbed, pairs, tmp_path, way):
     """kill -9 in the second epoch; of two workers one is killed and the launcher starts again."""
     command = WAYS[way](train_command(pairs, tmp_path / "run", *EACH_STEP))
@@ -66,6 +72,7 @@ def test_killed_run_ends_with_the_same_bits(undisturbed, pairs, tmp_path, way):
     )
 
 
+@pytest.mark.slow
 def test_history_of_a_resumed_run_is_the_undisturbed_one(undisturbed, pairs, tmp_path):
     """Also within an epoch: its loss and metric are those of all its steps."""
     command = train_command(pairs, tmp_path / "run", *EACH_STEP)
@@ -87,6 +94,7 @@ def test_history_of_a_resumed_run_is_the_undisturbed_one(undisturbed, pairs, tmp
     assert difference(undisturbed("one process"), checkpoints(tmp_path / "run")[-1]) == 0.0
 
 
+@pytest.mark.slow
 def test_both_workers_stop_after_the_same_step(pairs, tmp_path):
     """One of them gets Ctrl-C; both leave, the chief saves."""
     command = train_command(pairs, tmp_path / "run", *EACH_STEP, "--keep", 99)
@@ -214,6 +222,7 @@ def test_a_run_folder_that_cannot_be_written_is_told(tmp_path, pairs):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_an_image_that_becomes_unreadable(pairs, tmp_path):
     """Without --skip-bad the run stops and names it; with it the run counts it and goes on."""
     data = tmp_path / "pairs"
@@ -292,24 +301,29 @@ def test_a_loss_that_is_not_finite_stops_with_step_names_and_state(pairs, tmp_pa
 
 
 @pytest.mark.slow
-def test_killed_at_random_again_and_again(undisturbed, pairs, tmp_path):
+def test_killed_at_random_again_and_again(pairs, tmp_path):
     """Twenty kills at random moments, also while it starts, saves and validates."""
     rng = np.random.default_rng(0)
-    command = train_command(pairs, tmp_path / "run", *EACH_STEP)
-    kills, started = 0, time.monotonic()
-    while kills < 20:
+    command, undisturbed = (
+        train_command(pairs, tmp_path / name, *EACH_STEP, "--epochs", 8) for name in ("run", "same")
+    )
+    steps = []
+    while len(steps) < 20:
         before = newest(tmp_path / "run")
         with Process(command, tmp_path / "log.txt") as process:
-            late = kills % 3 and before < 6  # some of them soon after the start
-            if late:
-                process.until(
-                    lambda before=before: newest(tmp_path / "run") > before or before == 6
-                )
-            time.sleep(rng.uniform(0, 0.3 if late else 8))
+            if len(steps) % 3 and before < 24:  # else soon after the start
+                process.until(lambda before=before: newest(tmp_path / "run") > before)
+                time.sleep(rng.uniform(0, 0.3))
+            else:
+                time.sleep(rng.uniform(0, 8))
             process.send(signal.SIGKILL)
             process.wait()
-        kills += 1
-    code, output = finish(command, tmp_path / "log.txt")
-    assert code == 0, output
-    assert difference(undisturbed("one process"), checkpoints(tmp_path / "run")[-1]) == 0.0
-    print(f"{kills} kills in {time.monotonic() - started:.0f} s")
+        steps.append(newest(tmp_path / "run"))
+    for way in (command, undisturbed):
+        code, output = finish(way, tmp_path / "log.txt")
+        assert code == 0, output
+    print("killed after step", *steps)
+    assert len(set(steps)) > 8
+    last = [checkpoints(tmp_path / name)[-1] for name in ("run", "same")]
+    assert last[0].name == last[1].name == "step-00000024.npz"
+    assert difference(*last) == 0.0
