@@ -68,6 +68,19 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     return math.ceil(len(dataset) / batch_size)
 
 
+def check_shares(count: int, batch_size: int, replicas: int) -> None:
+    """Raises a UsageError unless each of the replicas has a picture of every batch.
+
+    (Convolutions of an empty share are not reliable: oneDNN gives them a wrong shape.)
+    """
+    smallest = count // math.ceil(count / batch_size)
+    if smallest < replicas:
+        raise UsageError(
+            f"batches of {smallest} pictures cannot be divided over {replicas} replicas; "
+            f"received batch size {batch_size}, choose a larger one"
+        )
+
+
 def training_batches(
     dataset: Dataset,
     batch_size: int,
@@ -109,11 +122,7 @@ def training_batches(
     if cache is not False:
         dataset = cached(dataset, None if cache else CACHE_BYTES)
     count, steps = len(dataset), steps_per_epoch(dataset, batch_size)
-    if count // steps < shares.total:
-        raise UsageError(
-            f"batches of {count // steps} pictures cannot be divided over {shares.total} "
-            f"replicas; received batch size {batch_size}, choose a larger one"
-        )
+    check_shares(count, batch_size, shares.total)
     places = math.ceil(math.ceil(count / steps) / shares.total)  # of the largest share
 
     def rows(element):

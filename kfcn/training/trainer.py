@@ -101,6 +101,7 @@ def train(
         say(line)
     counts = data_sets.check(train_set, progress=verbose and where.chief)
     data_sets.check(validation, progress=verbose and where.chief)
+    pipeline.check_shares(len(train_set), config.batch_size, where.total)
 
     with where.guard(), where.strategy.scope():
         model, optimizer = new_net(config, train_set, say)
