@@ -108,6 +108,25 @@ def test_both_workers_stop_after_the_same_step(pairs, tmp_path):
     assert 1 <= newest(tmp_path / "run") < 6
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dead", [0, 1])
+def test_who_loses_the_other_worker_ends_by_itself(pairs, tmp_path, dead):
+    """Without kfcn-launch: two processes with the variables that srun sets."""
+    command = train_command(pairs, tmp_path / "run", *EACH_STEP, "--epochs", 200)
+    slurm = {"NODELIST": "localhost", "NUM_TASKS": "2", "TASKS_PER_NODE": "2"}
+    slurm = {f"SLURM_STEP_{name}": value for name, value in slurm.items()}
+    with (
+        Process(command, tmp_path / "0.txt", **slurm, SLURM_PROCID="0") as first,
+        Process(command, tmp_path / "1.txt", **slurm, SLURM_PROCID="1") as second,
+    ):
+        first.until(lambda: newest(tmp_path / "run") >= 2)
+        (first, second)[dead].send(signal.SIGKILL)
+        left = (first, second)[1 - dead]
+        assert left.wait(limit=60) == 75
+        assert "another worker was lost; start all of them again" in left.output
+        assert "Traceback" not in left.output
+
+
 def test_same_command_without_a_run_dir_goes_on(tmp_path, monkeypatch):
     """runs/DATA-ARCH is taken again while it is unfinished, and not once it is finished."""
     from kfcn.files import write_json

@@ -97,7 +97,9 @@ class _Guard:
 
     def __exit__(self, kind, error, trace):
         if self.watch and isinstance(error, self._LOST):
-            raise WorkerLostError(f"another worker was lost ({first_line(error)})") from error
+            raise WorkerLostError(
+                "another worker was lost; start all of them again to go on from the checkpoint"
+            ) from error
 
 
 def start(name: str = "auto", cpu_replicas: int = 0) -> Replicas:
