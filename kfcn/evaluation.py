@@ -10,7 +10,7 @@ from kfcn import data as data_sets
 from kfcn import metrics
 from kfcn.errors import UsageError
 from kfcn.prediction import image_logits
-from kfcn.saved import load_model, read_card
+from kfcn.saved import open_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Evaluation:
     Attributes:
         classes: names of the C classes.
         matrix: int64 `(C, C)`, pixels by true class (row) and predicted class (column).
+        boundary: int64 `(2, C)`, intersection and union along the classes' boundaries
+            (`metrics.boundary_counts`).
         cross_entropy: mean over all labelled pixels, natural logarithm, without class weights.
         images: how many images were counted.
         data: data set and split, as in "camvid/val".
@@ -27,6 +29,7 @@ class Evaluation:
 
     classes: tuple[str, ...]
     matrix: np.ndarray
+    boundary: np.ndarray
     cross_entropy: float
     images: int
     data: str
@@ -35,6 +38,11 @@ class Evaluation:
     def scores(self) -> dict[str, float]:
         """The four metrics, under the names of `kfcn.metrics.NAMES`."""
         return metrics.scores(self.matrix)
+
+    @property
+    def boundary_iou(self) -> float:
+        """Mean over the classes of the IoU within 3 pixels of their boundaries."""
+        return metrics.boundary_iou(self.boundary)
 
     @property
     def class_iou(self) -> dict[str, float | None]:
@@ -56,13 +64,14 @@ class Evaluation:
             "data": self.data,
             "images": self.images,
             **self.scores,
+            "boundary_iou": self.boundary_iou,
             "cross_entropy": self.cross_entropy,
             "class_iou": self.class_iou,
             "absent": self.absent,
         }
 
     def table(self) -> str:
-        """The per-class table and the four metrics, as text."""
+        """The per-class table, the four metrics and the boundary IoU, as text."""
         share = self.matrix.sum(1) / max(self.matrix.sum(), 1)
         width = max(map(len, (*self.classes, "frequency_weighted_iou")))
         lines = [f"{'class':{width}}    IoU   pixels"]
@@ -70,7 +79,8 @@ class Evaluation:
             value = "absent" if iou is None else f"{100 * iou:6.2f}"
             lines.append(f"{name:{width}} {value:>6} {100 * part:6.2f} %")
         lines.append("")
-        lines += [f"{name:{width}} {100 * value:6.2f}" for name, value in self.scores.items()]
+        figures = self.scores | {"boundary_iou": self.boundary_iou}
+        lines += [f"{name:{width}} {100 * value:6.2f}" for name, value in figures.items()]
         if self.absent:
             lines.append(f"not in the truth, left out: {', '.join(self.absent)}")
         return "\n".join(lines)
@@ -84,6 +94,7 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
     crf: bool = False,
+    classes: str | None = None,
 ) -> Evaluation:
     """Segments every image of a split at its full size and counts.
 
@@ -94,7 +105,8 @@ def evaluate(
         data_dir: folder of the data set.
         seed: of a data set that is drawn.
         progress: show a progress bar.
-        crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
+        crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
+        classes: which of the data set's sets of classes, where it has several.
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
@@ -102,36 +114,36 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    dataset = data_sets.load(data, split, data_dir, seed) if isinstance(data, str) else data
+    dataset = data
+    if isinstance(data, str):
+        dataset = data_sets.load(data, split, data_dir, seed, classes)
     names = dataset.classes.names
-    if not isinstance(model, keras.Model):
-        card = read_card(model)
-        if card and tuple(card["classes"]) != names:
-            raise UsageError(
-                f"the model was trained for {len(card['classes'])} classes "
-                f"({', '.join(card['classes'][:3])}, ...); {dataset.name} has {len(names)} "
-                f"({', '.join(names[:3])}, ...)"
-            )
-        model = load_model(model)
+    model, card = open_model(model, crf)
+    if card and tuple(card["classes"]) != names:
+        raise UsageError(
+            f"the model was trained for {len(card['classes'])} classes "
+            f"({', '.join(card['classes'][:3])}, ...); {dataset.name} has {len(names)} "
+            f"({', '.join(names[:3])}, ...)"
+        )
     outputs = model.outputs[0].shape[-1]
     if outputs != len(names):
         raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
-    if crf:
-        from kfcn.crf import add_crf
-
-        model = add_crf(model)
     matrix = np.zeros((len(names), len(names)), np.int64)
+    boundary = np.zeros((2, len(names)), np.int64)
     loss = 0.0
     for index in tqdm(
         range(len(dataset)), desc=dataset.split, unit="image", disable=None if progress else True
     ):
         sample = dataset[index]
         logits = image_logits(model, sample.image)
-        matrix += metrics.confusion_matrix(sample.labels, logits.argmax(-1), len(names))
+        predictions = logits.argmax(-1)
+        matrix += metrics.confusion_matrix(sample.labels, predictions, len(names))
+        boundary += metrics.boundary_counts(sample.labels, predictions, len(names))
         loss += _total_cross_entropy(sample.labels, logits)
     return Evaluation(
         names,
         matrix,
+        boundary,
         loss / max(matrix.sum(), 1),
         len(dataset),
         f"{dataset.name}/{dataset.split}",

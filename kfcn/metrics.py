@@ -79,6 +79,63 @@ def scores(matrix: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
 
 
+def boundary_counts(
+    labels: np.ndarray, predictions: np.ndarray, classes: int, width: int = 3, ignore: int = IGNORE
+) -> np.ndarray:
+    """Counts for the boundary IoU of each class (Cheng et al. 2021, arXiv 2103.16562).
+
+    Of each class's region only the pixels within `width` of another class count, in the truth and
+    in the prediction alike. Pixels whose truth is `ignore` belong to no region and make no
+    boundary in either; nor does the border of the image.
+
+    Args:
+        labels: integers `(H, W)`, 0..C-1 or `ignore`.
+        predictions: integers 0..C-1, `(H, W)`.
+        classes: C.
+        width: of the band in pixels, in the maximum norm.
+        ignore: label whose pixels are not counted.
+
+    Returns:
+        int64 `(2, C)`: intersection and union; they sum over images.
+    """
+    valid = labels != ignore
+    truth = _near_boundary(labels, valid, classes, width)
+    found = _near_boundary(predictions, valid, classes, width)
+    both = truth & found & (labels == predictions)
+    in_truth, in_found, in_both = (
+        np.bincount(which, minlength=classes)
+        for which in (labels[truth], predictions[found], labels[both])
+    )
+    return np.stack([in_both, in_truth + in_found - in_both]).astype(np.int64)
+
+
+def boundary_iou(counts: np.ndarray) -> float:
+    """Mean over the classes that have a boundary; 0 where none has. `counts` is `(2, C)`."""
+    intersection, union = np.asarray(counts)
+    present = union > 0
+    return float((intersection[present] / union[present]).mean()) if present.any() else 0.0
+
+
+def _near_boundary(labels, valid, classes: int, width: int) -> np.ndarray:
+    """Valid pixels whose window of `2 width + 1` holds another class, bool `(H, W)`."""
+    labels = labels.astype(np.int16)
+    highest, lowest = np.where(valid, labels, -1), np.where(valid, labels, classes)
+    for axis in (0, 1):
+        highest = _sliding(np.maximum, highest, width, axis)
+        lowest = _sliding(np.minimum, lowest, width, axis)
+    return valid & (highest != lowest)
+
+
+def _sliding(extreme, values: np.ndarray, width: int, axis: int) -> np.ndarray:
+    """`extreme` over a window of `2 width + 1` along an axis, cut off at the image's border."""
+    values = np.moveaxis(values, axis, 0)
+    result = values.copy()
+    for shift in range(1, width + 1):
+        result[shift:] = extreme(result[shift:], values[:-shift])
+        result[:-shift] = extreme(result[:-shift], values[shift:])
+    return np.moveaxis(result, 0, axis)
+
+
 class MeanIoU(keras.metrics.Metric):
     """Mean IoU of the training batches of an epoch, for `fit`; sums over replicas by itself.
 

@@ -1,6 +1,7 @@
 """Label maps and overlays for a person's own pictures."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kfcn import tiling
+from kfcn.data.dataset import voc_colour
 from kfcn.data.decode import read_image
-from kfcn.data.folder import voc_colour
+from kfcn.data.polygons import to_labelme
 from kfcn.errors import DataError, UsageError
-from kfcn.files import make_folder
-from kfcn.saved import load_model, read_card
+from kfcn.files import make_folder, write_json, write_text
+from kfcn.saved import open_model
 from kfcn.visualize import overlay, save_label_map, write_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -27,7 +30,7 @@ class Predictions:
 
 
 def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
-    """The class of each pixel of one image.
+    """The class of each pixel of one image; a large one is done in tiles (`kfcn.tiling`).
 
     Args:
         model: a net that takes `(B, H, W, 3)` RGB 0..255 and gives logits `(B, H, W, C)`.
@@ -36,6 +39,9 @@ def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 `(H, W)`.
     """
+    large = image.shape[0] * image.shape[1] > tiling.LARGE
+    if large and tiling.margin(model) is not None:
+        return tiling.segment_tiled(model, image)
     return np.argmax(image_logits(model, image), axis=-1).astype(np.uint8)
 
 
@@ -44,12 +50,74 @@ def image_logits(model: keras.Model, image: np.ndarray) -> np.ndarray:
     return model.predict_on_batch(image[None].astype("float32"))[0]
 
 
+FORMATS = ("png", "labelme")
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Writes what was predicted for an image.
+
+    Attributes:
+        out: folder for the results.
+        names: of the classes.
+        palette: RGB of each class.
+        format: "png" for `<stem>.png` (palette label map) and `<stem>_overlay.jpg`; "labelme" for
+            `<stem>.json` with polygons, and `classes.txt` with the names once.
+    """
+
+    out: Path
+    names: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    format: str = "png"
+
+    def target(self, path: Path) -> Path:
+        """The file that is written last: where it is, the image is done."""
+        return self.out / f"{path.stem}.{'json' if self.format == 'labelme' else 'png'}"
+
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> Path:
+        """Writes the results of the image file `path`; returns `target(path)`."""
+        target = self.target(path)
+        if self.format == "labelme":
+            image_path = Path(os.path.relpath(path, self.out)).as_posix()
+            write_json(target, to_labelme(labels, self.names, image_path))
+        else:
+            picture = Image.fromarray(overlay(image, labels, self.palette))
+            write_image(self.out / f"{path.stem}_overlay.jpg", picture, quality=92)
+            save_label_map(target, labels, self.palette)
+        return target
+
+    def start(self) -> None:
+        """Makes the folder, and `classes.txt` where the format needs the names in order."""
+        make_folder(self.out)
+        if self.format == "labelme":
+            lines = [
+                f"{name} #{bytes(colour).hex()}\n"
+                for name, colour in zip(self.names, self.palette, strict=True)
+            ]
+            write_text(self.out / "classes.txt", "".join(lines))
+
+
+def writer_for(model: keras.Model, card: dict | None, out: Path | str, format: str) -> Writer:
+    """The writer with the names and colours of a model's card.
+
+    Raises:
+        UsageError: an unknown format.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
+    classes = range(model.outputs[0].shape[-1])
+    names = card["classes"] if card else [f"class {index}" for index in classes]
+    palette = card["palette"] if card else [voc_colour(index) for index in classes]
+    return Writer(Path(out), names, palette, format)
+
+
 def predict(
     model: keras.Model | Path | str,
     images: Path | str | Iterable[Path | str],
     out: Path | str,
     progress: bool = False,
     crf: bool = False,
+    format: str = "png",
 ) -> Predictions:
     """Writes `<stem>.png` (palette label map) and `<stem>_overlay.jpg` for each image.
 
@@ -58,30 +126,24 @@ def predict(
         images: an image, a folder of images (not its subfolders), or several of both.
         out: folder for the results, made if it is missing.
         progress: show a progress bar.
-        crf: put an untrained dense CRF on top (`kfcn.add_crf` with its defaults).
+        crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
+        format: "labelme" writes `<stem>.json` with polygons instead, to be corrected in labelme
+            and read again by the data set `folder`.
 
     Returns:
         What was written. An image that cannot be read is told in `failed`; the others are done.
 
     Raises:
-        UsageError: no image at all, or two images that would write the same file.
+        UsageError: no image at all, two images that would write the same file, or an unknown
+            format.
         KfcnError: the folder cannot be written to.
     """
     from tqdm import tqdm
 
-    paths = _collect([images] if isinstance(images, (str, Path)) else list(images))
-    card = None
-    if not isinstance(model, keras.Model):
-        card = read_card(model)
-        model = load_model(model)
-    palette = (
-        card["palette"] if card else [voc_colour(i) for i in range(model.outputs[0].shape[-1])]
-    )
-    if crf:
-        from kfcn.crf import add_crf
-
-        model = add_crf(model)
-    out = make_folder(out)
+    paths = collect([images] if isinstance(images, (str, Path)) else list(images))
+    model, card = open_model(model, crf)
+    writer = writer_for(model, card, out, format)
+    writer.start()
     written, failed = [], {}
     for path in tqdm(paths, desc="predict", unit="image", disable=None if progress else True):
         try:
@@ -89,16 +151,11 @@ def predict(
         except DataError as error:
             failed[path] = str(error)
             continue
-        labels = segment(model, image)
-        target = out / f"{path.stem}.png"
-        save_label_map(target, labels, palette)
-        picture = Image.fromarray(overlay(image, labels, palette))
-        write_image(out / f"{path.stem}_overlay.jpg", picture, quality=92)
-        written.append(target)
+        written.append(writer.write(path, image, segment(model, image)))
     return Predictions(written, failed)
 
 
-def _collect(images: Sequence[Path | str]) -> list[Path]:
+def collect(images: Sequence[Path | str]) -> list[Path]:
     """All images that are meant, in order; folders give theirs sorted by name."""
     paths = []
     for path in map(Path, images):

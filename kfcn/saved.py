@@ -8,7 +8,9 @@ import keras
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import aside
 
-MODEL, CARD = "model.keras", "model.json"
+MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
+# What of a DenseCRF is found by trying, and may stand in crf.json.
+TUNED = ("theta_alpha", "theta_beta", "theta_gamma", "spatial_weight", "bilateral_weight")
 
 
 def model_path(path: Path | str) -> Path:
@@ -42,6 +44,27 @@ def load_model(path: Path | str) -> keras.Model:
         raise KfcnError(f"{path} does not load as a Keras model: {first_line(error)}") from error
 
 
+def open_model(
+    model: keras.Model | Path | str, crf: bool = False
+) -> tuple[keras.Model, dict | None]:
+    """The net behind what a caller may give, and its card (None where there is none).
+
+    Args:
+        model: a net, its file, or a run folder.
+        crf: put a dense CRF on top, with the widths and weights of `crf.json` beside the model
+            (`kfcn-tune-crf`), or the published ones.
+    """
+    card, widths = None, {}
+    if not isinstance(model, keras.Model):
+        card, widths = read_card(model), read_crf(model)
+        model = load_model(model)
+    if crf:
+        from kfcn.crf import add_crf
+
+        model = add_crf(model, **widths)
+    return model, card
+
+
 def save_model(model: keras.Model, path: Path | str) -> None:
     """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load."""
     plain = keras.Model(model.inputs, model.outputs[0], name=model.name)
@@ -65,3 +88,22 @@ def read_card(path: Path | str) -> dict | None:
     except (ValueError, KeyError, TypeError) as error:
         raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
     return values
+
+
+def read_crf(path: Path | str) -> dict[str, float]:
+    """Arguments of `DenseCRF` tuned for a model file or run folder; empty where none were.
+
+    Raises:
+        KfcnError: the file holds anything else.
+    """
+    file = model_path(path).with_name(CRF)
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))["crf"]
+        unknown = set(values) - set(TUNED)
+        if unknown:
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}; expected {', '.join(TUNED)}")
+        return {name: float(value) for name, value in values.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KfcnError(f"{file} holds no settings of a CRF: {first_line(error)}") from error

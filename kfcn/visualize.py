@@ -52,6 +52,27 @@ def boundaries(labels: np.ndarray) -> np.ndarray:
     return edge
 
 
+def draw_joints(picture: Image.Image, joints: np.ndarray, skeleton) -> Image.Image:
+    """Draws the joints of people over a picture, in place.
+
+    Args:
+        picture: RGB.
+        joints: `(people, K, 3)` of x, y in pixels and visibility: 0 is not drawn, 1 (hidden) is a
+            ring, 2 (seen) a dot.
+        skeleton: pairs of joints that a line connects.
+    """
+    draw = ImageDraw.Draw(picture)
+    for person in np.asarray(joints).tolist():
+        for a, b in skeleton:
+            if person[a][2] and person[b][2]:
+                draw.line((*person[a][:2], *person[b][:2]), (255, 255, 0), 2)
+        for x, y, seen in person:
+            if seen:
+                fill = (255, 80, 0) if seen == 2 else None
+                draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill, (255, 255, 255))
+    return picture
+
+
 def comparison(rows, classes: Sequence[str], palette) -> Image.Image:
     """Rows of image, truth and prediction side by side, with a legend of the classes below.
 

@@ -79,3 +79,50 @@ def test_keras_metric_equals_numpy(step):
         total += metrics.confusion_matrix(labels[part], logits.argmax(-1)[part], 4)
     np.testing.assert_array_equal(np.asarray(metric.matrix).reshape(4, 4), total)
     assert float(metric.result()) == pytest.approx(metrics.scores(total)["mean_iou"], rel=1e-6)
+
+
+def test_boundary_counts_by_hand():
+    labels = np.array([[0, 0, 0, 0, 1, 1, 1, 1]] * 2)
+    shifted = np.array([[0, 0, 0, 0, 0, 1, 1, 1]] * 2)
+    # Width 1: the truth's band is columns 3 and 4, the prediction's 4 and 5. Of class 0 that is
+    # column 3 against column 4, of class 1 column 4 against 5.
+    counts = metrics.boundary_counts(labels, shifted, 2, width=1)
+    assert counts.tolist() == [[0, 0], [4, 4]]
+    # Width 2: columns 2 to 5 against 3 to 6. Class 0: {2, 3} and {3, 4}; class 1: {4, 5}, {5, 6}.
+    counts = metrics.boundary_counts(labels, shifted, 2, width=2)
+    assert counts.tolist() == [[2, 2], [6, 6]]
+    assert metrics.boundary_iou(counts) == pytest.approx(1 / 3)
+    assert metrics.boundary_iou(np.zeros((2, 3))) == 0.0
+
+
+def slow_boundary_counts(labels, predictions, classes, width):
+    """The definition, pixel by pixel: another class within the window, void left out."""
+
+    def band(which, image):
+        rows, columns = np.nonzero((image == which) & (labels != 255))
+        near = set()
+        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+            window = (
+                slice(max(y - width, 0), y + width + 1),
+                slice(max(x - width, 0), x + width + 1),
+            )
+            if ((image[window] != which) & (labels[window] != 255)).any():
+                near.add((y, x))
+        return near
+
+    bands = [(band(c, labels), band(c, predictions)) for c in range(classes)]
+    return [[len(a & b) for a, b in bands], [len(a | b) for a, b in bands]]
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_boundary_counts_equal_the_plain_reference(width):
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 2, 255], (4, 5), p=[0.3, 0.3, 0.3, 0.1]).repeat(6, 0).repeat(6, 1)
+    predictions = np.where(labels == 255, 1, labels)
+    predictions = np.roll(predictions, (2, -1), (0, 1))
+    labels, predictions = labels.astype("uint8"), predictions.astype("int64")
+    counts = metrics.boundary_counts(labels, predictions, 3, width)
+    assert counts.tolist() == slow_boundary_counts(labels, predictions, 3, width)
+    assert 0 < metrics.boundary_iou(counts) < 1
+    perfect = np.where(labels == 255, 0, labels)
+    assert metrics.boundary_iou(metrics.boundary_counts(labels, perfect, 3, width)) == 1.0

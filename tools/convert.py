@@ -114,6 +114,7 @@ def work(args: argparse.Namespace) -> int:
         loaded = load_model(args.model)
         # A saved model's input may stand in a list; from here on it is one tensor.
         model = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
+        chosen = _without_int8(model, chosen, asked="all" not in args.quantize)
         pictures = _pictures(train, args.calibration, size)
         images = [picture.image for picture in pictures]
         wanted = len(train) if args.qat_epochs else 0
@@ -161,6 +162,21 @@ def _check(args) -> None:
             )
     if args.min_agreement is not None and not 0 < args.min_agreement <= 1:
         raise UsageError(f"--min-agreement {args.min_agreement}: expected a share, such as 0.99")
+
+
+def _without_int8(model, chosen: Sequence[str], asked: bool) -> list[str]:
+    """The modes that the model has: the lattice of a CRF cannot be computed in 8 bits."""
+    from kfcn.crf import DenseCRF
+
+    if not any(isinstance(layer, DenseCRF) for layer in model.layers):
+        return list(chosen)
+    float_modes = [mode for mode in chosen if mode not in ("int8", "mixed")]
+    if asked and len(float_modes) < len(chosen):
+        raise UsageError(
+            "the model ends in a CRF, which cannot be computed in 8 bits; "
+            "use --quantize float32 float16 dynamic, or convert the net without it"
+        )
+    return float_modes
 
 
 def _pictures(dataset, count: int, size: tuple[int, int]):

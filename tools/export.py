@@ -160,6 +160,8 @@ def export_tflite(model: keras.Model, mode: str = "float32", output: str = "labe
     """
     import tensorflow as tf
 
+    from kfcn.crf import builtin_ops
+
     def logits(image):
         return {"logits": model(tf.cast(image, tf.float32), training=False)}
 
@@ -171,9 +173,10 @@ def export_tflite(model: keras.Model, mode: str = "float32", output: str = "labe
     archive = keras.export.ExportArchive()
     archive.track(model)
     spec = tf.TensorSpec(model.input.shape, tf.uint8, name="image")
-    archive.add_endpoint(name, function, input_signature=[spec])
     with tempfile.TemporaryDirectory(prefix="kfcn-export-") as folder:
-        archive.write_out(folder, verbose=False)
+        with builtin_ops():  # adding the endpoint traces, and so may writing
+            archive.add_endpoint(name, function, input_signature=[spec])
+            archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[name])
         if mode != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 
 from kfcn.errors import KfcnError, UsageError
 
+# As texts, because the data sets themselves import NumPy and `--help` must not.
+DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
+CLASSES_HELP = "of coco: voc or voc-200 (VOC's 21 classes); of tfds:NAME: a classes.txt"
+
 
 def run(
     parser: argparse.ArgumentParser,

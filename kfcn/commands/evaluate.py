@@ -2,7 +2,7 @@
 
 import argparse
 
-from kfcn.commands._cli import run
+from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -11,11 +11,12 @@ def parser() -> argparse.ArgumentParser:
         description="Measure a model on a split, every image at its full resolution.",
     )
     cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
-    cli.add_argument("--data", metavar="NAME", default="scenes", help="scenes, camvid, folder")
+    cli.add_argument("--data", metavar="NAME", default="scenes", help=f"scenes, {DATA_NAMES}")
     cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
     cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
     cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
-    cli.add_argument("--crf", action="store_true", help="put an untrained dense CRF on top")
+    cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
     return cli
 
@@ -25,7 +26,14 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.files import write_json
 
     result = evaluate(
-        args.model, args.data, args.split, args.data_dir, args.seed, progress=True, crf=args.crf
+        args.model,
+        args.data,
+        args.split,
+        args.data_dir,
+        args.seed,
+        progress=True,
+        crf=args.crf,
+        classes=args.classes,
     )
     print(f"{args.model} on {result.data}, {result.images} images")
     print(result.table())

@@ -3,7 +3,7 @@
 import argparse
 
 from kfcn import __version__
-from kfcn.commands._cli import run
+from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,8 +70,11 @@ def parser() -> argparse.ArgumentParser:
     )
 
     data = cli.add_argument_group("data")
-    data.add_argument("--data", metavar="NAME", help="scenes (default), camvid, folder")
+    data.add_argument("--data", metavar="NAME", help=f"scenes (default), {DATA_NAMES}")
     data.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    data.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    data.add_argument("--train-split", metavar="NAME", help="default: train")
+    data.add_argument("--val-split", metavar="NAME", help="default: val")
     data.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), help="training crop, pixels")
     data.add_argument(
         "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="random scale (0.75 1.75)"

@@ -39,6 +39,7 @@ def builtin_ops():
 
         with kfcn.crf.builtin_ops():
             archive.add_endpoint("serve", model, input_signature=[spec])
+            archive.write_out(folder)
     """
     token = _BUILTIN.set(True)
     try:

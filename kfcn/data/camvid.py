@@ -6,7 +6,7 @@ and the split are those of V. Badrinarayanan, A. Kendall and R. Cipolla, "SegNet
 
 from pathlib import Path
 
-from kfcn.data.dataset import Classes
+from kfcn.data.dataset import IGNORE, Classes
 from kfcn.data.pairs import FilePairs, match
 
 CLASSES = Classes(
@@ -47,11 +47,14 @@ class CamVid(FilePairs):
     """
 
     name = "camvid"
+    layout = (
+        "train/, trainannot/ and the same for val and test (the SegNet tutorial's CamVid folder)"
+    )
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
         pairs = match(root / split, root / f"{split}annot")
-        super().__init__(split, root, pairs, CLASSES, void=VOID)
+        super().__init__(split, root, pairs, CLASSES, {VOID: IGNORE})
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:

@@ -2,9 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kfcn.data.counting import Counts
 
 IGNORE = 255
 """The label of a pixel that no loss and no metric looks at."""
@@ -43,6 +47,15 @@ class Classes:
         return len(self.names)
 
 
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """Colour of a class in the PASCAL VOC palette (the bits of the index spread over R, G, B)."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return tuple(colour)
+
+
 class Dataset(ABC):
     """One split of a data set: a sequence of `Sample`s that knows no augmentation and no batches.
 
@@ -52,13 +65,22 @@ class Dataset(ABC):
 
     Attributes:
         name: the data set's name on the command line.
+        layout: for a data set of files, what is expected in its folder and where it comes from.
+        class_choices: what `classes` may be where the data set has several sets of classes; its
+            constructor then takes `classes` as well.
         split: which part of it this is.
         classes: the classes of its labels.
+        notes: what a person should know of this split, such as what a filter has left out.
+        counts: what `kfcn.data.check` would count, where that was done before.
     """
 
     name: ClassVar[str]
+    layout: ClassVar[str] = ""
+    class_choices: ClassVar[tuple[str, ...]] = ()
     split: str
     classes: Classes
+    notes: tuple[str, ...] = ()
+    counts: "Counts | None" = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -70,6 +92,21 @@ class Dataset(ABC):
     def file_name(self, index: int) -> str:
         """`Sample.name` of this index, without decoding anything."""
 
+    def image_file(self, index: int) -> Path | None:
+        """The image's own file; None where pictures do not lie in files."""
+        return None
+
+    def label_file(self, index: int) -> Path | None:
+        """The file that holds the labels; None where they do not lie in files."""
+        return None
+
     def label_name(self, index: int) -> str:
         """What an error about the labels names; the mask's file where there is one."""
         return self.file_name(index)
+
+    def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Joints of people, int64 `(people, K, 3)` of x, y and visibility, and the skeleton.
+
+        They are for overlays; a data set without any has nobody.
+        """
+        return np.zeros((0, 0, 3), np.int64), []

@@ -1,6 +1,7 @@
 """From image files to arrays. Pillow only: one decoder for every format that people have."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -8,14 +9,15 @@ from PIL import Image, ImageOps
 from kfcn.errors import DataError
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
     """Decodes a picture of any usual kind to RGB.
 
     Grey, palette, CMYK and 16-bit grey pictures become 8-bit RGB, what is transparent is shown
     on white, and the EXIF orientation of a phone's photo is applied.
 
     Args:
-        path: an image file.
+        file: an image file, or its opened content.
+        name: what an error calls it; None for the file's own path.
 
     Returns:
         uint8 `(H, W, 3)`, 0 to 255.
@@ -26,11 +28,11 @@ def read_image(path: str | Path) -> np.ndarray:
     # Pillow raises OSError, SyntaxError, ValueError, struct.error ... on broken files: whatever
     # it is, the file cannot be used and must be named.
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
             return np.array(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:
-        raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -45,14 +47,15 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_labels(path: str | Path) -> np.ndarray:
+def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
     """Decodes a label map to class indices, exactly as they are stored.
 
     A palette PNG gives its indices and never the grey values of its colours. Grey maps of 1, 2,
     4, 8 or 16 bits give the stored numbers.
 
     Args:
-        path: a single-channel image file.
+        file: a single-channel image file, or its opened content.
+        name: what an error calls it; None for the file's own path.
 
     Returns:
         uint8 `(H, W)`.
@@ -62,17 +65,19 @@ def read_labels(path: str | Path) -> np.ndarray:
             the message names it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             mode = image.mode
             stored = str(image.tile[0].args) if image.tile else ""
             image.load()
             labels = np.array(image)
     except Exception as error:
-        raise DataError(f"{path}: cannot be read as a label map ({_reason(error)})") from error
+        raise DataError(
+            f"{name or file}: cannot be read as a label map ({reason(error)})"
+        ) from error
     if mode not in ("P", "L", "1") and not mode.startswith("I"):
         raise DataError(
-            f"{path}: the label map is stored as {mode} colours; expected one class index a "
-            "pixel (a palette or grey PNG): convert the colours to indices first"
+            f"{name or file}: the label map is stored as {mode} colours; expected one class index "
+            "a pixel (a palette or grey PNG): convert the colours to indices first"
         )
     # Pillow stretches grey of 2 and 4 bits to 0..255; the stored numbers are the labels.
     if mode == "L" and ";2" in stored:
@@ -81,13 +86,14 @@ def read_labels(path: str | Path) -> np.ndarray:
         labels //= 17
     if labels.dtype != bool and labels.size and not 0 <= labels.min() <= labels.max() <= 255:
         raise DataError(
-            f"{path}: found label {labels.max() if labels.max() > 255 else labels.min()}; "
+            f"{name or file}: found label {labels.max() if labels.max() > 255 else labels.min()}; "
             "expected class indices from 0 to 255"
         )
     return labels.astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why Pillow could not read a file, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     # Pillow's "cannot identify image file" repeats the path.

@@ -13,12 +13,11 @@ when others are added.
 as `#rrggbb` or as three numbers. Label 255 is ignored.
 """
 
-import hashlib
 import re
 from pathlib import Path
 
-from kfcn.data.dataset import Classes
-from kfcn.data.pairs import FilePairs, match
+from kfcn.data.dataset import Classes, voc_colour
+from kfcn.data.pairs import FilePairs, held_out, match
 from kfcn.errors import DataError
 
 _COLOUR = re.compile(r"^(?P<name>.*\S)\s+(?:#(?P<hex>[0-9a-fA-F]{6})|(?P<rgb>\d+\s+\d+\s+\d+))$")
@@ -28,6 +27,7 @@ class Folder(FilePairs):
     """A folder of pairs in the layout above."""
 
     name = "folder"
+    layout = "classes.txt, images/ and labels/, or an export of labelme or CVAT"
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
@@ -38,7 +38,7 @@ class Folder(FilePairs):
             pairs = [
                 pair
                 for pair in match(root / "images", root / "labels")
-                if _split_of(pair[0].stem) == split
+                if held_out(pair[0].stem) == (split == "val")
             ]
         super().__init__(split, root, pairs, classes)
 
@@ -58,11 +58,6 @@ def _split_folders(root: Path) -> tuple[str, ...]:
         return {path.name for path in parent.iterdir() if path.is_dir() and path.name[0] != "."}
 
     return tuple(sorted(folders(root / "images") & folders(root / "labels")))
-
-
-def _split_of(stem: str) -> str:
-    digest = hashlib.sha1(stem.encode(), usedforsecurity=False).digest()
-    return "val" if int.from_bytes(digest[:8], "big") % 10 == 0 else "train"
 
 
 def read_classes(path: Path) -> Classes:
@@ -95,12 +90,3 @@ def read_classes(path: Path) -> Classes:
     if not 1 <= len(names) <= 255:
         raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one a line")
     return Classes(tuple(names), tuple(palette))
-
-
-def voc_colour(index: int) -> tuple[int, int, int]:
-    """Colour of a class in the PASCAL VOC palette (the bits of the index spread over R, G, B)."""
-    colour = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return tuple(colour)

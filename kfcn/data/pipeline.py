@@ -155,6 +155,7 @@ class _Cached(Dataset):
 
     def __init__(self, dataset: Dataset):
         self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
+        self.notes, self.counts = dataset.notes, dataset.counts
         self._dataset = dataset
         self._samples: dict[int, Sample] = {}
 

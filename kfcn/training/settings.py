@@ -20,10 +20,14 @@ class Settings:
         learn_last: whether the last upsampling learns.
         align: kernels aligned to where the backbone's cells lie.
         crf: a dense CRF on top, trained end to end; needs `init_from` (the paper's two stages).
+        crf_options: arguments of `DenseCRF`; by default those of `init_from`'s `crf.json`.
         weights: "imagenet", "none" or a path.
         init_from: run folder or model to start from; None for a new start.
         data: a name of `kfcn.data.NAMES`.
         data_dir: folder of the data set; None for `scenes`.
+        classes: which of its sets of classes, where it has several ("voc" for coco).
+        train_split: the split to train on.
+        val_split: the split that decides which net is kept.
         crop: height and width of the training crops, pixels.
         scale: range of the random scale of the training pictures.
         batch_size: images in a batch, over all replicas.
@@ -45,10 +49,14 @@ class Settings:
     learn_last: bool = False
     align: bool = False
     crf: bool = False
+    crf_options: dict[str, float] = dataclasses.field(default_factory=dict)
     weights: str = "imagenet"
     init_from: str | None = None
     data: str = "scenes"
     data_dir: str | None = None
+    classes: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
     crop: tuple[int, int] = (320, 320)
     scale: tuple[float, float] = (0.75, 1.75)
     batch_size: int = 4
@@ -142,6 +150,10 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
             f"{given['arch']}: leave one of the two out"
         )
     name = given.get("data", Settings.data)
+    if given.get("crf") and "init_from" in given and "crf_options" not in given:
+        from kfcn.saved import read_crf
+
+        given["crf_options"] = read_crf(given["init_from"])
     settings = Settings(**{**_DATA_DEFAULTS.get(name, {}), **_net_defaults(given), **given})
     _validate(settings)
     return settings

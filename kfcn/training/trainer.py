@@ -61,9 +61,13 @@ def train(run_dir: Path | str | None = None, verbose: bool = True, **settings) -
     run = RunFolder(run_dir or new_run_path(f"{config.data}-{config.arch}"))
 
     train_set, validation = (
-        pipeline.cached(data_sets.load(config.data, split, config.data_dir, config.seed))
-        for split in ("train", "val")
+        pipeline.cached(
+            data_sets.load(config.data, split, config.data_dir, config.seed, config.classes)
+        )
+        for split in (config.train_split, config.val_split)
     )
+    for note in (*train_set.notes, *validation.notes):
+        say(note)
     counts = data_sets.check(train_set, progress=verbose)
     data_sets.check(validation, progress=verbose)
 
@@ -81,7 +85,7 @@ def train(run_dir: Path | str | None = None, verbose: bool = True, **settings) -
 
     best = load_model(run.path)
     result = evaluate(best, validation)
-    write_json(run.path / CARD, _card(config, best, result, run, recorder.best))
+    write_json(run.path / CARD, _card(config, best, result, run, recorder.best, validation.classes))
     recorder.save_overlays(best)
     return Result(run.path, result)
 
@@ -114,7 +118,7 @@ def _compiled(config: Settings, counts, train_set, say) -> keras.Model:
     if config.crf:
         from kfcn.crf import NO_WEIGHT_DECAY, add_crf
 
-        model = add_crf(model)
+        model = add_crf(model, **config.crf_options)
         frozen += NO_WEIGHT_DECAY
 
     steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)
@@ -187,9 +191,8 @@ def _verbosity(verbose: bool) -> int:
     return 1 if sys.stdout.isatty() or hasattr(sys, "ps1") else 2
 
 
-def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict) -> dict:
+def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict, classes) -> dict:
     """The model's card: what an app, a converter or a reader needs to know of `model.keras`."""
-    classes = data_sets.load(config.data, "val", config.data_dir, config.seed).classes
     return {
         "kfcn_version": __version__,
         "architecture": config.arch,
@@ -202,7 +205,7 @@ def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict
         "parameters": model.count_params(),
         "sha256": sha256(run.path / MODEL),
         "data": config.data,
-        "split": "val",
+        "split": config.val_split,
         "epoch": row["epoch"],
         "crf": config.crf,
         "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},

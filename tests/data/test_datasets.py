@@ -8,7 +8,7 @@ from PIL import Image
 
 from kfcn import data
 from kfcn.data.counting import Counts
-from kfcn.data.folder import voc_colour
+from kfcn.data.dataset import voc_colour
 from kfcn.errors import DataError, UsageError
 
 
@@ -121,8 +121,8 @@ def test_a_missing_class_file(folder):
 
 
 def test_what_load_does_not_know(camvid, tmp_path):
-    with pytest.raises(UsageError, match="'voc'; expected one of: scenes, camvid, folder"):
-        data.load("voc", "train", tmp_path)
+    with pytest.raises(UsageError, match="'moon'; expected one of: scenes, camvid, folder"):
+        data.load("moon", "train", tmp_path)
     with pytest.raises(UsageError, match=r"no split 'test' in .*; expected one of: train, val"):
         data.load("camvid", "test", camvid)
     with pytest.raises(UsageError, match="camvid is read from a folder; name it"):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -109,6 +110,34 @@ def test_command_writes_a_bundle_that_validates(run_folder, tmp_path, capsys):
     golden = read_bundle(out).golden[0]
     logits = run(image=golden.image[None])["logits"][0]
     np.testing.assert_array_equal(logits.argmax(-1), golden.labels)
+
+
+def test_a_net_with_a_crf_becomes_a_bundle_that_validates(run_folder, tmp_path, capsys):
+    from kfcn_mobile.validate import main as validate
+
+    from kfcn import add_crf
+    from kfcn.saved import load_model
+
+    model = add_crf(load_model(run_folder), theta_alpha=20.0, theta_beta=20.0, test_iterations=3)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_model(model, folder / "model.keras")
+    shutil.copy(run_folder / "model.json", folder)
+    out = tmp_path / "bundle"
+    assert convert.main(arguments(folder, out, "--quantize", "float32")) == 0
+    info = json.loads((out / "bundle.json").read_text())
+    assert info["models"][0]["operators"]["UNIQUE"] > 0
+    assert validate([str(out), "--runs", "0"]) == 0
+    # The CRF was at work: the net alone labels otherwise.
+    golden = read_bundle(out).golden[0]
+    alone = bundle.keras_labels(load_model(run_folder), golden.image)[0]
+    assert (alone != golden.labels).any()
+    # Of "all" it has the float modes; asked for by name, 8 bits are refused.
+    floats = ["float32", "float16", "dynamic"]
+    assert convert._without_int8(model, convert.MODES, asked=False) == floats
+    capsys.readouterr()
+    assert convert.main(arguments(folder, tmp_path / "more", "--quantize", "int8")) == 2
+    assert "ends in a CRF, which cannot be computed in 8 bits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""kfcn-data: looks at a data set before it is trained on, and prepares large ones."""
+
+import argparse
+
+from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="kfcn-data", description="Look at a data set before training, or prepare it."
+    )
+    actions = cli.add_subparsers(dest="action", required=True, metavar="check|prepare")
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("data", metavar="NAME", help=f"scenes, {DATA_NAMES}")
+    shared.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    shared.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    shared.add_argument(
+        "--splits", nargs="+", metavar="NAME", help="default: those of train, val, test that exist"
+    )
+    shared.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+
+    check = actions.add_parser(
+        "check",
+        parents=[shared],
+        help="the label audit",
+        description="Look at every pair: label values, class frequencies and weights, sizes, "
+        "files that do not open, wrong labels, duplicates across splits.",
+    )
+    check.add_argument(
+        "--out", metavar="DIR", help="where check.json and check.html go (default: check-NAME)"
+    )
+    return cli
+
+
+def work(args: argparse.Namespace) -> int:
+    return {"check": _check}[args.action](args)
+
+
+def _open(args) -> list:
+    from kfcn import data
+
+    wanted = args.splits
+    if wanted is None:
+        found = data.splits(args.data, args.data_dir)
+        wanted = [split for split in ("train", "val", "test") if split in found] or found
+    return [data.load(args.data, split, args.data_dir, args.seed, args.classes) for split in wanted]
+
+
+def _check(args) -> int:
+    from pathlib import Path
+
+    from kfcn.data.audit import Audit, audit_split
+    from kfcn.data.audit_page import write_page
+    from kfcn.files import make_folder, write_json
+
+    datasets = _open(args)
+    audit = Audit([audit_split(dataset, progress=True) for dataset in datasets])
+    out = make_folder(args.out or Path(f"check-{args.data.replace(':', '-').replace('/', '-')}"))
+    write_json(out / "check.json", audit.as_dict())
+    write_page(out / "check.html", audit)
+    print(audit.table())
+    print(f"wrote {out / 'check.json'} and {out / 'check.html'}")
+    return 1 if audit.errors else 0
+
+
+def main(argv=None) -> int:
+    return run(parser(), work, argv)

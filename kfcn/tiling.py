@@ -1,0 +1,99 @@
+"""Labels of images too large for one piece: the same labels, in memory that does not grow."""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from kfcn.errors import KfcnError
+from kfcn.rewrite import receptive_field
+
+# Where a tile may begin: a multiple of every stride a net has, so that its cells lie where those
+# of the whole image lie.
+ALIGNMENT = 64
+# Pixels of an image that is cut into tiles: FCN-8s on MobileNetV2 takes about 2 GB for this many,
+# and tiles compute everything about twice.
+LARGE = 8_000_000
+
+
+class Tile(NamedTuple):
+    """One piece of an image, as slices of rows and columns.
+
+    Attributes:
+        window: what the net is given.
+        inside: the part of the window's answer that is right.
+        target: where that part lies in the image.
+    """
+
+    window: tuple[slice, slice]
+    inside: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+
+@functools.lru_cache(maxsize=4)
+def margin(model: keras.Model) -> int | None:
+    """How far around a pixel a net looks, in pixels, rounded up to `ALIGNMENT`.
+
+    None for a net that looks at the whole image (squeeze-and-excite, a CRF), or may.
+    """
+    try:
+        size = receptive_field(model).size
+    except KfcnError:  # a layer that it does not know, such as a CRF
+        return None
+    size = max(size) if isinstance(size, tuple) else size
+    if size == float("inf"):
+        return None
+    return -(-int(size) // 2 // ALIGNMENT) * ALIGNMENT
+
+
+def tiles(height: int, width: int, side: int, margin: int) -> Iterator[Tile]:
+    """Cuts an image into windows of at most `side` pixels each way that overlap by 2 margins.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        side: of a window; what remains of it after the margins is at least one margin.
+        margin: a multiple of `ALIGNMENT`.
+    """
+    step = max(((side - 2 * margin) // ALIGNMENT - 1) * ALIGNMENT, margin, ALIGNMENT)
+    for rows in _spans(height, step, margin):
+        for columns in _spans(width, step, margin):
+            yield Tile(*zip(rows, columns, strict=True))
+
+
+def _spans(length: int, step: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
+    for start in range(0, length, step):
+        end = min(start + step, length)
+        # Padding 'same' puts the cells of a strided layer elsewhere at odd sizes than at even ones:
+        # a window's size leaves the remainder that the whole image leaves.
+        first, last = max(start - margin, 0), min(end + margin + length % ALIGNMENT, length)
+        yield slice(first, last), slice(start - first, end - first), slice(start, end)
+
+
+def segment_tiled(model: keras.Model, image: np.ndarray, side: int = 2048) -> np.ndarray:
+    """The class of each pixel of a large image, computed in overlapping tiles.
+
+    A tile's margin covers half the receptive field, so that every pixel sees what it would see in
+    one piece: the labels are the same, up to ties within float32 rounding.
+
+    Args:
+        model: a net that takes `(B, H, W, 3)` RGB 0..255 and gives logits `(B, H, W, C)`.
+        image: uint8 `(H, W, 3)`, RGB.
+        side: of a tile in pixels; memory grows with its square.
+
+    Returns:
+        uint8 `(H, W)`.
+
+    Raises:
+        ValueError: the net looks at the whole image, see `margin`.
+    """
+    reach = margin(model)
+    if reach is None:
+        raise ValueError(f"{model.name} looks at the whole image; it has no tiles")
+    labels = np.empty(image.shape[:2], np.uint8)
+    for tile in tiles(*image.shape[:2], side, reach):
+        logits = model.predict_on_batch(image[tile.window][None].astype("float32"))[0]
+        labels[tile.target] = logits[tile.inside].argmax(-1)
+    return labels

@@ -1,0 +1,62 @@
+"""The search for the CRF's widths and weights, and who reads what it found."""
+
+import json
+import shutil
+
+import pytest
+from kfcn_tools import tune_crf
+
+from kfcn.errors import KfcnError, UsageError
+from kfcn.evaluation import evaluate
+from kfcn.saved import read_crf
+from kfcn.training.settings import resolve
+
+
+def test_search_climbs_to_the_best_of_the_grid():
+    def score(values):
+        return -2 * (values["a"] - 3) ** 2 - (values["b"] - values["a"]) ** 2
+
+    tried = tune_crf.coordinate_search(score, {"a": 0, "b": 0}, {"a": range(5), "b": range(5)}, 6)
+    assert max(tried, key=lambda pair: pair[1]) == ({"a": 3, "b": 3}, 0)
+    assert len({tuple(values.items()) for values, _ in tried}) == len(tried) < 25
+
+
+def test_what_was_found_is_used(run, pairs, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    monkeypatch.setattr(
+        tune_crf, "GRID", {"theta_beta": (3.0, 30.0), "bilateral_weight": (0.0, 1.0)}
+    )
+    data = ["--data", "folder", "--data-dir", str(pairs), "--split", "val", "--images", "2"]
+    assert tune_crf.main([str(copy), *data]) == 0
+    found = json.loads((copy / "crf.json").read_text())
+    printed = capsys.readouterr().out
+    assert f"{100 * found['found_on']['mean_iou']:6.2f}" in printed
+    assert found["crf"]["theta_alpha"] == 160.0  # was not in the grid
+    assert resolve(crf=True, init_from=copy, data="folder").crf_options == read_crf(copy)
+    # Without both filters a CRF changes nothing; with the published ones it does.
+    plain = evaluate(copy, "folder", "val", pairs)
+    off = {**found["crf"], "spatial_weight": 0.0, "bilateral_weight": 0.0}
+    (copy / "crf.json").write_text(json.dumps({"crf": off}))
+    same = evaluate(copy, "folder", "val", pairs, crf=True)
+    assert (same.matrix == plain.matrix).all()
+    assert same.cross_entropy == pytest.approx(plain.cross_entropy, rel=1e-5)
+    (copy / "crf.json").unlink()
+    refined = evaluate(copy, "folder", "val", pairs, crf=True)
+    assert abs(refined.cross_entropy - plain.cross_entropy) > 0.01
+
+
+@pytest.mark.parametrize("content", ["{", '{"crf": {"theta": 1}}', '{"crf": {"theta_beta": "x"}}'])
+def test_a_file_that_holds_no_crf(run, tmp_path, content):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    (copy / "crf.json").write_text(content)
+    with pytest.raises(KfcnError, match=r"crf\.json holds no settings of a CRF"):
+        read_crf(copy)
+
+
+def test_arguments_that_do_not_fit(run, pairs):
+    with pytest.raises(UsageError, match="--images 0"):
+        tune_crf.work(
+            tune_crf.parser().parse_args([str(run.run_dir), "--data", "scenes", "--images", "0"])
+        )
+    with pytest.raises(UsageError, match="trained for ground, square, disc"):
+        tune_crf.work(tune_crf.parser().parse_args([str(run.run_dir), "--data", "scenes"]))
