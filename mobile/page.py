@@ -56,7 +56,8 @@ def write_html(path: str | Path, bundle: Bundle, report: dict, label_maps: dict)
         _classes_table(report),
     ]
     parts += [
-        _model_section(bundle, m, label_maps[m["target"], m["mode"]]) for m in report["models"]
+        _model_section(bundle, model, label_maps[model["target"], model["mode"]])
+        for model in _different(report)
     ]
     Path(path).write_text("\n".join(parts) + "\n", encoding="utf-8")
 
@@ -73,6 +74,16 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{cell}" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows)
     return f"<div class=wide><table><tr>{head}{body}</table></div>"
+
+
+def _different(report: dict) -> list[dict]:
+    """The first target's files, and of the others those whose labels are not the same."""
+    first = report["targets"][0]["name"]
+    return [
+        model
+        for model in report["models"]
+        if model["target"] == first or model["against_first"]["differing"]
+    ]
 
 
 def _targets_list(report: dict) -> str:
@@ -93,7 +104,8 @@ def _promise(report: dict) -> list[str]:
         "<p class=note>Start of each sha256, with the number of pixels that differ from the first"
         " target's. int8 must be the same everywhere: integer sums have no rounding. Where a file"
         " computes in float (dynamic ranges, layers kept in float) the order of a sum can change"
-        " a label, and nothing is promised.</p>",
+        " a label, and nothing is promised. Below, a file is shown once for each different set of"
+        " labels.</p>",
         _table(header, rows),
     ]
 
@@ -146,12 +158,13 @@ def _models_table(report: dict) -> str:
 
 
 def _classes_table(report: dict) -> str:
+    models = _different(report)
+    several = len(report["targets"]) > 1
+    names = [f"{model['target']} " * several + model["mode"] for model in models]
     rows = [
-        [_text(name)] + [_percent(model["classes"][name]) for model in report["models"]]
+        [_text(name)] + [_percent(model["classes"][name]) for model in models]
         for name in report["classes"]
     ]
-    several = len(report["targets"]) > 1
-    names = [f"{m['target']} " * several + m["mode"] for m in report["models"]]
     return _table(["class", *(_text(name) for name in names)], rows)
 
 

@@ -217,6 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BundleError, TargetError) as error:
         print(f"kfcn-validate: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("kfcn-validate: stopped", file=sys.stderr)
+        return 130
     print(table(report))
     _write_failures(bundle, report, label_maps, args.failures or Path())
     if args.report:

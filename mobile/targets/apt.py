@@ -54,7 +54,7 @@ class PrivateApt:
         sources = _machine_sources(own)
         if not sources or not suite:
             raise TargetError(f"apt has no source for the release {own or 'of this machine'!r}")
-        for name in ("state/lists/partial", "cache/archives/partial"):
+        for name in ("state/lists/partial", "cache/archives/partial", "none/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
         keyring = Path(f"/usr/share/keyrings/{_os_release().get('ID', '')}-archive-keyring.gpg")
@@ -92,10 +92,16 @@ class PrivateApt:
         return found[1] if found else ""
 
     def plan(self, packages: Sequence[str], dependencies: bool = True) -> list[Package]:
-        """What `fetch` of the same would download, including what is there already."""
-        output = self._apt(*self._request(packages, dependencies), "--print-uris", "-qq")
+        """What `fetch` of the same would unpack, whether it was downloaded already or not."""
+        # apt leaves out what lies in its archives: it is shown others, which are empty.
+        elsewhere = ["-o", f"Dir::Cache::archives={self.folder}/none/"]
+        request = self._request(packages, dependencies)
+        output = self._apt(*elsewhere, *request, "--print-uris", "-qq")
         matches = (_URI_LINE.match(line) for line in output.splitlines())
-        return [Package(m["file"], int(m["size"])) for m in matches if m]
+        found = [Package(m["file"], int(m["size"])) for m in matches if m]
+        if not found:
+            raise TargetError(f"apt has no package {' '.join(packages)}")
+        return found
 
     def fetch(self, packages: Sequence[str], into: Path, dependencies: bool = True) -> None:
         """Downloads packages and unpacks them into a folder."""

@@ -213,6 +213,8 @@ def _make_root(root: Path, manifest: str, pins: dict, say: Say) -> None:
         fetch_wheels(list(pins), python, new / "site", say)
         for name in ("doc", "man", "locale", "perl5"):
             shutil.rmtree(new / "usr" / "share" / name, ignore_errors=True)
+        if not (new / "usr" / "bin" / f"python{python}").exists():
+            raise TargetError(f"the arm64 packages hold no python{python}")
         info = {"python": python, "packages": [package.file for package in plan]}
         (new / manifest).write_text(json.dumps(info, indent=1) + "\n")
     shutil.rmtree(apt.folder)

@@ -95,10 +95,44 @@ class Ssh(Device):
 
     def __init__(self, host: str):
         self.name, self._host = f"ssh:{host}", host
+        self._control = self._socket = None
+
+    def connect(self):
+        # One connection for all that follows: a small board takes a second for each new one.
+        self._control = tempfile.mkdtemp(prefix="kfcn-ssh-")
+        self._socket = f"{self._control}/socket"
+        options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
+        # It stays in the background with its standard error: a file, for a pipe would not end.
+        with tempfile.TemporaryFile("w+") as told:
+            try:
+                done = subprocess.run(
+                    ["ssh", "-M", "-N", "-f", "-S", self._socket, *options, "--", self._host],
+                    stdout=subprocess.DEVNULL,
+                    stderr=told,
+                    check=False,
+                )
+            except FileNotFoundError:
+                raise TargetError(f"{self.name}: no program 'ssh' on the PATH") from None
+            if done.returncode:
+                told.seek(0)
+                lines = told.read().strip().splitlines() or [f"exit code {done.returncode}"]
+                raise TargetError(f"{self.name}: {lines[-1]}")
+        return super().connect()
 
     def shell_command(self, script):
         # `--`: a host that begins with a dash is no option.
-        return ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", self._host, script]
+        return ["ssh", "-S", self._socket, "--", self._host, script]
+
+    def remove(self):
+        try:
+            super().remove()
+        finally:
+            if self._control and shutil.which("ssh"):
+                end = ["ssh", "-S", self._socket, "-O", "exit", "--", self._host]
+                subprocess.run(end, capture_output=True, check=False)
+            if self._control:
+                shutil.rmtree(self._control, ignore_errors=True)
+                self._control = None
 
     def put(self, files):
         with tempfile.TemporaryDirectory(prefix="kfcn-put-") as staging:

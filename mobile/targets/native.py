@@ -115,8 +115,7 @@ def build(processor: str, folder: Path, say: Say) -> tuple[Path, Path]:
         raise TargetError(f"the C program is built on Linux, this is {platform.system()}")
     own = platform.machine()
     if processor == own:
-        spec = importlib.util.find_spec("ai_edge_litert")
-        library = Path(spec.submodule_search_locations[0]) / "libLiteRt.so"
+        library = _own_litert() / "libLiteRt.so"
     elif processor == "aarch64":
         library = litert_library(say)
     else:
@@ -165,7 +164,7 @@ def glibc(processor: str, program: Path, say: Say) -> tuple[Path, list[Path]]:
             capture_output=True,
             text=True,
             check=False,
-            env={"LD_LIBRARY_PATH": str(_own_litert_folder())},
+            env={"LD_LIBRARY_PATH": str(_own_litert())},
         ).stdout
         words = [word for word in told.split() if word.startswith("/")]
         paths = [Path(word) for word in words if "libLiteRt" not in word]
@@ -178,5 +177,5 @@ def glibc(processor: str, program: Path, say: Say) -> tuple[Path, list[Path]]:
     return loader, [path for path in paths if path != loader]
 
 
-def _own_litert_folder() -> str:
-    return importlib.util.find_spec("ai_edge_litert").submodule_search_locations[0]
+def _own_litert() -> Path:
+    return Path(importlib.util.find_spec("ai_edge_litert").submodule_search_locations[0])

@@ -135,3 +135,11 @@ def test_a_wheel_of_another_content_is_refused(tmp_path, monkeypatch):
     assert told == ["ai-edge-litert 2.3.0 (arm64): 15 MB"]
     with pytest.raises(TargetError, match=r"numpy 2\.4\.6 is not pinned for Python 3\.9"):
         arm64_files.fetch_wheels(["numpy"], "3.9", tmp_path / "out", told.append)
+
+
+def test_an_arm_machine_runs_natively(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    (target,) = make_targets("arm64", print)
+    assert (target.name, target.emulated) == ("arm64", False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert [target.emulated for target in make_targets("arm64", print)] == [True] * 3

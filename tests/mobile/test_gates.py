@@ -47,3 +47,16 @@ def test_a_miss_names_value_limit_and_image():
     assert explain("int8", failure) == (
         "int8: agreement of one image is 96.0000%, needs 97.0000% (worst image: b.png)"
     )
+
+
+def test_int8_must_be_the_same_on_every_target():
+    against = {"differing": 3, "pixels": 1000, "image": "b.png"}
+    int8 = result() | {"mode": "int8", "against_first": against}
+    (failure,) = failures(int8, Limits(0.9))
+    assert explain("int8", failure) == (
+        "int8: 3 pixels differ from the first target's, needs none (most in: b.png)"
+    )
+    # Where floats are summed nothing is promised, and equal is equal.
+    for mode in ("float32", "float16", "dynamic", "mixed"):
+        assert not failures(int8 | {"mode": mode}, Limits(0.9))
+    assert not failures(int8 | {"against_first": against | {"differing": 0}}, Limits(0.9))

@@ -168,10 +168,11 @@ def test_a_processor_without_a_library_is_refused(bundle, adb, monkeypatch):
     assert [path.name for path in adb.iterdir()] == ["calls"]
 
 
-def test_no_adb_on_the_path(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["adb", "ssh:board"])
+def test_a_missing_program_is_named(monkeypatch, tmp_path, name):
     monkeypatch.setenv("PATH", str(tmp_path))
-    (target,) = make_targets("adb", print)
-    with pytest.raises(TargetError, match="no program 'adb' on the PATH"), target:
+    (target,) = make_targets(name, print)
+    with pytest.raises(TargetError, match=f"no program '{name[:3]}' on the PATH"), target:
         pass
 
 

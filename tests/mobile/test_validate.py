@@ -9,7 +9,9 @@ import kfcn_mobile
 import numpy as np
 import pytest
 from kfcn_mobile.bundle import BundleError, read_bundle
-from kfcn_mobile.validate import main
+from kfcn_mobile.table import table
+from kfcn_mobile.targets.host import Host
+from kfcn_mobile.validate import main, validate
 from PIL import Image
 from shipping import tiny_bundle
 
@@ -88,6 +90,31 @@ def test_failed_gate_names_the_image_and_draws_it(bundle, tmp_path, capsys):
     # The last panel is red in the 20x20 changed pixels and nowhere else.
     assert np.all(picture[48:, 64:] == [255, 0, 80], axis=-1).sum() == 400
     assert main([*arguments, "--min-agreement", "0.9", "--min-confident", "0"]) == 0
+
+
+class Altered(Host):
+    """A target that gets one pixel of the second image wrong."""
+
+    def run(self, bundle, model, timing):
+        outcome = super().run(bundle, model, timing)
+        outcome.labels[1] = outcome.labels[1].copy()
+        outcome.labels[1][0, 0] ^= 1
+        return outcome
+
+
+def test_one_pixel_on_another_target_fails_int8_alone(bundle):
+    loose = {"agreement": 0.5, "image": 0.5, "confident": 0.5}
+    targets = [Host(), Altered("altered")]
+    report, label_maps = validate(read_bundle(bundle), targets, runs=0, limits=loose)
+    found = {(m["target"], m["mode"]): m for m in report["models"]}
+    assert not report["passed"]
+    assert [key for key, m in found.items() if m["failures"]] == [("altered", "int8")]
+    against = found["altered", "float32"]["against_first"]
+    assert against == {"differing": 1, "pixels": 3 * 48 * 64, "image": "val/201.png"}
+    assert found["host", "int8"]["labels_sha256"] != found["altered", "int8"]["labels_sha256"]
+    lines = table(report).splitlines()
+    assert lines[-1].endswith("(1 px)") and lines[-1].startswith("int8")
+    assert set(label_maps) == {(t, m) for t in ("host", "altered") for m in ("float32", "int8")}
 
 
 def bad(change):
