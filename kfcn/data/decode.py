@@ -100,3 +100,18 @@ def reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "not a known image format"
     return str(error) or type(error).__name__
+
+
+def read_size(file: str | Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
+    """Height and width of the image that `read_image` would give, without decoding its pixels.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5  # lies on its side
+    except Exception as error:
+        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+    return (width, height) if turned else (height, width)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kfcn.data import buckets
 from kfcn.data.dataset import IGNORE, Dataset, Sample
 from kfcn.errors import DataError
 
@@ -70,7 +71,8 @@ def training_batches(
         batch_size: images in a batch.
         crop: height and width of the random crop; a smaller picture is padded (image `PAD`,
             labels 255). None takes whole pictures, padded at the bottom and right to the
-            greatest of the batch.
+            greatest of the batch; those of like size share a batch (`kfcn.data.buckets`), and
+            one random scale.
         seed: of the order and of every change.
         first_step: global step at which the stream starts.
         augmentation: the random changes; None for none. The place of the crop is random anyway.
@@ -87,6 +89,16 @@ def training_batches(
     if cache is not False:
         dataset = cached(dataset, None if cache else CACHE_BYTES)
     count, steps = len(dataset), steps_per_epoch(dataset, batch_size)
+    whole = crop is None and batch_size > 1
+    sizes = buckets.all_sizes(dataset) if whole else None
+    lengths = [min(batch_size, count - step * batch_size) for step in range(steps)]
+
+    @functools.lru_cache(maxsize=2)
+    def order_of(epoch):
+        order = _order(seed, epoch, count)
+        if not whole:
+            return order
+        return buckets.arrange(order, sizes, lengths, np.random.default_rng([seed, epoch]))
 
     def read(position):
         # Every epoch is laid out in S * B places, so that batches never cross its end. The
@@ -94,7 +106,7 @@ def training_batches(
         epoch, place = divmod(int(position), steps * batch_size)
         if place >= count:
             return np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), np.int64(0)
-        index = int(_order(seed, epoch, count)[place])
+        index = int(order_of(epoch)[place])
         return *_arrays(dataset, index), np.int64(epoch * count + index)
 
     def sample(position):
@@ -102,6 +114,9 @@ def training_batches(
         image.set_shape((None, None, 3))
         labels.set_shape((None, None))
         uniform = tf.random.stateless_uniform((7,), tf.stack([tf.constant(seed, tf.int64), key]))
+        if whole:  # pictures of one batch grow and shrink together, or padding would fill it
+            batch = tf.stack([tf.constant(seed, tf.int64), -1 - position // batch_size])
+            uniform = tf.concat([tf.random.stateless_uniform((1,), batch), uniform[1:]], 0)
         return _augment(image, labels, uniform, crop, augmentation)
 
     def cut(images, labels, step):
@@ -173,6 +188,9 @@ class _Cached(Dataset):
 
     def label_name(self, index: int) -> str:
         return self._dataset.label_name(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._dataset.size(index)
 
 
 def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:

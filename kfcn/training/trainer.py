@@ -159,7 +159,7 @@ def _fit(model, config, train_set, steps, first_step, recorder, verbose, say):
     batches = pipeline.training_batches(
         train_set,
         config.batch_size,
-        config.crop,
+        config.crop if any(config.crop) else None,
         config.seed,
         first_step,
         pipeline.Augmentation(scale=config.scale),
