@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 FORMAT = 1
 MODES = ("float32", "float16", "dynamic", "int8", "mixed")
@@ -162,6 +161,9 @@ def _read_golden(root, entry, name, size, num_classes) -> Golden:
 
 
 def _read_png(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
+    # Here, so that the runner needs no Pillow: it is run where there is only LiteRT and NumPy.
+    from PIL import Image
+
     try:
         with Image.open(path) as picture:
             picture.load()

@@ -43,7 +43,8 @@ def failures(result: dict, limits: Limits) -> list[dict]:
 
     Returns:
         One `{"gate", "value", "limit", "image"}` for each miss; `image` names the image with the
-        lowest agreement (for `confident`: on confident pixels).
+        lowest agreement (for `confident`: on confident pixels). The gate `identical` counts
+        pixels that differ from the first target's: `limit` is 0.
     """
     missed = []
 
@@ -58,11 +59,27 @@ def failures(result: dict, limits: Limits) -> list[dict]:
     if measured:
         unsure = min(measured, key=lambda image: image["confident"])
         check("confident", result["confident"], limits.confident, unsure["name"])
+    against = result.get("against_first")
+    # Integer arithmetic has one result; where floats are summed, their order may change a label.
+    if result.get("mode") == "int8" and against and against["differing"]:
+        missed.append(
+            {
+                "gate": "identical",
+                "value": against["differing"],
+                "limit": 0,
+                "image": against["image"],
+            }
+        )
     return missed
 
 
 def explain(mode: str, failure: dict) -> str:
     """One line for people about a missed limit."""
+    if failure["gate"] == "identical":
+        return (
+            f"{mode}: {failure['value']} pixels differ from the first target's, needs none"
+            f" (most in: {failure['image']})"
+        )
     what = {
         "agreement": "agreement over all images",
         "image": "agreement of one image",

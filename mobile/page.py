@@ -8,7 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from .bundle import Bundle
+from .gates import explain
 from .pictures import disagreement
+from .table import hash_rows
 
 # Pictures are the bulk of the file: the worst few of each mode tell where a net changed.
 PICTURES = 3
@@ -41,17 +43,21 @@ def write_html(path: str | Path, bundle: Bundle, report: dict, label_maps: dict)
         f"<title>kfcn: agreement report</title><style>{_STYLE}</style>",
         f"<h1>Agreement report: <span class={verdict}>{verdict}</span></h1>",
         f"<p>{_text(source.get('name', report['bundle']))}, {height}×{width} pixels,"
-        f" {report['golden_images']} golden images, measured on {_text(report['host'])}."
+        f" {report['golden_images']} golden images."
         f" kfcn {_text(report['kfcn_version'])}, source sha256"
         f" <code>{_text(source.get('sha256', 'unknown'))}</code></p>",
         "<p class=note>Agreement: share of pixels whose label is the Keras float32 model's. Edge:"
         " within 3 pixels of a class boundary. Confident: the Keras model's two highest logits"
         " are more than 1 apart.</p>",
+        _targets_list(report),
         _models_table(report),
+        *_promise(report),
         "<h2>By class</h2>",
         _classes_table(report),
     ]
-    parts += [_model_section(bundle, m, label_maps[m["mode"]]) for m in report["models"]]
+    parts += [
+        _model_section(bundle, m, label_maps[m["target"], m["mode"]]) for m in report["models"]
+    ]
     Path(path).write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -69,15 +75,47 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return f"<div class=wide><table><tr>{head}{body}</table></div>"
 
 
+def _targets_list(report: dict) -> str:
+    items = "".join(
+        f"<li><b>{_text(place['name'])}</b>: {_text(place['machine'])}"
+        f"{' (times are the emulator’s)' if place['emulated'] else ''}</li>"
+        for place in report["targets"]
+    )
+    return f"<p>Measured on</p><ul>{items}</ul>"
+
+
+def _promise(report: dict) -> list[str]:
+    if len(report["targets"]) == 1:
+        return []
+    header, *rows = ([_text(cell) for cell in row] for row in hash_rows(report))
+    return [
+        "<h2>Label maps across targets</h2>",
+        "<p class=note>Start of each sha256, with the number of pixels that differ from the first"
+        " target's. int8 must be the same everywhere: integer sums have no rounding. Where a file"
+        " computes in float (dynamic ranges, layers kept in float) the order of a sum can change"
+        " a label, and nothing is promised.</p>",
+        _table(header, rows),
+    ]
+
+
 def _models_table(report: dict) -> str:
     threads = [run["threads"] for run in report["models"][0]["latency"]]
-    header = ["mode", "KiB", "agreement %", "worst image %", "edge %", "away %", "confident %"]
+    header = [
+        "target",
+        "mode",
+        "KiB",
+        "agreement %",
+        "worst image %",
+        "edge %",
+        "away %",
+        "confident %",
+    ]
     header += ["mean IoU", "Keras mean IoU"]
     header += [f"ms, {n} thread{'s' * (n > 1)} (p90)" for n in threads]
     header += ["model MiB", "gate"]
     rows = []
     for model in report["models"]:
-        row = [_text(model["mode"]), f"{model['bytes'] / 1024:.0f}"]
+        row = [_text(model["target"]), _text(model["mode"]), f"{model['bytes'] / 1024:.0f}"]
         row += [
             _percent(value)
             for value in (
@@ -92,11 +130,15 @@ def _models_table(report: dict) -> str:
             "–" if iou is None else f"{iou:.4f}"
             for iou in (model["mean_iou"], model["mean_iou_keras"])
         ]
-        row += [f"{run['median_ms']:.2f} ({run['p90_ms']:.2f})" for run in model["latency"]]
-        memory = model["latency"][0]["model_bytes"] / 2**20 if model["latency"] else None
+        timed = {run["threads"]: run for run in model["latency"]}
+        row += [
+            f"{timed[n]['median_ms']:.2f} ({timed[n]['p90_ms']:.2f})" if n in timed else "–"
+            for n in threads
+        ]
+        memory = timed[1].get("model_bytes") if timed else None
         verdict = "failed" if model["failures"] else "passed"
         row += [
-            "–" if memory is None else f"{memory:.1f}",
+            "–" if memory is None else f"{memory / 2**20:.1f}",
             f"<span class={verdict}>{verdict}</span>",
         ]
         rows.append(row)
@@ -108,7 +150,9 @@ def _classes_table(report: dict) -> str:
         [_text(name)] + [_percent(model["classes"][name]) for model in report["models"]]
         for name in report["classes"]
     ]
-    return _table(["class", *(_text(m["mode"]) for m in report["models"])], rows)
+    several = len(report["targets"]) > 1
+    names = [f"{m['target']} " * several + m["mode"] for m in report["models"]]
+    return _table(["class", *(_text(name) for name in names)], rows)
 
 
 def _model_section(bundle: Bundle, model: dict, label_maps: list) -> str:
@@ -124,10 +168,9 @@ def _model_section(bundle: Bundle, model: dict, label_maps: list) -> str:
         for image in images
     )
     parts = [
-        f"<h2>{_text(model['file'])}</h2>",
+        f"<h2>{_text(model['target'])}: {_text(model['file'])}</h2>",
         *(
-            f"<p class=failed>{_text(failure['gate'])}: {_percent(failure['value'])} %, needs"
-            f" {_percent(failure['limit'])} % ({_text(failure['image'])})</p>"
+            f"<p class=failed>{_text(explain(model['mode'], failure))}</p>"
             for failure in model["failures"]
         ),
         f"<div class=bars>{bars}</div>",

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,9 @@ import numpy as np
 from .agreement import add_counts, confusion, count_agreement, mean_iou, share
 from .bundle import MODES, Bundle, BundleError, read_bundle
 from .gates import explain, failures, limits_for
+from .table import table
+from .targets import NAMES, Target, TargetError, Timing, make_targets
+from .targets.host import Host
 
 
 def validate_model(bundle: Bundle, model: dict, label_maps: Sequence[np.ndarray]) -> dict:
@@ -78,17 +80,20 @@ def _mean_iou(bundle: Bundle, label_maps) -> float | None:
 
 def validate(
     bundle: Bundle,
+    targets: Sequence[Target] | None = None,
     modes: Sequence[str] | None = None,
     threads: int | None = None,
     runs: int = 30,
     warmup: int = 5,
     limits: dict[str, float | None] | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> tuple[dict, dict[str, list[np.ndarray]]]:
-    """Runs the files of a bundle and compares, times and gates them.
+) -> tuple[dict, dict[tuple[str, str], list[np.ndarray]]]:
+    """Runs the files of a bundle on every target and compares, times and gates them.
 
     Args:
         bundle: the bundle.
+        targets: where to run; the host when None. Label maps of the others are compared with the
+            first one's too, and those of an int8 file must be the same to the last pixel.
         modes: those to run; all when None.
         threads: the second number of threads to time with; the machine's cores when None.
         runs: timed runs for each file and number of threads; 0 skips the timing.
@@ -97,34 +102,35 @@ def validate(
         progress: gets a line before each file.
 
     Returns:
-        The report (a dict that JSON can hold) and each mode's label maps.
+        The report (a dict that JSON can hold) and the label maps by (target, mode).
 
     Raises:
         BundleError: a file does not run.
+        TargetError: a target cannot be used.
     """
-    from .runner import Segmenter, measure
-
-    threads = threads or os.cpu_count() or 1
+    timing = Timing(tuple(sorted({1, threads or os.cpu_count() or 1})), runs, warmup)
     chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
     if not chosen:
         present = ", ".join(m["mode"] for m in bundle.models)
         raise BundleError(f"{bundle.path}: no model of mode {', '.join(modes)}; it has {present}")
-    results, label_maps = [], {}
-    for model in chosen:
-        progress(f"{model['file']}: {len(bundle.golden)} images")
-        path = bundle.path / model["file"]
-        segmenter = Segmenter(path, bundle.size)
-        maps = [segmenter.run(golden.image) for golden in bundle.golden]
-        del segmenter
-        result = validate_model(bundle, model, maps)
-        result["latency"] = [
-            measure(path, count, runs, warmup) for count in sorted({1, threads}) if runs
-        ]
-        mode_limits = limits_for(model["mode"], **(limits or {}))
-        result["limits"] = vars(mode_limits)
-        result["failures"] = failures(result, mode_limits)
-        results.append(result)
-        label_maps[model["mode"]] = maps
+    places, results, label_maps = [], [], {}
+    for target in targets or [Host()]:
+        with target:
+            places.append(
+                {"name": target.name, "machine": target.machine, "emulated": target.emulated}
+            )
+            for model in chosen:
+                progress(f"{target.name}: {model['file']}: {len(bundle.golden)} images")
+                outcome = target.run(bundle, model, timing)
+                first = label_maps.get((places[0]["name"], model["mode"]), outcome.labels)
+                label_maps[target.name, model["mode"]] = outcome.labels
+                result = {"target": target.name, **validate_model(bundle, model, outcome.labels)}
+                result["latency"] = outcome.latency
+                result["against_first"] = differing(bundle, outcome.labels, first)
+                mode_limits = limits_for(model["mode"], **(limits or {}))
+                result["limits"] = vars(mode_limits)
+                result["failures"] = failures(result, mode_limits)
+                results.append(result)
     report = {
         "bundle": str(bundle.path),
         "source": bundle.info.get("source"),
@@ -132,43 +138,19 @@ def validate(
         "size": list(bundle.size),
         "classes": list(bundle.classes),
         "golden_images": len(bundle.golden),
-        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "targets": places,
         "passed": not any(r["failures"] for r in results),
         "models": results,
     }
     return report, label_maps
 
 
-def table(report: dict) -> str:
-    """The report as a table of plain text."""
-    rows = [("mode", "KiB", "agree %", "worst %", "edge %", "conf %", "mIoU", "ms x1", "gate")]
-    for model in report["models"]:
-        latency = model["latency"][0]["median_ms"] if model["latency"] else None
-        rows.append(
-            (
-                model["mode"],
-                f"{model['bytes'] / 1024:.0f}",
-                _percent(model["agreement"]),
-                _percent(model["worst_image"]["agreement"]),
-                _percent(model["boundary"]),
-                _percent(model["confident"]),
-                "-" if model["mean_iou"] is None else f"{model['mean_iou']:.4f}",
-                "-" if latency is None else f"{latency:.2f}",
-                "FAILED" if model["failures"] else "passed",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if i else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(r, widths, strict=True))
-        )
-        for r in rows
-    )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.3f}"
+def differing(bundle: Bundle, labels: Sequence[np.ndarray], first: Sequence[np.ndarray]) -> dict:
+    """How many pixels of two targets' label maps differ, and in which image the most."""
+    counts = [int(np.count_nonzero(a != b)) for a, b in zip(labels, first, strict=True)]
+    worst = int(np.argmax(counts))
+    pixels = sum(golden.labels.size for golden in bundle.golden)
+    return {"differing": sum(counts), "pixels": pixels, "image": bundle.golden[worst].name}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 every gate passed, 1 a gate failed, 2 the bundle cannot be used.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that kfcn-convert wrote")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"where to run beside this host: {', '.join(NAMES[1:])}; repeatable",
+    )
     parser.add_argument("--mode", action="append", choices=MODES, help="only this; repeatable")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="and FILE.html beside it")
     parser.add_argument("--threads", type=int, help="second thread count to time (default: cores)")
@@ -211,17 +200,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "confident": args.min_confident,
     }
     try:
+        # The host comes first, always: it is what the other targets are compared with.
+        names = dict.fromkeys(["host", *args.target])
+        targets = [target for name in names for target in make_targets(name, _say)]
         bundle = read_bundle(args.bundle)
         report, label_maps = validate(
             bundle,
+            targets=targets,
             modes=args.mode,
             threads=args.threads,
             runs=args.runs,
             warmup=args.warmup,
             limits=limits,
-            progress=lambda line: print(line, file=sys.stderr),
+            progress=_say,
         )
-    except BundleError as error:
+    except (BundleError, TargetError) as error:
         print(f"kfcn-validate: error: {error}", file=sys.stderr)
         return 2
     print(table(report))
@@ -235,17 +228,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if report["passed"] else 1
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _write_failures(bundle, report, label_maps, folder: Path) -> None:
     from .pictures import disagreement
 
     index = {golden.name: i for i, golden in enumerate(bundle.golden)}
+    first = report["targets"][0]["name"]
     for model in report["models"]:
+        on = model["target"]
+        where = "" if on == first else f"{on}: "
         for failure in model["failures"]:
-            print(f"FAILED {explain(model['mode'], failure)}", file=sys.stderr)
+            print(f"FAILED {where}{explain(model['mode'], failure)}", file=sys.stderr)
         for name in sorted({failure["image"] for failure in model["failures"]}):
             i = index[name]
             folder.mkdir(parents=True, exist_ok=True)
-            file = folder / f"disagreement_{model['mode']}_{i:04d}.png"
-            picture = disagreement(bundle.golden[i], label_maps[model["mode"]][i], bundle.palette)
-            picture.save(file)
+            middle = "" if on == first else f"{on.replace(' ', '-').replace(':', '-')}_"
+            file = folder / f"disagreement_{middle}{model['mode']}_{i:04d}.png"
+            labels = label_maps[on, model["mode"]][i]
+            disagreement(bundle.golden[i], labels, bundle.palette).save(file)
             print(f"wrote {file} ({name})", file=sys.stderr)

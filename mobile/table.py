@@ -1,0 +1,65 @@
+"""The report as plain text."""
+
+from collections.abc import Sequence
+
+
+def table(report: dict) -> str:
+    """One line for each file and target; below it, where there are several, who gives what."""
+    rows = [("mode", "KiB", "agree %", "worst %", "edge %", "conf %", "mIoU", "ms x1", "gate")]
+    emulated = {place["name"] for place in report["targets"] if place["emulated"]}
+    several = len(report["targets"]) > 1
+    for model in report["models"]:
+        latency = model["latency"][0]["median_ms"] if model["latency"] else None
+        mark = "*" if model["target"] in emulated else ""
+        rows.append(
+            (
+                model["mode"],
+                f"{model['bytes'] / 1024:.0f}",
+                _percent(model["agreement"]),
+                _percent(model["worst_image"]["agreement"]),
+                _percent(model["boundary"]),
+                _percent(model["confident"]),
+                "-" if model["mean_iou"] is None else f"{model['mean_iou']:.4f}",
+                "-" if latency is None else f"{latency:.2f}{mark}",
+                "FAILED" if model["failures"] else "passed",
+            )
+        )
+    if not several:
+        return _aligned(rows)
+    names = ["target", *(model["target"] for model in report["models"])]
+    parts = [_aligned([(name, *row) for name, row in zip(names, rows, strict=True)])]
+    if emulated:
+        parts.append("* an emulator's time: it says nothing of the hardware")
+    parts += ["", "sha256 of the label maps, and pixels that differ from the first target's"]
+    parts.append(_aligned(hash_rows(report)))
+    return "\n".join(parts)
+
+
+def hash_rows(report: dict) -> list[tuple[str, ...]]:
+    """Targets side by side: a row for each mode with the hash of each one's label maps."""
+    names = [place["name"] for place in report["targets"]]
+    by_key = {(model["target"], model["mode"]): model for model in report["models"]}
+    rows = [("mode", *names)]
+    for mode in dict.fromkeys(model["mode"] for model in report["models"]):
+        cells = []
+        for name in names:
+            model = by_key[name, mode]
+            count = model["against_first"]["differing"]
+            cells.append(model["labels_sha256"][:12] + (f" ({count} px)" if count else ""))
+        rows.append((mode, *cells))
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(r, widths, strict=True))
+        )
+        for r in rows
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.3f}"

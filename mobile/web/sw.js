@@ -1,0 +1,25 @@
+// Keeps every file of the page that was used, and gives it out when the network does not answer.
+const KEPT = 'kfcn';
+
+self.addEventListener('install', (event) => event.waitUntil(self.skipWaiting()));
+// Pages that were open before this worker are its own from now on: the first visit is kept too.
+self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener('fetch', (event) => {
+  const { request } = event;
+  if (request.method === 'GET' && new URL(request.url).origin === self.location.origin) {
+    event.respondWith(answer(request));
+  }
+});
+
+async function answer(request) {
+  const kept = await caches.open(KEPT);
+  try {
+    const response = await fetch(request);
+    if (response.status === 200) await kept.put(request, response.clone());
+    return response;
+  } catch (error) {
+    const copy = await kept.match(request, { ignoreSearch: true });
+    if (copy) return copy;
+    throw error;
+  }
+}
