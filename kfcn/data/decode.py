@@ -8,6 +8,8 @@ from PIL import Image, ImageOps
 
 from kfcn.errors import DataError
 
+_ORIENTATION = 0x0112  # the EXIF tag
+
 
 def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
     """Decodes a picture of any usual kind to RGB.
@@ -30,9 +32,15 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarr
     try:
         with Image.open(file) as image:
             image.load()
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            return np.array(image if _plain(image) else _rgb(image))
     except Exception as error:
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+
+
+def _plain(image: Image.Image) -> bool:
+    return image.mode == "RGB" and not image.has_transparency_data
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -111,7 +119,7 @@ def read_size(file: str | Path | BinaryIO, name: str | None = None) -> tuple[int
     try:
         with Image.open(file) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # lies on its side
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side
     except Exception as error:
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
     return (width, height) if turned else (height, width)

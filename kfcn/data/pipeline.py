@@ -8,42 +8,19 @@ batches that it would have seen.
 import functools
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kfcn.data import buckets
+from kfcn.data.augment import PAD, USUAL, Augmentation, augment
 from kfcn.data.dataset import IGNORE, Dataset, Sample
 from kfcn.errors import DataError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-PAD = 117.0
-"""Grey that fills an image beyond its border: close to the mean of photos, so close to zero once
-the net has normalised it, which is what its convolutions pad with. Its labels are 255."""
-
 CACHE_BYTES = 2 << 30
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of a training picture; image and labels are scaled and flipped alike.
-
-    Attributes:
-        scale: range of the uniform random scale; (1, 1) for none.
-        flip: mirror left and right in one half of the cases.
-        brightness: greatest shift of all channels, in units of 255.
-        contrast: greatest relative change of the distance to the picture's mean.
-        saturation: greatest relative change of the distance to the pixel's own grey.
-    """
-
-    scale: tuple[float, float] = (0.75, 1.75)
-    flip: bool = True
-    brightness: float = 0.1
-    contrast: float = 0.25
-    saturation: float = 0.25
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -57,7 +34,7 @@ def training_batches(
     crop: tuple[int, int] | None,
     seed: int,
     first_step: int = 0,
-    augmentation: Augmentation | None = Augmentation(),
+    augmentation: Augmentation | None = USUAL,
     cache: bool | None = None,
 ) -> "tf.data.Dataset":
     """An endless stream of shuffled, augmented batches, from any step on.
@@ -231,75 +208,20 @@ def _batch(stream, batch_size: int):
 
     if stream.element_spec[1].shape.is_fully_defined():
         return stream.batch(batch_size)
-    return stream.padded_batch(batch_size, padding_values=(PAD, tf.constant(IGNORE, tf.uint8)))
+    return stream.padded_batch(
+        batch_size, padding_values=(float(PAD), tf.constant(IGNORE, tf.uint8))
+    )
 
 
 def _augment(image, labels, uniform, crop, augmentation):
-    """Changes one sample by seven uniform random numbers in [0, 1).
-
-    A window of the source is cut out (with padding where it reaches beyond) and then resized to
-    the crop. That is random scale, padding and crop in one, at the cost of the crop's pixels.
-    """
+    """`kfcn.data.augment.augment` as an operation of the stream."""
     import tensorflow as tf
 
-    scale = 1.0
-    if augmentation is not None:
-        low, high = augmentation.scale
-        scale = low + (high - low) * uniform[0]
-    extent = tf.shape(labels)
-    if crop is None:
-        window, size = extent, _scaled(extent, scale)
-    else:
-        window, size = _scaled(tf.constant(crop), 1.0 / scale), tf.constant(crop)
-    image, labels = _cut_out(image, labels, window, uniform[1:3])
-    image = tf.image.resize(image, size, "bilinear")
-    labels = tf.image.resize(labels[..., None], size, "nearest")[..., 0]
-    if augmentation is not None:
-        image, labels = _flip_and_colour(image, labels, uniform[3:], augmentation)
+    image, labels = tf.numpy_function(
+        lambda *arrays: augment(*arrays, crop, augmentation),
+        [image, labels, uniform],
+        (tf.float32, tf.uint8),
+    )
     image.set_shape((*(crop or (None, None)), 3))
     labels.set_shape(crop or (None, None))
     return image, labels
-
-
-def _scaled(size, scale):
-    import tensorflow as tf
-
-    return tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
-
-
-def _cut_out(image, labels, window, uniform):
-    """The part of height and width `window` at a random place, padded beyond the border.
-
-    Where the window is the larger, the picture has a random place in it.
-    """
-    import tensorflow as tf
-
-    extent = tf.shape(labels)
-    room = extent - window
-    steps = tf.cast(uniform * tf.cast(tf.abs(room) + 1, tf.float32), tf.int32)
-    offset = tf.sign(room) * steps  # of the window in the picture, negative where it is larger
-    begin = tf.maximum(offset, 0)
-    length = tf.minimum(offset + window, extent) - begin
-    before = tf.maximum(-offset, 0)
-    margins = tf.stack([before, window - before - length], axis=1)  # (2, 2)
-    labels = tf.pad(tf.slice(labels, begin, length), margins, constant_values=IGNORE)
-    image = tf.slice(image, tf.concat([begin, [0]], 0), tf.concat([length, [3]], 0))
-    image = tf.pad(image, tf.concat([margins, [[0, 0]]], 0), constant_values=int(PAD))
-    return image, labels
-
-
-def _flip_and_colour(image, labels, uniform, augmentation):
-    import tensorflow as tf
-
-    if augmentation.flip:
-        straight = (image, labels)
-        image, labels = tf.cond(
-            uniform[0] < 0.5, lambda: tuple(x[:, ::-1] for x in straight), lambda: straight
-        )
-    signed = 2.0 * uniform - 1.0
-    grey = tf.reduce_mean(image, axis=-1, keepdims=True)
-    image = grey + (image - grey) * (1.0 + augmentation.saturation * signed[1])
-    mean = tf.reduce_mean(image, axis=(0, 1))
-    image = mean + (image - mean) * (1.0 + augmentation.contrast * signed[2])
-    image += 255.0 * augmentation.brightness * signed[3]
-    return tf.clip_by_value(image, 0.0, 255.0), labels

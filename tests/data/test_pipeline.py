@@ -159,7 +159,7 @@ def test_scale_crop_and_flip_move_labels_with_their_pixels(crop):
         agree.append(painted[valid].mean())
         wrong = np.abs(images[..., 0] - np.roll(labels, 3, 2) * 20.0) < 10
         shifted.append(wrong[valid].mean())
-    assert np.mean(agree) > 0.90
+    assert np.mean(agree) > 0.88  # shrinking mixes the pixels at the edges of the blocks
     assert np.mean(shifted) < 0.75  # the control
 
 
@@ -195,16 +195,19 @@ def test_the_colour_change_by_value():
 
     for source, image, inside in change(brightness=0.2):
         shift = (image - source)[inside]
-        assert np.ptp(shift) < 1e-3 and 0 < abs(shift.mean()) <= 0.2 * 255
+        assert np.ptp(shift) == 0 and 0 < abs(shift.mean()) <= 0.2 * 255
     for source, image, inside in change(saturation=0.5):
         whole = inside.all(-1)
-        np.testing.assert_allclose(image.mean(-1)[whole], source.mean(-1)[whole], atol=1e-3)
+        np.testing.assert_allclose(image.mean(-1)[whole], source.mean(-1)[whole], atol=0.51)
         assert np.abs(image - source).max() > 1
     for source, image, inside in change(contrast=0.5):
         mean = source.mean((0, 1))
         inside &= np.abs(source - mean) > 5
-        ratio = (image - mean)[inside] / (source - mean)[inside]
-        assert np.ptp(ratio) < 1e-3 and 0.5 <= ratio.mean() <= 1.5 and abs(ratio.mean() - 1) > 0.01
+        ratio = np.median((image - mean)[inside] / (source - mean)[inside])
+        expected = mean + ratio * (source - mean)
+        # Rounded to 8 bits, and the ratio itself is known from rounded values.
+        np.testing.assert_allclose(image[inside], expected[inside], atol=1.5)
+        assert 0.5 <= ratio <= 1.5 and abs(ratio - 1) > 0.01
 
 
 def test_values_stay_in_range_and_shapes_are_static():
