@@ -59,7 +59,7 @@ def augment(
         augmentation: the ranges; None for a random crop alone.
 
     Returns:
-        Image float32 `(h, w, 3)`, whole numbers 0 to 255, and labels uint8 `(h, w)`.
+        Image uint8 `(h, w, 3)` and labels uint8 `(h, w)`.
     """
     scale = 1.0
     if augmentation is not None:
@@ -81,7 +81,7 @@ def augment(
         image = _coloured(image, uniform[4:], augmentation)
     if augmentation is not None and augmentation.flip and uniform[3] < 0.5:
         image, labels = (x.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for x in (image, labels))
-    return np.asarray(image).astype(np.float32), np.asarray(labels)
+    return np.asarray(image), np.asarray(labels)
 
 
 def _scaled(size, scale: float) -> tuple[int, int]:

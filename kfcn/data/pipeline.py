@@ -129,7 +129,7 @@ def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Datase
         )
         image.set_shape((None, None, 3))
         labels.set_shape((None, None))
-        return tf.cast(image, tf.float32), labels
+        return image, labels
 
     stream = tf.data.Dataset.range(len(dataset))
     stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -204,13 +204,15 @@ def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _batch(stream, batch_size: int):
+    """Batches, padded where sizes differ; images become float32 last, as the bytes are fewer."""
     import tensorflow as tf
 
     if stream.element_spec[1].shape.is_fully_defined():
-        return stream.batch(batch_size)
-    return stream.padded_batch(
-        batch_size, padding_values=(float(PAD), tf.constant(IGNORE, tf.uint8))
-    )
+        stream = stream.batch(batch_size)
+    else:
+        padding = (tf.constant(PAD, tf.uint8), tf.constant(IGNORE, tf.uint8))
+        stream = stream.padded_batch(batch_size, padding_values=padding)
+    return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
 
 
 def _augment(image, labels, uniform, crop, augmentation):
@@ -220,7 +222,7 @@ def _augment(image, labels, uniform, crop, augmentation):
     image, labels = tf.numpy_function(
         lambda *arrays: augment(*arrays, crop, augmentation),
         [image, labels, uniform],
-        (tf.float32, tf.uint8),
+        (tf.uint8, tf.uint8),
     )
     image.set_shape((*(crop or (None, None)), 3))
     labels.set_shape(crop or (None, None))
