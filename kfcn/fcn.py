@@ -135,7 +135,7 @@ def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
     same_classes = source.outputs[0].shape[-1] == target.outputs[0].shape[-1]
     filled = []
     for layer in source.layers:
-        left_out = layer.name in LAST.values() and layer.name not in layers
+        left_out = layer.name.removesuffix("_rest") in LAST.values() and layer.name not in layers
         if not same_classes:
             left_out = layer.name.startswith(("score", "upscore"))
         if not layer.weights or left_out:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# Up to this many classes one dense transposed convolution is as fast as groups of channels;
+# Channels of a group. Up to two groups one dense transposed convolution is as fast;
 # `tools/bench_upsample.py` prints both.
 GROUP = 16
 
@@ -61,7 +61,7 @@ def upsample(
     size, padding = (2 * stride, "same") if usual else (2 * stride - 1, "valid")
     channels = x.shape[-1]
 
-    def transposed(filters):
+    def transposed(filters, name):
         return keras.layers.Conv2DTranspose(
             filters,
             size,
@@ -76,22 +76,21 @@ def upsample(
             name=name,
         )
 
-    if trainable or channels <= GROUP:
-        layer = transposed(channels)
-        x = layer(x)
+    if trainable or channels <= 2 * GROUP:
+        layers = [transposed(channels, name)]
+        x = layers[0](x)
     else:
         # The kernel is zero between channels, but a dense transposed convolution multiplies
         # these zeros too, which is quadratic in the classes. One layer shared by groups of
-        # channels gives the same values in linear time.
-        layer = transposed(GROUP)
-        missing = -channels % GROUP
-        if missing:
-            x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
-        parts = ops.split(x, (channels + missing) // GROUP, axis=-1)
-        x = keras.layers.Concatenate(name=f"{name}_groups")([layer(part) for part in parts])
-        if missing:
-            x = x[..., :channels]
-    layer.set_weights([bilinear_kernel(stride, layer.filters, size)])
+        # channels, and one for what remains, give the same values in linear time.
+        layers = [transposed(GROUP, name)]
+        *groups, last = ops.split(x, list(range(GROUP, channels, GROUP)), axis=-1)
+        if rest := channels % GROUP:
+            layers.append(transposed(rest, f"{name}_rest"))
+        groups = [*map(layers[0], groups), layers[-1](last)]
+        x = keras.layers.Concatenate(name=f"{name}_groups")(groups)
+    for layer in layers:
+        layer.set_weights([bilinear_kernel(stride, layer.filters, size)])
     if not usual and offset == 0:
         x = keras.layers.Cropping2D(((stride - 1, 0), (stride - 1, 0)), name=f"{name}_align")(x)
     return x

@@ -18,7 +18,7 @@ from keras import ops
 
 from kfcn.errors import KfcnError
 
-from .channels import is_depthwise, plain_convolution, producer, readers_of
+from .channels import is_depthwise, plain_convolution, producer
 
 
 def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = False):
@@ -248,30 +248,26 @@ def _source(operation):
 def _grouped_upsampling(model) -> dict:
     """What stands in for the parts of a bilinear upsampling that goes group by group.
 
-    With many classes kfcn pads the channels to full groups, splits them, puts one shared
-    transposed convolution on each group and joins the results. A resize is linear in the channels
-    as it is: every part is given the whole map, and the first of the results is taken.
+    With many classes kfcn splits the channels, puts one shared transposed convolution on each full
+    group and a smaller one on what remains, and joins the results. A resize is linear in the
+    channels as it is: every part is given the whole map, and the first of the results is taken.
     """
     stand_ins = {}
     for join in model.layers:
         if not isinstance(join, keras.layers.Concatenate):
             continue
-        node = join._inbound_nodes[0]
-        layers = {producer(tensor) for tensor in node.input_tensors}
-        layer = layers.pop()
-        if layers or bilinear_stride(layer) is None:
+        tensors = join._inbound_nodes[0].input_tensors
+        layers = {producer(tensor) for tensor in tensors}
+        if {bilinear_stride(layer) is not None for layer in layers} != {True}:
             continue
-        splits = {producer(node.input_tensors[0]) for node in layer._inbound_nodes}
+        nodes = [node for layer in layers for node in layer._inbound_nodes]
+        splits = {producer(node.input_tensors[0]) for node in nodes}
         split = splits.pop()
         if splits or type(split).__name__ != "Split":
             continue
-        parts = len(node.input_tensors)
+        parts = len(tensors)
         stand_ins[split.name] = lambda x, parts=parts: [x] * parts
         stand_ins[join.name] = lambda x: x[0]
-        if type(pad := _source(split)).__name__ == "Pad":
-            stand_ins[pad.name] = lambda x: x
-            # The padded channels are cut off again right after.
-            stand_ins |= {cut.name: lambda x: x for cut in readers_of(model)[join.name]}
     return stand_ins
 
 
