@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-COMMANDS = ["train", "evaluate", "predict", "heatmap", "convert", "validate"]
+COMMANDS = ["train", "evaluate", "predict", "data", "heatmap", "convert", "validate"]
 
 
 def call(name, *args, cwd=None):
