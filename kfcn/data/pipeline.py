@@ -82,19 +82,20 @@ def training_batches(
         # places beyond the last sample hold a dot that is cut off after batching.
         epoch, place = divmod(int(position), steps * batch_size)
         if place >= count:
-            return np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), np.int64(0)
+            size = crop or (1, 1)
+            return np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
         index = int(order_of(epoch)[place])
-        return *_arrays(dataset, index), np.int64(epoch * count + index)
+        uniform = _uniform(seed, epoch * count + index)
+        if whole:  # pictures of one batch grow and shrink together, or padding would fill it
+            uniform[0] = _uniform(seed, int(position) // batch_size, stream=1)[0]
+        return augment(*_arrays(dataset, index), uniform, crop, augmentation)
 
     def sample(position):
-        image, labels, key = tf.numpy_function(read, [position], (tf.uint8, tf.uint8, tf.int64))
-        image.set_shape((None, None, 3))
-        labels.set_shape((None, None))
-        uniform = tf.random.stateless_uniform((7,), tf.stack([tf.constant(seed, tf.int64), key]))
-        if whole:  # pictures of one batch grow and shrink together, or padding would fill it
-            batch = tf.stack([tf.constant(seed, tf.int64), -1 - position // batch_size])
-            uniform = tf.concat([tf.random.stateless_uniform((1,), batch), uniform[1:]], 0)
-        return _augment(image, labels, uniform, crop, augmentation)
+        # One call of Python for each picture: each costs a copy and a turn of Python's lock.
+        image, labels = tf.numpy_function(read, [position], (tf.uint8, tf.uint8))
+        image.set_shape((*(crop or (None, None)), 3))
+        labels.set_shape(crop or (None, None))
+        return image, labels
 
     def cut(images, labels, step):
         size = tf.minimum(count - (step % steps) * batch_size, batch_size)
@@ -196,6 +197,12 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox([seed, epoch])).permutation(count)
 
 
+def _uniform(seed: int, key: int, stream: int = 0) -> np.ndarray:
+    """Seven random numbers in [0, 1), float32 `(7,)`, that belong to a key for good."""
+    bits = np.random.Philox(key=[seed, key], counter=[0, 0, 0, stream])
+    return np.random.Generator(bits).random(7, np.float32)
+
+
 def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, labels, name = dataset[index]
     if image.shape[:2] != labels.shape:
@@ -213,17 +220,3 @@ def _batch(stream, batch_size: int):
         padding = (tf.constant(PAD, tf.uint8), tf.constant(IGNORE, tf.uint8))
         stream = stream.padded_batch(batch_size, padding_values=padding)
     return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
-
-
-def _augment(image, labels, uniform, crop, augmentation):
-    """`kfcn.data.augment.augment` as an operation of the stream."""
-    import tensorflow as tf
-
-    image, labels = tf.numpy_function(
-        lambda *arrays: augment(*arrays, crop, augmentation),
-        [image, labels, uniform],
-        (tf.uint8, tf.uint8),
-    )
-    image.set_shape((*(crop or (None, None)), 3))
-    labels.set_shape(crop or (None, None))
-    return image, labels
