@@ -13,6 +13,24 @@ class DataError(KfcnError):
     """A file of a data set that cannot be used; the message names the file."""
 
 
+class WorkerLostError(KfcnError):
+    """Another worker of a cluster has gone; started again, the run goes on from its checkpoint."""
+
+    code = 75  # "try again" (EX_TEMPFAIL of sysexits.h)
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop, and has saved its state; the message says how to continue.
+
+    Attributes:
+        code: exit code, 128 + the signal's number.
+    """
+
+    def __init__(self, message: str, code: int = 130):
+        super().__init__(message)
+        self.code = code
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, short enough to stand inside one of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -30,7 +30,7 @@ class PixelCrossEntropy(keras.losses.Loss):
 
     def call(self, labels, logits):
         terms, weight = pixel_terms(labels, logits, self.ignore, self.class_weights)
-        return terms / ops.maximum(_over_replicas(ops.sum(weight)), 1e-12)
+        return terms / ops.maximum(over_replicas(ops.sum(weight)), 1e-12)
 
     def get_config(self):
         return {"class_weights": self.class_weights, "ignore": self.ignore, "name": self.name}
@@ -53,7 +53,7 @@ def pixel_terms(labels, logits, ignore: int = IGNORE, class_weights=None):
     return terms * weights, weights
 
 
-def _over_replicas(value):
+def over_replicas(value):
     """The sum of `value` over the replicas of `tf.distribute`; `value` itself elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return value  # JAX computes the global batch as one

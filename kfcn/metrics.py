@@ -12,7 +12,6 @@ in the truth nor in the prediction is left out of the mean IoU. Predicting a cla
 there does count, as an IoU of 0.
 """
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -136,46 +135,22 @@ def _sliding(extreme, values: np.ndarray, width: int, axis: int) -> np.ndarray:
     return np.moveaxis(result, 0, axis)
 
 
-class MeanIoU(keras.metrics.Metric):
-    """Mean IoU of the training batches of an epoch, for `fit`; sums over replicas by itself.
-
-    Validation does not use it: `kfcn.evaluate` counts every pixel.
+def count_cells(labels, logits, classes: int, step: int = 1, ignore: int = IGNORE):
+    """The confusion matrix of a batch, inside of a compiled step.
 
     Args:
+        labels: integers `(B, H, W)`, 0..C-1 or `ignore`.
+        logits: `(B, H, W, C)`.
         classes: C.
-        step: count every `step`-th pixel in both directions. The argmax over all pixels of a
-            batch costs a tenth of a training step; with 4 it costs nothing that can be
-            measured, and the metric of the training batches is for the progress bar only.
+        step: count every `step`-th pixel in both directions.
         ignore: label whose pixels are not counted.
+
+    Returns:
+        int64 `(C*C,)`, row after row of the matrix (row: true class).
     """
-
-    def __init__(
-        self, classes: int, step: int = 1, ignore: int = IGNORE, name="mean_iou", **kwargs
-    ):
-        super().__init__(name=name, **kwargs)
-        self.classes, self.step, self.ignore = classes, step, ignore
-        # int64: a float32 count stops growing at 16.7 million pixels.
-        self.matrix = self.add_variable(
-            (classes * classes,), initializer="zeros", dtype="int64", name="matrix"
-        )
-
-    def update_state(self, labels, logits, sample_weight=None):
-        labels = labels[:, :: self.step, :: self.step]
-        predictions = ops.argmax(logits[:, :: self.step, :: self.step], axis=-1)
-        labels, predictions = ops.cast(labels, "int32"), ops.cast(predictions, "int32")
-        # What is ignored goes to one bin more, which is then dropped.
-        cells = ops.where(
-            ops.equal(labels, self.ignore),
-            self.classes * self.classes,
-            labels * self.classes + predictions,
-        )
-        counts = ops.bincount(ops.reshape(cells, [-1]), minlength=self.classes**2 + 1)
-        self.matrix.assign_add(ops.cast(counts[: self.classes**2], "int64"))
-
-    def result(self):
-        matrix = ops.reshape(ops.cast(self.matrix, "float32"), (self.classes, self.classes))
-        right = ops.diagonal(matrix)
-        union = ops.sum(matrix, 0) + ops.sum(matrix, 1) - right
-        present = ops.cast(union > 0, "float32")
-        iou = right / ops.maximum(union, 1.0)
-        return ops.sum(iou) / ops.maximum(ops.sum(present), 1.0)
+    labels = ops.cast(labels[:, ::step, ::step], "int32")
+    predictions = ops.cast(ops.argmax(logits[:, ::step, ::step], axis=-1), "int32")
+    # What is ignored goes to one bin more, which is then dropped.
+    cells = ops.where(ops.equal(labels, ignore), classes * classes, labels * classes + predictions)
+    counts = ops.bincount(ops.reshape(cells, [-1]), minlength=classes**2 + 1)
+    return ops.cast(counts[: classes**2], "int64")

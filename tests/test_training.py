@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from kfcn import data as data_sets
 from kfcn import evaluate, predict, train
-from kfcn.errors import DataError, KfcnError, UsageError
+from kfcn.errors import DataError, KfcnError, Stopped, UsageError
 from kfcn.metrics import NAMES
 from kfcn.training import checkpoint
 from kfcn.training.settings import resolve
@@ -72,23 +73,23 @@ def test_history_agrees_with_an_independent_count(run, pairs):
 
 
 def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path, monkeypatch):
-    """Stopped in the second epoch and started again with nothing but its folder."""
-    from kfcn.training.recorder import Recorder
+    """Ctrl-C in the second epoch, and started again with nothing but its folder."""
+    from kfcn.training.loop import Loop
 
-    seen = []
+    one_step = Loop.one_step
 
-    def stop(self, batch, logs=None):
-        seen.append(batch)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
+    def interrupted(self, stop=False):
+        if self.progress.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return one_step(self, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_train_batch_end", stop)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(Loop, "one_step", interrupted)
+        with pytest.raises(Stopped, match="the same command goes on from there") as caught:
             train(tmp_path / "run", **settings(pairs))
+    assert caught.value.code == 130
     train(tmp_path / "run", verbose=False)
-    for name in ("model.keras", "checkpoints/step-00000009.npz"):
-        assert (tmp_path / "run" / name).exists()
+    assert (tmp_path / "run" / "model.keras").exists()
     a, b = (
         np.load(folder / "checkpoints" / "step-00000009.npz")
         for folder in (run.run_dir, tmp_path / "run")
@@ -100,32 +101,17 @@ def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path, monkeypatch):
     assert not all(np.array_equal(first[k], b[k]) for k in keys)
 
 
-def test_damaged_checkpoint_falls_back(run, tmp_path, capsys):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(run.run_dir / "checkpoints", folder)
-    newest = sorted(folder.glob("*.npz"))[-1]
-    newest.write_bytes(newest.read_bytes()[:1000])
-    from kfcn.fcn import fcn8s
-
-    model = fcn8s(3, "mobilenet_v2", alpha=0.35)
-    model.compile("sgd")
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.PolynomialDecay(1e-3, 9, 0.0, 0.9)
-    )
-    model.compile(optimizer)
-    optimizer.build(model.trainable_variables)
+def test_without_a_sound_checkpoint_nothing_is_guessed(tmp_path):
+    for step in (3, 6):
+        (tmp_path / f"step-{step:08d}.npz").write_bytes(b"")
     said = []
-    note = checkpoint.restore(folder, model, warn=said.append)
-    assert note["step"] == 6
-    assert "step-00000009.npz is damaged" in said[0]
-    for path in folder.glob("*.npz"):
-        path.write_bytes(b"")
     with pytest.raises(KfcnError, match="none of the 2 checkpoints"):
-        checkpoint.restore(folder, model, warn=said.append)
+        checkpoint.restore(tmp_path, [], warn=said.append)
+    assert len(said) == 2
 
 
 def test_finished_run_is_told_again_without_training(run, monkeypatch):
-    monkeypatch.setattr(keras.Model, "fit", None)
+    monkeypatch.setattr("kfcn.training.loop.Loop.one_step", None)
     again = train(run.run_dir, verbose=False)
     assert again.evaluation.scores == run.evaluation.scores
 

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from kfcn.errors import KfcnError, UsageError
+from kfcn.errors import KfcnError, Stopped, UsageError
 
 # As texts, because the data sets themselves import NumPy and `--help` must not.
 DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
@@ -24,7 +24,7 @@ def run(
     """Parses `argv`, does `work(args)` and returns the exit code.
 
     0 when the work is done, 1 when it failed, 2 when the request makes no sense, 130 when
-    Ctrl-C stopped it. `work` may return an exit code of its own.
+    Ctrl-C stopped it (143: SIGTERM). `work` may return an exit code of its own.
     """
     args = parser.parse_args(argv)
     try:
@@ -33,6 +33,9 @@ def run(
     except KfcnError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except Stopped as stop:
+        print(f"{parser.prog}: {stop}", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130

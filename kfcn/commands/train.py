@@ -1,6 +1,8 @@
 """kfcn-train: trains a net on pairs of image and label map."""
 
 import argparse
+import os
+import sys
 
 from kfcn import __version__
 from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
@@ -110,19 +112,58 @@ def parser() -> argparse.ArgumentParser:
         help="the same bits every time, somewhat slower",
     )
 
+    where = cli.add_argument_group("devices and faults")
+    where.add_argument(
+        "--strategy",
+        default="auto",
+        metavar="auto|one|mirrored|multiworker",
+        help="auto: all GPUs of this machine, or the workers that TF_CONFIG or Slurm name",
+    )
+    where.add_argument(
+        "--cpu-replicas",
+        type=int,
+        default=0,
+        metavar="N",
+        help="mirror over N logical CPU devices, to try it without GPUs",
+    )
+    where.add_argument(
+        "--save-minutes",
+        type=float,
+        default=5.0,
+        metavar="M",
+        help="between two checkpoints within an epoch (5); 0: after every step",
+    )
+    where.add_argument(
+        "--keep", type=int, default=3, metavar="K", help="how many checkpoints stay (3)"
+    )
+    where.add_argument(
+        "--skip-bad",
+        type=int,
+        default=0,
+        metavar="N",
+        help="name up to N unreadable files and go on without them (0)",
+    )
+
     output = cli.add_argument_group("output")
     output.add_argument(
         "--run-dir",
         metavar="DIR",
-        help="where the run is written (default: runs/DATA-ARCH); a run that is there goes on",
+        help="where the run is written (default: runs/DATA-ARCH); an unfinished run goes on",
     )
     return cli
 
 
 def work(args: argparse.Namespace) -> None:
+    from kfcn.errors import WorkerLostError
     from kfcn.training import train
 
-    result = train(**vars(args))
+    try:
+        result = train(**vars(args))
+    except WorkerLostError as error:
+        print(f"kfcn-train: error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.code)  # an orderly end would wait for the lost worker
+    if result.worker:
+        return  # the first one tells
     print(f"\nbest net on {result.evaluation.data}, full resolution:")
     print(result.evaluation.table())
     print(f"\nmodel    {result.model}")

@@ -8,24 +8,56 @@ batches that it would have seen.
 import functools
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kfcn.data import buckets
 from kfcn.data.augment import PAD, USUAL, Augmentation, augment
-from kfcn.data.dataset import IGNORE, Dataset, Sample
-from kfcn.errors import DataError
+from kfcn.data.dataset import IGNORE, Dataset
+from kfcn.data.views import CACHE_BYTES, cached
+from kfcn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-CACHE_BYTES = 2 << 30
+
+@dataclass(frozen=True)
+class Shares:
+    """Which parts of each batch are read here, of the parts that the replicas divide it into.
+
+    Attributes:
+        total: replicas in all.
+        here: how many of them belong to this process.
+        first: number of the first of them.
+    """
+
+    total: int = 1
+    here: int = 1
+    first: int = 0
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Batches in an epoch; the last one holds the remainder."""
+    """Batches in an epoch; their sizes differ by one picture at most.
+
+    So no batch is left with a remainder of one or two, of which batch normalisation would learn
+    its statistics and which many replicas could not divide.
+    """
     return math.ceil(len(dataset) / batch_size)
+
+
+def check_shares(count: int, batch_size: int, replicas: int) -> None:
+    """Raises a UsageError unless each of the replicas has a picture of every batch.
+
+    (Convolutions of an empty share are not reliable: oneDNN gives them a wrong shape.)
+    """
+    smallest = count // math.ceil(count / batch_size)
+    if smallest < replicas:
+        raise UsageError(
+            f"batches of {smallest} pictures cannot be divided over {replicas} replicas; "
+            f"received batch size {batch_size}, choose a larger one"
+        )
 
 
 def training_batches(
@@ -36,16 +68,17 @@ def training_batches(
     first_step: int = 0,
     augmentation: Augmentation | None = USUAL,
     cache: bool | None = None,
+    shares: Shares = Shares(),
 ) -> "tf.data.Dataset":
     """An endless stream of shuffled, augmented batches, from any step on.
 
     Epoch e has its own order of the whole data set. With S = `steps_per_epoch`, step s is batch
     `s % S` of epoch `s // S`; the stream from step k on equals the whole stream without its first
-    k batches, bit for bit.
+    k batches, bit for bit. A worker of several reads its own rows of each batch and no others.
 
     Args:
         dataset: the training split.
-        batch_size: images in a batch.
+        batch_size: greatest number of images in a batch.
         crop: height and width of the random crop; a smaller picture is padded (image `PAD`,
             labels 255). None takes whole pictures, padded at the bottom and right to the
             greatest of the batch; those of like size share a batch (`kfcn.data.buckets`), and
@@ -54,11 +87,14 @@ def training_batches(
         first_step: global step at which the stream starts.
         augmentation: the random changes; None for none. The place of the crop is random anyway.
         cache: keep decoded pictures in memory; None for "if they fit" (`cached`).
+        shares: the parts of each batch that are wanted here; by default the whole batch.
 
     Returns:
-        tf.data.Dataset of (images float32 `(B, h, w, 3)`, 0 to 255; labels uint8 `(B, h, w)`).
+        tf.data.Dataset of (images float32 `(B, h, w, 3)`, 0 to 255; labels uint8 `(B, h, w)`),
+        one element for each wanted share of each step.
 
     Raises:
+        UsageError: more shares than pictures in a batch.
         DataError: by way of TensorFlow's own error while the stream is read (`data_error`).
     """
     import tensorflow as tf
@@ -66,28 +102,31 @@ def training_batches(
     if cache is not False:
         dataset = cached(dataset, None if cache else CACHE_BYTES)
     count, steps = len(dataset), steps_per_epoch(dataset, batch_size)
-    whole = crop is None and batch_size > 1
-    sizes = buckets.all_sizes(dataset) if whole else None
-    lengths = [min(batch_size, count - step * batch_size) for step in range(steps)]
+    check_shares(count, batch_size, shares.total)
+    places = math.ceil(math.ceil(count / steps) / shares.total)  # of the largest share
+    order_of = _orders(dataset, batch_size, crop, seed)
 
-    @functools.lru_cache(maxsize=2)
-    def order_of(epoch):
-        order = _order(seed, epoch, count)
-        if not whole:
-            return order
-        return buckets.arrange(order, sizes, lengths, np.random.default_rng([seed, epoch]))
+    def rows(element):
+        """Epoch, first row and end row (in the epoch's order) of an element of the stream."""
+        step, share = divmod(int(element), shares.here)
+        epoch, begin, size = _batch_place(count, batch_size, first_step + step)
+        share += shares.first
+        return epoch, *(begin + size * s // shares.total for s in (share, share + 1))
 
     def read(position):
-        # Every epoch is laid out in S * B places, so that batches never cross its end. The
-        # places beyond the last sample hold a dot that is cut off after batching.
-        epoch, place = divmod(int(position), steps * batch_size)
-        if place >= count:
+        # Every element is laid out in the same number of places. Those beyond its last sample
+        # hold a dot that is cut off after batching.
+        element, place = divmod(int(position), places)
+        epoch, begin, end = rows(element)
+        if begin + place >= end:
             size = crop or (1, 1)
             return np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
-        index = int(order_of(epoch)[place])
+        index = int(order_of(epoch)[begin + place])
         uniform = _uniform(seed, epoch * count + index)
-        if whole:  # pictures of one batch grow and shrink together, or padding would fill it
-            uniform[0] = _uniform(seed, int(position) // batch_size, stream=1)[0]
+        if crop is None and batch_size > 1:
+            # Pictures of one batch grow and shrink together, or padding would fill it.
+            step = first_step + element // shares.here
+            uniform[0] = _uniform(seed, step, stream=1)[0]
         return augment(*_arrays(dataset, index), uniform, crop, augmentation)
 
     def sample(position):
@@ -97,17 +136,56 @@ def training_batches(
         labels.set_shape(crop or (None, None))
         return image, labels
 
-    def cut(images, labels, step):
-        size = tf.minimum(count - (step % steps) * batch_size, batch_size)
+    def length(element):
+        _, begin, end = rows(element)
+        return np.int64(end - begin)
+
+    def cut(images, labels, element):
+        size = tf.numpy_function(length, [element], tf.int64)
+        size.set_shape(())
         return images[:size], labels[:size]
 
-    stream = tf.data.Dataset.counter(first_step * batch_size)
+    stream = tf.data.Dataset.counter()
     stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    stream = _batch(stream, batch_size)
-    if count % batch_size:
-        stream = tf.data.Dataset.zip(stream, tf.data.Dataset.counter(first_step))
-        stream = stream.map(lambda batch, step: cut(*batch, step))
+    stream = _batch(stream, places)
+    if count % (steps * shares.total):
+        stream = tf.data.Dataset.zip(stream, tf.data.Dataset.counter())
+        stream = stream.map(lambda batch, element: cut(*batch, element))
     return stream.prefetch(2)
+
+
+def batch_names(
+    dataset: Dataset, batch_size: int, crop: tuple[int, int] | None, seed: int, step: int
+) -> list[str]:
+    """The files of the training batch of a step, in its order."""
+    epoch, begin, size = _batch_place(len(dataset), batch_size, step)
+    order = _orders(dataset, batch_size, crop, seed)(epoch)
+    return [dataset.file_name(int(index)) for index in order[begin : begin + size]]
+
+
+def _orders(dataset: Dataset, batch_size: int, crop, seed: int):
+    """The function that gives the order of an epoch; whole pictures are put into buckets."""
+    count = len(dataset)
+    if crop is not None or batch_size == 1:
+        return lambda epoch: _order(seed, epoch, count)
+    sizes = buckets.all_sizes(dataset)
+    steps = steps_per_epoch(dataset, batch_size)
+    lengths = [_batch_place(count, batch_size, step)[2] for step in range(steps)]
+
+    @functools.lru_cache(maxsize=2)
+    def bucketed(epoch):
+        rng = np.random.default_rng([seed, epoch])
+        return buckets.arrange(_order(seed, epoch, count), sizes, lengths, rng)
+
+    return bucketed
+
+
+def _batch_place(count: int, batch_size: int, step: int) -> tuple[int, int, int]:
+    """Epoch of a step, place of its first sample in the epoch's order, number of its samples."""
+    steps = math.ceil(count / batch_size)
+    epoch, batch = divmod(step, steps)
+    begin, end = (count * b // steps for b in (batch, batch + 1))
+    return epoch, begin, end - begin
 
 
 def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Dataset":
@@ -141,54 +219,6 @@ def data_error(error: Exception) -> DataError | None:
     """The DataError inside TensorFlow's error about a failed stream; None if it holds none."""
     found = re.search(r"\bDataError: (.+)", str(error))
     return DataError(found[1]) if found else None
-
-
-class _Cached(Dataset):
-    """A data set that keeps what it has decoded."""
-
-    def __init__(self, dataset: Dataset):
-        self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
-        self.notes, self.counts = dataset.notes, dataset.counts
-        self._dataset = dataset
-        self._samples: dict[int, Sample] = {}
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self._samples.get(index)
-        if sample is None:
-            sample = self._samples[index] = self._dataset[index]
-        return sample
-
-    def file_name(self, index: int) -> str:
-        return self._dataset.file_name(index)
-
-    def label_name(self, index: int) -> str:
-        return self._dataset.label_name(index)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self._dataset.size(index)
-
-
-def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:
-    """The data set with a memory for decoded samples, if they fit.
-
-    The size is estimated from the first sample. A data set that has a memory is given back as it
-    is, so that `check`, training and evaluation can share one.
-
-    Args:
-        dataset: any data set.
-        budget: bytes that the decoded samples may take; None for no limit.
-    """
-    if isinstance(dataset, _Cached) or not len(dataset):
-        return dataset
-    kept = _Cached(dataset)
-    if budget is not None:
-        first = kept[0]
-        if (first.image.nbytes + first.labels.nbytes) * len(dataset) > budget:
-            return dataset
-    return kept
 
 
 @functools.lru_cache(maxsize=4)

@@ -56,7 +56,7 @@ def is_operation(layer, *names: str) -> bool:
 def is_pointwise(layer) -> bool:
     """Whether the layer treats each position by itself, whatever the size of the map."""
     if isinstance(layer, (layers.LayerNormalization, layers.Concatenate)) or is_operation(
-        layer, "Concatenate", "Softmax", "LogSoftmax"
+        layer, "Concatenate", "Split", "Softmax", "LogSoftmax"
     ):
         axis = layer.axis
         return (axis[0] if isinstance(axis, (list, tuple)) else axis) in (-1, 3)

@@ -7,6 +7,7 @@ data are addressed by step, so that the two end with the same bits.
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,33 @@ import numpy as np
 from kfcn.errors import KfcnError
 from kfcn.files import aside
 
-KEEP = 2
 
-
-def save(folder: Path, model: keras.Model, step: int, extra: dict[str, Any]) -> None:
-    """Writes `step-NNNNNNNN.npz` and removes all but the last `KEEP` checkpoints.
+def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], keep: int) -> None:
+    """Writes `step-NNNNNNNN.npz` and removes all but the last `keep` checkpoints.
 
     Args:
         folder: `checkpoints/` of the run.
-        model: compiled model whose optimizer is built.
+        variables: everything that a step reads and writes (`state`).
         step: training steps done.
-        extra: whatever else the run needs, as JSON values.
+        note: whatever else the run needs, as JSON values.
+        keep: how many checkpoints stay; the older ones go when the new one is on the disk.
+
+    Raises:
+        KfcnError: it could not be written; the checkpoints that were there are there.
     """
     arrays = {
         f"{index:05d}": keras.ops.convert_to_numpy(variable)
-        for index, variable in enumerate(_state(model))
+        for index, variable in enumerate(variables)
     }
-    note = np.frombuffer(json.dumps({"step": step, **extra}).encode(), np.uint8)
+    text = np.frombuffer(json.dumps({"step": step, **note}).encode(), np.uint8)
     with aside(folder / f"step-{step:08d}.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, note=note, **arrays)
-    for old in _files(folder)[:-KEEP]:
+        np.savez(file, note=text, **arrays)
+    for old in _files(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
 
-def restore(folder: Path, model: keras.Model, warn=print) -> dict[str, Any] | None:
-    """Puts the newest sound checkpoint into the model; returns its note, None if there is none.
+def restore(folder: Path, variables: Sequence, warn=print) -> dict[str, Any] | None:
+    """Puts the newest sound checkpoint into the variables; returns its note, None if none is there.
 
     A damaged checkpoint is told through `warn` and the one before it is used.
 
@@ -50,11 +53,11 @@ def restore(folder: Path, model: keras.Model, warn=print) -> dict[str, Any] | No
     files = _files(folder)
     for path in reversed(files):
         try:
-            note, values = _read(path, [tuple(v.shape) for v in _state(model)])
+            note, values = _read(path, [tuple(v.shape) for v in variables])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             warn(f"checkpoint {path.name} is damaged ({error}); trying the one before it")
             continue
-        for variable, value in zip(_state(model), values, strict=True):
+        for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         return note
     if files:
@@ -65,12 +68,12 @@ def restore(folder: Path, model: keras.Model, warn=print) -> dict[str, Any] | No
     return None
 
 
-def _state(model: keras.Model) -> list:
+def state(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list:
     """Everything that a step reads and writes: weights, statistics, seeds, optimizer."""
     return [
         *model.trainable_variables,
         *model.non_trainable_variables,  # batch statistics and the seeds of dropout
-        *model.optimizer.variables,
+        *optimizer.variables,
     ]
 
 

@@ -1,35 +1,84 @@
-"""What happens at the end of an epoch: validate, keep the best, draw, save."""
+"""What happens at the end of an epoch: validate, keep the best, draw."""
 
-import time
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.errors import KfcnError
-from kfcn.evaluation import evaluate
+from kfcn.data.views import EveryNth
+from kfcn.errors import KfcnError, first_line
+from kfcn.evaluation import Evaluation, evaluate
+from kfcn.metrics import scores
 from kfcn.prediction import segment
 from kfcn.saved import MODEL, save_model
-from kfcn.training import checkpoint
+from kfcn.training.replicas import Replicas
 from kfcn.training.run_folder import RunFolder
 from kfcn.visualize import comparison, curves, write_image
 
 SHOWN = 4  # validation images in overlays.png and TensorBoard
 
 
-class Recorder(keras.callbacks.Callback):
-    """Validates after each epoch and writes everything that a run folder holds.
+@dataclasses.dataclass
+class Progress:
+    """How far a run is; with the variables of the net, all that a checkpoint holds.
 
-    The checkpoint comes last: whoever stops the run before it repeats the epoch, and every file
-    written until then is written again with the same contents.
+    Attributes:
+        step: training steps done.
+        rows: the history, a row for each epoch that was validated.
+        loss: sum of the loss over the labelled pixels of the running epoch.
+        weight: the sum of their weights.
+        matrix: `(C, C)`, its counted pixels by true class (row) and predicted class (column).
+        seconds: how long its steps took; the part of it that they waited for input.
+    """
+
+    step: int = 0
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    loss: float = 0.0
+    weight: float = 0.0
+    matrix: np.ndarray | int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    @classmethod
+    def from_note(cls, note: dict) -> "Progress":
+        return cls(**{**note, "matrix": np.asarray(note.get("matrix", 0), np.int64)})
+
+    def note(self) -> dict:
+        """The same as JSON values; floats come back with the same bits."""
+        return {**vars(self), "matrix": np.asarray(self.matrix).tolist()}
+
+    def add(self, done, seconds: float, waited: float) -> None:
+        """Counts one more step."""
+        self.step += 1
+        self.loss += done.loss * done.weight
+        self.weight += done.weight
+        self.matrix = self.matrix + done.matrix
+        self.seconds += seconds
+        self.waited += waited
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / max(self.weight, 1e-12)
+
+    def end_epoch(self, row: dict) -> None:
+        self.rows.append(row)
+        self.loss = self.weight = self.seconds = self.waited = 0.0
+        self.matrix = 0
+
+
+class Recorder:
+    """Validates after each epoch and writes everything that a run folder holds, but checkpoints.
+
+    Whoever stops the run meanwhile repeats the validation, and every file written until then is
+    written again with the same contents.
 
     Args:
-        run: where to write.
-        validation: the split to validate on.
-        steps: training steps of an epoch.
+        run: where the chief writes.
+        validation: the split to validate on; each worker takes its part of it.
         epochs: of the whole run.
-        rows: history of the epochs done before.
+        replicas: of the run.
         say: prints one line.
     """
 
@@ -37,58 +86,57 @@ class Recorder(keras.callbacks.Callback):
         self,
         run: RunFolder,
         validation: Dataset,
-        steps: int,
         epochs: int,
-        rows: Sequence[dict],
+        replicas: Replicas,
         say: Callable[[str], None],
     ):
-        super().__init__()
-        self.run, self.validation = run, validation
-        self.steps, self.epochs, self.rows, self.say = steps, epochs, list(rows), say
+        self.run, self.validation, self.epochs = run, validation, epochs
+        self.replicas, self.say = replicas, say
         spread = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
         self.shown: list[Sample] = [validation[int(i)] for i in spread]
 
-    @property
-    def best(self) -> dict | None:
-        """The row of the epoch whose net is kept."""
-        return max(self.rows, key=lambda row: row["val_mean_iou"], default=None)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise KfcnError(
-                f"the loss is {logs['loss']} at batch {batch + 1}; try a lower --learning-rate "
-                f"(the last good state is in {self.run.checkpoints})"
-            )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        done = epoch + 1
-        seconds = time.perf_counter() - self._started
-        result = evaluate(self.model, self.validation)
+    def end_epoch(self, model: keras.Model, progress: Progress, learning_rate: float) -> None:
+        """Validates the net, which lies on one device, and adds the epoch's row."""
+        result = self.evaluate(model)
         row = {
-            "epoch": done,
-            "loss": float(logs["loss"]),
-            "mean_iou": float(logs["mean_iou"]),
+            "epoch": len(progress.rows) + 1,
+            "loss": progress.mean_loss,
+            "mean_iou": scores(progress.matrix)["mean_iou"],
             "val_cross_entropy": result.cross_entropy,
             **{f"val_{name}": value for name, value in result.scores.items()},
-            "learning_rate": float(self.model.optimizer.learning_rate),
-            "seconds": round(seconds, 1),
+            "learning_rate": learning_rate,
+            "seconds": round(progress.seconds, 1),
         }
-        better = self.best is None or row["val_mean_iou"] > self.best["val_mean_iou"]
-        self.rows.append(row)
+        before = best(progress.rows)
+        better = before is None or row["val_mean_iou"] > before["val_mean_iou"]
+        progress.end_epoch(row)
         self.say(
-            f"epoch {done}/{self.epochs}: loss {row['loss']:.4f}, validation mean IoU "
+            f"epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.4f}, validation mean IoU "
             f"{100 * row['val_mean_iou']:.2f}, pixel accuracy "
             f"{100 * row['val_pixel_accuracy']:.2f}{' (best so far)' if better else ''}"
         )
-        if better:
-            save_model(self.model, self.run.path / MODEL)
-        self.run.write_history(self.rows)
-        curves(self.rows, self.run.curves)
-        self._log(row)
-        checkpoint.save(self.run.checkpoints, self.model, done * self.steps, {"rows": self.rows})
+        if self.replicas.chief:
+            if better:
+                save_model(model, self.run.path / MODEL)
+            self.run.write_history(progress.rows)
+            curves(progress.rows, self.run.curves)
+            self._log(model, row)
+
+    def evaluate(self, model: keras.Model) -> Evaluation:
+        """The figures on the whole split; each worker segments its part of the images."""
+        worker, workers = self.replicas.worker, self.replicas.workers
+        if workers == 1:
+            return evaluate(model, self.validation)
+        part = evaluate(model, EveryNth(self.validation, worker, workers))
+        loss = self.replicas.sum(part.cross_entropy * part.matrix.sum())
+        matrix = self.replicas.sum(part.matrix)
+        return dataclasses.replace(
+            part,
+            matrix=matrix,
+            boundary=self.replicas.sum(part.boundary),
+            cross_entropy=float(loss / max(matrix.sum(), 1)),
+            images=len(self.validation),
+        )
 
     def draw(self, model: keras.Model) -> np.ndarray:
         """Image, truth and prediction of the shown images, uint8 `(H, W, 3)`."""
@@ -101,11 +149,21 @@ class Recorder(keras.callbacks.Callback):
 
         write_image(self.run.overlays, Image.fromarray(self.draw(model)), format="PNG")
 
-    def _log(self, row):
+    def _log(self, model, row):
         import tensorflow as tf
 
-        with tf.summary.create_file_writer(str(self.run.tensorboard)).as_default():
-            for name, value in row.items():
-                if name != "epoch":
-                    tf.summary.scalar(name, value, step=row["epoch"])
-            tf.summary.image("validation", self.draw(self.model)[None], step=row["epoch"])
+        try:
+            with tf.summary.create_file_writer(str(self.run.tensorboard)).as_default():
+                for name, value in row.items():
+                    if name != "epoch":
+                        tf.summary.scalar(name, value, step=row["epoch"])
+                tf.summary.image("validation", self.draw(model)[None], step=row["epoch"])
+        except tf.errors.OpError as error:
+            raise KfcnError(
+                f"{self.run.tensorboard} could not be written: {first_line(error)}"
+            ) from error
+
+
+def best(rows: list[dict]) -> dict | None:
+    """The row of the epoch whose net is kept."""
+    return max(rows, key=lambda row: row["val_mean_iou"], default=None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
+from kfcn.saved import CARD
 from kfcn.training.settings import Settings
 
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
@@ -71,9 +72,23 @@ class RunFolder:
         write_text(self.history, text.getvalue())
 
 
-def new_run_path(name: str) -> Path:
-    """`runs/NAME`, or `runs/NAME-2` and so on where that exists."""
+def run_path(settings: Settings) -> Path:
+    """`runs/DATA-ARCH`, or `-2` and so on where that is taken.
+
+    A folder is not taken by an unfinished run of the same settings: that is the one to go on
+    with, so that the same command resumes it.
+    """
+    name = f"{settings.data}-{settings.arch}"
     path, number = Path("runs") / name, 2
-    while path.exists():
+    while path.exists() and not _unfinished(RunFolder(path), settings):
         path, number = Path("runs") / f"{name}-{number}", number + 1
     return path
+
+
+def _unfinished(run: RunFolder, settings: Settings) -> bool:
+    try:
+        stored = run.stored_settings()
+    except KfcnError:
+        return False
+    same = stored == json.loads(json.dumps(dataclasses.asdict(settings)))
+    return same and not (run.path / CARD).is_file()

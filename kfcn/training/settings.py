@@ -70,6 +70,11 @@ class Settings:
     deterministic: bool = False
 
     @property
+    def window(self) -> tuple[int, int] | None:
+        """The training crop; None for whole pictures."""
+        return self.crop if any(self.crop) else None
+
+    @property
     def net(self) -> str:
         """The net in words, for messages."""
         if self.arch == "convnet":

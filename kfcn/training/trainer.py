@@ -1,7 +1,6 @@
 """The training of a net from settings to a run folder."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import keras
@@ -9,15 +8,16 @@ import keras
 from kfcn import __version__, architectures, backbones, fcn
 from kfcn import data as data_sets
 from kfcn.data import pipeline
-from kfcn.evaluation import Evaluation, evaluate
+from kfcn.data.views import Skipping, cached
+from kfcn.errors import KfcnError, UsageError
+from kfcn.evaluation import Evaluation
 from kfcn.files import sha256, write_json
-from kfcn.losses import PixelCrossEntropy
-from kfcn.metrics import MeanIoU
 from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
-from kfcn.training import checkpoint
-from kfcn.training.recorder import Recorder
-from kfcn.training.run_folder import RunFolder, new_run_path
+from kfcn.training import checkpoint, replicas
+from kfcn.training.loop import Loop
+from kfcn.training.recorder import Progress, Recorder, best
+from kfcn.training.run_folder import RunFolder, run_path
 from kfcn.training.settings import Settings, resolve
 
 
@@ -27,6 +27,8 @@ class Result:
 
     run_dir: Path
     evaluation: Evaluation
+    worker: int = 0
+    """Number of this process among several; 0 is the one that wrote the run folder."""
 
     @property
     def model(self) -> Path:
@@ -37,13 +39,33 @@ class Result:
         return RunFolder(self.run_dir).overlays
 
 
-def train(run_dir: Path | str | None = None, verbose: bool = True, **settings) -> Result:
+def train(
+    run_dir: Path | str | None = None,
+    verbose: bool = True,
+    *,
+    strategy: str = "auto",
+    cpu_replicas: int = 0,
+    save_minutes: float = 5.0,
+    keep: int = 3,
+    skip_bad: int = 0,
+    **settings,
+) -> Result:
     """Trains a net, or goes on with a run that was stopped.
+
+    The named arguments say how the run is carried out and may change from one start to the next;
+    `settings` say what is trained and may not.
 
     Args:
         run_dir: folder of the run; one that holds a run continues it, with nothing else given or
-            with the same settings. None makes `runs/DATA-ARCH`.
+            with the same settings. None makes `runs/DATA-ARCH`, or continues it where it holds
+            an unfinished run of the same settings.
         verbose: print what happens, with a progress bar.
+        strategy: where the replicas are (`kfcn.training.replicas.start`).
+        cpu_replicas: logical CPU devices to mirror over; 0 for none.
+        save_minutes: between two checkpoints within an epoch; 0 saves after every step. One is
+            always saved at its end.
+        keep: how many checkpoints stay.
+        skip_bad: how many unreadable files each worker may leave out.
         settings: fields of `kfcn.training.settings.Settings`; what is left out has the data
             set's default.
 
@@ -52,56 +74,90 @@ def train(run_dir: Path | str | None = None, verbose: bool = True, **settings) -
 
     Raises:
         UsageError: settings that make no sense, or differ from those of the run.
-        DataError: the data set has a file that cannot be used; nothing was trained.
+        DataError: the data set has a file that cannot be used.
         KfcnError: the training failed (weights, disk, a loss that is not finite).
+        WorkerLostError: another worker of the cluster has gone.
+        Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
-    say = print if verbose else (lambda line: None)
+    for name, value, least in (
+        ("save_minutes", save_minutes, 0), ("keep", keep, 1), ("skip_bad", skip_bad, 0)
+    ):  # fmt: skip
+        if value < least:
+            raise UsageError(f"{name} {value}: expected at least {least}")
     stored = RunFolder(run_dir).stored_settings() if run_dir else None
     config = resolve(stored, **settings)
-    run = RunFolder(run_dir or new_run_path(f"{config.data}-{config.arch}"))
-
-    train_set, validation = (
-        pipeline.cached(
-            data_sets.load(config.data, split, config.data_dir, config.seed, config.classes)
-        )
-        for split in (config.train_split, config.val_split)
-    )
-    for note in (*train_set.notes, *validation.notes):
-        say(note)
-    counts = data_sets.check(train_set, progress=verbose)
-    data_sets.check(validation, progress=verbose)
-
-    model = _compiled(config, counts, train_set, say)
-    run.start(config)
-    steps = pipeline.steps_per_epoch(train_set, config.batch_size)
-    note = checkpoint.restore(run.checkpoints, model, warn=say) or {"step": 0, "rows": []}
-    epoch = note["step"] // steps
-    recorder = Recorder(run, validation, steps, config.epochs, note["rows"], say)
-    say(f"{len(train_set)} training and {len(validation)} validation images")
-    if epoch:
-        say(f"continuing {run.path} after epoch {epoch} of {config.epochs}")
-    if epoch < config.epochs:
-        _fit(model, config, train_set, steps, note["step"], recorder, verbose, say)
-
-    best = load_model(run.path)
-    result = evaluate(best, validation)
-    write_json(run.path / CARD, _card(config, best, result, run, recorder.best, validation.classes))
-    recorder.save_overlays(best)
-    return Result(run.path, result)
-
-
-def _compiled(config: Settings, counts, train_set, say) -> keras.Model:
-    """The net with its first weights, its loss and its optimizer."""
-    keras.utils.set_random_seed(config.seed)
+    run = RunFolder(run_dir or run_path(config))
     if config.deterministic:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    classes = len(train_set.classes)
+    where = replicas.start(strategy, cpu_replicas)
+    say = print if verbose and where.chief else (lambda line: None)
+
+    train_set, validation = (
+        _open(config, split, skip_bad) for split in (config.train_split, config.val_split)
+    )
+    for line in (*train_set.notes, *validation.notes):
+        say(line)
+    counts = data_sets.check(train_set, progress=verbose and where.chief)
+    data_sets.check(validation, progress=verbose and where.chief)
+    pipeline.check_shares(len(train_set), config.batch_size, where.total)
+
+    with where.guard(), where.strategy.scope():
+        model, optimizer = new_net(config, train_set, say)
+    where.sum(0)  # nobody looks into the run folder from here on as if it were not there
+    if where.chief:
+        run.start(config)
+    where.sum(0)
+    state = checkpoint.state(model, optimizer)
+    with where.strategy.scope():
+        note = checkpoint.restore(run.checkpoints, state, warn=say)
+    progress = Progress.from_note(note) if note else Progress()
+    if where.sum(progress.step) != where.workers * progress.step:
+        raise KfcnError(
+            f"the workers found different checkpoints in {run.path}; expected a folder that all "
+            "of them share"
+        )
+    say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
+    if progress.step:
+        steps = pipeline.steps_per_epoch(train_set, config.batch_size)
+        epoch, step = divmod(progress.step, steps)
+        say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
+    recorder = Recorder(run, validation, config.epochs, where, say)
+    weights = None
+    if config.class_weights != "none":
+        weights = data_sets.class_weights(counts, config.class_weights)
+    loop = Loop(
+        config, run, model, optimizer, weights, train_set, where, progress, recorder,
+        60 * save_minutes, keep,
+    )  # fmt: skip
+    loop.to_the_end(bar=verbose and where.chief)
+
+    where.sum(0)  # the best net is on the disk
+    net = load_model(run.path)
+    result = recorder.evaluate(net)
+    if where.chief:
+        write_json(
+            run.path / CARD,
+            _card(config, net, result, run, best(progress.rows), validation.classes),
+        )
+        recorder.save_overlays(net)
+    where.sum(0)
+    return Result(run.path, result, where.worker)
+
+
+def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
+    dataset = data_sets.load(config.data, split, config.data_dir, config.seed, config.classes)
+    return cached(Skipping(dataset, skip_bad, print))
+
+
+def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """The net with its first weights, and its optimizer."""
+    keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        model = build(config, classes)
+        model = build(config, len(train_set.classes))
     finally:
         keras.config.set_dtype_policy(before)
     if config.init_from:
@@ -127,12 +183,10 @@ def _compiled(config: Settings, counts, train_set, say) -> keras.Model:
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=frozen)
-    weights = None
-    if config.class_weights != "none":
-        weights = data_sets.class_weights(counts, config.class_weights)
-    model.compile(optimizer, PixelCrossEntropy(weights), metrics=[MeanIoU(classes, step=4)])
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
-    return model
+    return model, optimizer
 
 
 def build(config: Settings, classes: int) -> keras.Model:
@@ -153,42 +207,6 @@ def _field(model: keras.Model) -> str:
     if size == float("inf"):
         return "every pixel sees the whole image"
     return f"receptive field {size:.0f} pixels"
-
-
-def _fit(model, config, train_set, steps, first_step, recorder, verbose, say):
-    batches = pipeline.training_batches(
-        train_set,
-        config.batch_size,
-        config.crop if any(config.crop) else None,
-        config.seed,
-        first_step,
-        pipeline.Augmentation(scale=config.scale),
-    )
-    try:
-        model.fit(
-            batches,
-            initial_epoch=first_step // steps,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            callbacks=[recorder],
-            shuffle=False,  # the stream has its own order
-            verbose=_verbosity(verbose),
-        )
-    except KeyboardInterrupt:
-        say(f"\nstopped; continue with --run-dir {recorder.run.path}")
-        raise
-    except Exception as error:
-        found = pipeline.data_error(error)
-        if found is None:
-            raise
-        raise found from error
-
-
-def _verbosity(verbose: bool) -> int:
-    """Keras' setting: a bar in a terminal or notebook, a line for each epoch in a log."""
-    if not verbose:
-        return 0
-    return 1 if sys.stdout.isatty() or hasattr(sys, "ps1") else 2
 
 
 def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict, classes) -> dict:

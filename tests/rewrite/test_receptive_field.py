@@ -159,6 +159,12 @@ def test_a_skip_net_aligned_to_its_input():
     assert (field.stride, field.offset) == (1, 0)
 
 
+def test_many_classes_upsampled_in_groups_have_the_field_of_few():
+    few, many = (kfcn.fcn8s(classes, "mobilenet_v2", alpha=0.35) for classes in (3, 81))
+    assert any(layer.name == "upscore8_rest" for layer in many.layers)
+    assert kfcn.receptive_field(many) == kfcn.receptive_field(few)
+
+
 def test_the_grid_depends_on_the_size_where_padding_does():
     inputs = keras.Input((33, 33, 2))
     model = keras.Model(inputs, conv(3, strides=2)(inputs))

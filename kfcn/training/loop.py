@@ -1,0 +1,170 @@
+"""The loop over the steps of a run: feed, train, save, stop."""
+
+import sys
+import time
+
+import keras
+from tqdm import tqdm
+
+from kfcn.data import pipeline
+from kfcn.data.dataset import Dataset
+from kfcn.errors import KfcnError, Stopped
+from kfcn.training import checkpoint
+from kfcn.training.interrupt import Interrupt
+from kfcn.training.recorder import Progress, Recorder
+from kfcn.training.replicas import Replicas
+from kfcn.training.run_folder import RunFolder
+from kfcn.training.settings import Settings
+from kfcn.training.step import Step
+
+
+class Loop:
+    """Trains a net from where it is to the end of the run, and keeps it safe on the way.
+
+    Args:
+        config: settings of the run.
+        run: its folder.
+        model: the net, made in the scope of the strategy.
+        optimizer: built for it.
+        class_weights: C weights of the loss, or None.
+        train_set: the training split.
+        replicas: where the net lies.
+        progress: how far the run is; counts on.
+        recorder: is called at the end of each epoch.
+        save_seconds: between two checkpoints within an epoch.
+        keep: how many checkpoints stay.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        run: RunFolder,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        class_weights,
+        train_set: Dataset,
+        replicas: Replicas,
+        progress: Progress,
+        recorder: Recorder,
+        save_seconds: float,
+        keep: int,
+    ):
+        self.config, self.run, self.model, self.optimizer = config, run, model, optimizer
+        self.train_set, self.replicas = train_set, replicas
+        self.progress, self.recorder = progress, recorder
+        self.save_seconds, self.keep = save_seconds, keep
+        self.steps = pipeline.steps_per_epoch(train_set, config.batch_size)
+        self._state = checkpoint.state(model, optimizer)
+        self._saved = time.monotonic()
+        self._twin = None
+        batches = replicas.strategy.distribute_datasets_from_function(self._batches)
+        self._step = Step(
+            model, optimizer, len(train_set.classes), class_weights, replicas, batches.element_spec
+        )
+        self._stream = iter(batches)
+
+    def to_the_end(self, bar: bool = False) -> None:
+        """Trains until every epoch has its row.
+
+        Args:
+            bar: show a progress bar for each epoch.
+
+        Raises:
+            Stopped: a signal came; the state is saved.
+            KfcnError: the loss is not finite, or the state cannot be written.
+            DataError: a file of the data set cannot be used.
+            WorkerLostError: another worker has gone.
+        """
+        again = f"the same command goes on from there (run {self.run.path})"
+        with Interrupt(f"stopped; the state is saved, {again}") as interrupt:
+            while len(self.progress.rows) < self.config.epochs:
+                self._epoch(interrupt, bar)
+                self._save()  # before the validation: who is stopped there repeats only that
+                with interrupt.anytime(), self.replicas.guard():
+                    rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+                    self.recorder.end_epoch(self._on_one_device(), self.progress, rate)
+            self._save()  # with the last row
+
+    def _epoch(self, interrupt: Interrupt, bar: bool) -> None:
+        progress = self.progress
+        last = (len(progress.rows) + 1) * self.steps
+        shown = tqdm(
+            desc=f"epoch {len(progress.rows) + 1}/{self.config.epochs}",
+            total=self.steps,
+            initial=progress.step % self.steps,
+            unit="step",
+            leave=False,
+            disable=not (bar and (sys.stderr.isatty() or hasattr(sys, "ps1"))),
+        )
+        with shown:
+            while progress.step < last:
+                done = self.one_step(bool(interrupt.code))
+                if done.stop:
+                    self._save()
+                    raise Stopped(interrupt.message, interrupt.code or 143)
+                if time.monotonic() - self._saved >= self.save_seconds:
+                    self._save()
+                shown.set_postfix(loss=f"{progress.mean_loss:.4f}", refresh=False)
+                shown.update()
+
+    def one_step(self, stop: bool = False):
+        """Trains on the next batch and counts it; gives what the step gave.
+
+        Args:
+            stop: tell all workers that this is the last step for now.
+        """
+        started = time.perf_counter()
+        try:
+            with self.replicas.guard():
+                batch = next(self._stream)
+                waited = time.perf_counter() - started
+                done = self._step(batch, stop)
+        except Exception as error:
+            found = pipeline.data_error(error)
+            if found is None:
+                raise
+            self._save()
+            raise found from error
+        if not done.finite:
+            self._save()
+            raise KfcnError(self._not_finite(done.loss))
+        self.progress.add(done, time.perf_counter() - started, waited)
+        return done
+
+    def _batches(self, context):
+        return pipeline.training_batches(
+            self.train_set,
+            self.config.batch_size,
+            self.config.window,
+            self.config.seed,
+            self.progress.step,
+            pipeline.Augmentation(scale=self.config.scale),
+            shares=self.replicas.shares,
+        )
+
+    def _on_one_device(self) -> keras.Model:
+        """The net for validation, which each worker does for itself."""
+        if self.replicas.total == 1:
+            return self.model
+        if self._twin is None:
+            self._twin = keras.models.clone_model(self.model)
+        for ours, theirs in zip(self._twin.weights, self.model.weights, strict=True):
+            ours.assign(keras.ops.convert_to_numpy(theirs))
+        return self._twin
+
+    def _save(self) -> None:
+        if self.replicas.chief:
+            note = self.progress.note()
+            checkpoint.save(self.run.checkpoints, self._state, self.progress.step, note, self.keep)
+        self._saved = time.monotonic()
+
+    def _not_finite(self, loss: float) -> str:
+        step, config = self.progress.step, self.config
+        names = pipeline.batch_names(
+            self.train_set, config.batch_size, config.window, config.seed, step
+        )
+        return (
+            f"the loss is {loss} at step {step + 1} (epoch {len(self.progress.rows) + 1}), batch "
+            f"{', '.join(names)}; the state before it is saved in {self.run.checkpoints}: look at "
+            "these files, or start another run with a lower --learning-rate"
+        )

@@ -1,0 +1,119 @@
+"""One training step on the global batch, the same numbers over however many replicas."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from kfcn.losses import over_replicas, pixel_terms
+from kfcn.metrics import count_cells
+from kfcn.training.replicas import Replicas
+
+COUNTED = 4
+"""Every so many pixels in both directions the training batches are counted. The argmax over all
+pixels costs a tenth of a step; the metric of the training batches is to be looked at only."""
+
+
+class Done(NamedTuple):
+    """What a step gives, the same on every worker.
+
+    Attributes:
+        loss: mean over the labelled pixels of the global batch, by class weight.
+        weight: the sum of these pixels' weights.
+        matrix: int64 `(C, C)`, the counted pixels by true class (row) and predicted class.
+        stop: whether a worker was asked to stop.
+    """
+
+    loss: float
+    weight: float
+    matrix: np.ndarray
+    stop: bool
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.loss))
+
+
+class Step:
+    """The compiled step. Where the loss is not finite it leaves the net as it was.
+
+    Args:
+        model: the net; its variables were made in the scope of the strategy.
+        optimizer: built for the trainable variables.
+        classes: C.
+        class_weights: C weights of the loss, or None.
+        replicas: of the run.
+        element_spec: of the batches.
+    """
+
+    def __init__(self, model, optimizer, classes, class_weights, replicas: Replicas, element_spec):
+        strategy = replicas.strategy
+        self._replicas, self._classes = replicas, classes
+        kept = (
+            model.non_trainable_variables
+        )  # batch statistics and seeds: a forward pass moves them
+
+        def backward(images, labels, stop):
+            with tf.GradientTape() as tape:
+                logits = model(images, training=True)
+                terms, weights = pixel_terms(labels, logits, class_weights=class_weights)
+                weight = over_replicas(ops.sum(weights))
+                part = ops.sum(terms) / ops.maximum(weight, 1e-12)
+                scaled = optimizer.scale_loss(part)
+            gradients = tape.gradient(scaled, model.trainable_variables)
+            figures = over_replicas(tf.stack([part, stop]))
+            cells = over_replicas(count_cells(labels, logits, classes, COUNTED))
+            return gradients, tf.concat([figures, [weight]], 0), cells
+
+        def apply(gradients):
+            optimizer.apply(gradients, model.trainable_variables)
+
+        @tf.function(input_signature=[element_spec, tf.TensorSpec((), tf.float32)])
+        def step(batch, stop):
+            before = [tf.identity(variable.value) for variable in kept]
+            # Around all replicas: their threads take turns while they trace.
+            with _synchronized(model, replicas.total > 1):
+                gradients, figures, cells = strategy.run(backward, (*batch, stop))
+            figures = strategy.experimental_local_results(figures)[0]
+            cells = strategy.experimental_local_results(cells)[0]
+            if tf.math.is_finite(figures[0]):
+                strategy.run(apply, (gradients,))
+            else:
+                for variable, value in zip(kept, before, strict=True):
+                    variable.assign(value)
+            return figures, cells
+
+        self._step = step
+
+    def __call__(self, batch, stop: bool = False) -> Done:
+        """Trains on one batch.
+
+        Args:
+            batch: an element of the distributed data set.
+            stop: tell all workers to stop.
+        """
+        figures, cells = self._step(batch, tf.constant(float(stop)))
+        loss, stops, weight = figures.numpy().tolist()
+        matrix = cells.numpy().reshape(self._classes, self._classes)
+        return Done(loss, weight, matrix, stops > 0)
+
+
+@contextlib.contextmanager
+def _synchronized(model: keras.Model, wanted: bool) -> Iterator[None]:
+    """Batch normalisation over all replicas, while the step is traced.
+
+    It is no part of the net: the saved file must not ask for it.
+    """
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization) and wanted]
+    before = [layer.synchronized for layer in norms]
+    for layer in norms:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer, value in zip(norms, before, strict=True):
+            layer.synchronized = value

@@ -1,0 +1,100 @@
+"""Steps of a small net on one and on two replicas of one process; prints what they differ by."""
+
+import contextlib
+import json
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kfcn.training import replicas, step
+
+mirrored = replicas.start("mirrored", 2)
+WAYS = {1: replicas.Replicas(tf.distribute.get_strategy()), 2: mirrored}
+
+rng = np.random.default_rng(0)
+IMAGES = rng.uniform(0, 255, (6, 16, 16, 3)).astype("float32")
+LABELS = rng.integers(0, 3, (6, 16, 16)).astype("uint8")
+LABELS[:2, :11] = 255  # ignored: much of the first share, nothing of the others
+
+
+def net():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    for _ in range(2):
+        x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        x = keras.layers.ReLU()(x)
+    return keras.Model(inputs, keras.layers.Conv2D(3, 1)(x))
+
+
+def train(where, batches):
+    """The net after steps on `batches` (lists of rows), and what the steps gave."""
+    keras.utils.set_random_seed(0)
+    with where.strategy.scope():
+        model = net()
+        optimizer = keras.optimizers.AdamW(1e-3)
+        optimizer.build(model.trainable_variables)
+
+    def read(context):
+        def rows():
+            for batch in batches:
+                for part in np.array_split(batch, where.total):
+                    yield IMAGES[part] * (np.nan if -1 in part else 1), LABELS[part]
+
+        spec = (tf.TensorSpec((None, 16, 16, 3)), tf.TensorSpec((None, 16, 16), tf.uint8))
+        return tf.data.Dataset.from_generator(rows, output_signature=spec)
+
+    stream = where.strategy.distribute_datasets_from_function(read)
+    one = step.Step(model, optimizer, 3, None, where, stream.element_spec)
+    done, weights = [], []
+    for batch in stream:
+        done.append(one(batch))
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        variables += optimizer.variables
+        weights.append([keras.ops.convert_to_numpy(v).astype("float64") for v in variables])
+    return model, weights, done
+
+
+def apart(a, b):
+    return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
+
+
+def by_hand():
+    """Loss of the first step and what a mean of the shares' means would give."""
+    keras.utils.set_random_seed(0)
+    model = net()
+    rows = np.arange(5)
+    logits = np.asarray(model(IMAGES[rows], training=True)).astype("float64")
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    valid = LABELS[rows] != 255
+    terms = -np.take_along_axis(logits, np.where(valid, LABELS[rows], 0)[..., None], -1)[..., 0]
+    means = [terms[p][valid[p]].mean() for p in np.array_split(rows, 2)]
+    return terms[valid].mean(), np.mean(means)
+
+
+found = {}
+batches = [[0, 1, 2, 3, 4], [1, 2, 3], [5, 0], [2, 3, 4, 5]]
+(model, one, done), (_, two, done2) = (train(WAYS[n], batches) for n in (1, 2))
+found["synchronised"] = apart(one[-1], two[-1])
+found["asked for in the saved net"] = any(
+    layer.synchronized for layer in model.layers if hasattr(layer, "synchronized")
+)
+whole, means = by_hand()
+found["loss"] = {"1": done[0].loss, "2": done2[0].loss, "numpy": whole, "mean of means": means}
+
+found["not finite"] = {}
+for number, where in WAYS.items():
+    _, weights, done = train(where, [[0, 1], [2, -1, 3], [4, 5]])
+    found["not finite"][str(number)] = {
+        "finite": done[1].finite,
+        "changed": apart(weights[0], weights[1]),
+        "then finite": done[2].finite,
+    }
+
+step._synchronized = lambda model, wanted: contextlib.nullcontext()
+found["each for itself"] = apart(one[-1], train(mirrored, batches)[1][-1])
+print(json.dumps(found))

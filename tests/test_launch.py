@@ -1,0 +1,97 @@
+"""kfcn-launch with small commands in the workers' place."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+from processes import Process, finish, launch_command
+
+ENV = (
+    "import json, os, sys, time; c = json.loads(os.environ['TF_CONFIG']); w = c['task']['index']\n"
+)
+
+
+def launch(tmp_path, code, workers=2, restarts=0):
+    command = launch_command([sys.executable, "-c", ENV + code], workers, restarts)
+    return finish(command, tmp_path / "log.txt")
+
+
+def test_each_worker_has_its_number_and_all_addresses(tmp_path):
+    code, output = launch(
+        tmp_path, "print(w, *c['cluster']['worker']); print('to stderr', file=sys.stderr)", 3
+    )
+    assert code == 0
+    told = sorted(line for line in output.splitlines() if "127.0.0.1" in line)
+    assert [line[:6] for line in told] == ["[0] 0 ", "[1] 1 ", "[2] 2 "]
+    assert len({line[6:] for line in told}) == 1
+    assert len(set(told[0][6:].split())) == 3
+    assert output.count("to stderr") == 3
+
+
+def test_a_lost_worker_stops_the_others_and_all_start_again_on_new_ports(tmp_path):
+    code = (
+        f"seen = os.path.join({str(tmp_path)!r}, 'seen')\n"
+        "print('port', c['cluster']['worker'][0])\n"
+        "if os.path.exists(seen): sys.exit(0)\n"
+        "if w == 1: time.sleep(1); open(seen, 'w'); os.kill(os.getpid(), 9)\n"
+        "time.sleep(100)\n"
+    )
+    started = time.monotonic()
+    status, output = launch(tmp_path, code, restarts=2)
+    assert status == 0, output
+    assert time.monotonic() - started < 60
+    assert "lost worker 1 (killed by SIGKILL); starting all again (1 of 2)" in output
+    ports = {line.split("port ")[1] for line in output.splitlines() if "[0] port" in line}
+    assert len(ports) == 2
+
+
+def test_no_more_restarts_than_wanted(tmp_path):
+    status, output = launch(tmp_path, "sys.exit(75)", restarts=1)
+    assert status == 1
+    assert output.count("starting all again") == 1
+    assert "no restart is left" in output
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_an_error_that_was_told_is_not_tried_again(tmp_path, code):
+    status, output = launch(tmp_path, f"time.sleep(w); sys.exit({code} if w else 75)", restarts=3)
+    assert status == code
+    assert "again" not in output
+
+
+def test_a_signal_is_passed_on_and_the_workers_may_save(tmp_path):
+    code = (
+        "import signal\n"
+        "def save(*_): time.sleep(1); print('saved'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save); print('ready'); time.sleep(100)\n"
+    )
+    command = launch_command([sys.executable, "-c", ENV + code], 2, 3)
+    with Process(command, tmp_path / "log.txt") as process:
+        process.until(lambda: process.output.count("ready") == 2)
+        process.send(signal.SIGTERM)
+        assert process.wait() == 143
+        assert process.output.count("saved") == 2
+        assert "again" not in process.output
+
+
+def test_workers_that_do_not_stop_are_killed(tmp_path):
+    code = "print('pid', os.getpid()); w and time.sleep(1000); time.sleep(1); sys.exit(75)"
+    status, output = launch(tmp_path, code)
+    assert status == 1
+    for line in output.splitlines():
+        if "pid" in line:
+            with pytest.raises(ProcessLookupError):
+                os.kill(int(line.split()[-1]), 0)
+
+
+def test_wrong_requests(tmp_path):
+    for args, told in (
+        (["--workers", "0", "--", "true"], "--workers of 1 or more"),
+        (["--workers", "2"], "-- COMMAND"),
+    ):
+        code, output = finish([*launch_command([])[:1], *args], tmp_path / "log.txt")
+        assert code == 2 and told in output
+    code, output = finish(launch_command(["/no/such/command"]), tmp_path / "log.txt")
+    assert code == 1 and "/no/such/command: No such file" in output
