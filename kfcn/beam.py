@@ -15,6 +15,7 @@ from kfcn.saved import open_model
 
 DEAD_LETTER = "dead-letter.jsonl"
 """Beside the results: a line of JSON for each image that could not be read, with the reason."""
+_QUIET = ("--default_sdk_harness_log_level=WARNING",)
 
 
 def predict_by_beam(
@@ -57,7 +58,7 @@ def predict_by_beam(
     if missing:
         handler = _handler()(str(Path(model).resolve()), crf, writer)
         try:
-            with beam.Pipeline(options=PipelineOptions(list(flags))) as pipeline:
+            with beam.Pipeline(options=PipelineOptions([*_QUIET, *flags])) as pipeline:
                 _ = (
                     pipeline
                     | "images" >> beam.Create([str(path) for path in missing])
@@ -78,6 +79,8 @@ def predict_by_beam(
     if letters.is_file():
         lines = map(json.loads, letters.read_text(encoding="utf-8").splitlines())
         failed = {Path(line["image"]): line["reason"] for line in lines}
+        if not failed:
+            letters.unlink()
     written = [writer.target(path) for path in missing if path not in failed]
     return Predictions(written, failed), len(paths) - len(missing)
 
