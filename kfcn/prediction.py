@@ -1,6 +1,7 @@
 """Label maps and overlays for a person's own pictures."""
 
 import dataclasses
+import glob
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -74,8 +75,8 @@ class Writer:
         """The file that is written last: where it is, the image is done."""
         return self.out / f"{path.stem}.{'json' if self.format == 'labelme' else 'png'}"
 
-    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> Path:
-        """Writes the results of the image file `path`; returns `target(path)`."""
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+        """Writes the results of the image file `path`, last of all `target(path)`."""
         target = self.target(path)
         if self.format == "labelme":
             image_path = Path(os.path.relpath(path, self.out)).as_posix()
@@ -84,7 +85,6 @@ class Writer:
             picture = Image.fromarray(overlay(image, labels, self.palette))
             write_image(self.out / f"{path.stem}_overlay.jpg", picture, quality=92)
             save_label_map(target, labels, self.palette)
-        return target
 
     def start(self) -> None:
         """Makes the folder, and `classes.txt` where the format needs the names in order."""
@@ -123,7 +123,8 @@ def predict(
 
     Args:
         model: a net, its file, or a run folder.
-        images: an image, a folder of images (not its subfolders), or several of both.
+        images: an image, a folder of images (not its subfolders), a pattern such as `in/**/*.jpg`,
+            a `.txt` file with a path a line, or several of these.
         out: folder for the results, made if it is missing.
         progress: show a progress bar.
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
@@ -146,20 +147,40 @@ def predict(
     writer.start()
     written, failed = [], {}
     for path in tqdm(paths, desc="predict", unit="image", disable=None if progress else True):
-        try:
-            image = read_image(path)
-        except DataError as error:
-            failed[path] = str(error)
-            continue
-        written.append(writer.write(path, image, segment(model, image)))
+        if reason := predict_file(model, path, writer):
+            failed[path] = reason
+        else:
+            written.append(writer.target(path))
     return Predictions(written, failed)
 
 
+def predict_file(model: keras.Model, path: Path, writer: Writer) -> str | None:
+    """Segments one image file and writes the result; why it could not be read, or None."""
+    try:
+        image = read_image(path)
+    except DataError as error:
+        return str(error)
+    writer.write(path, image, segment(model, image))
+    return None
+
+
 def collect(images: Sequence[Path | str]) -> list[Path]:
-    """All images that are meant, in order; folders give theirs sorted by name."""
+    """All images that are meant, in order.
+
+    A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name; a `.txt` file holds a path a
+    line.
+    """
     paths = []
     for path in map(Path, images):
-        if path.is_dir():
+        if glob.has_magic(str(path)) and not path.exists():
+            inside = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            if not inside:
+                raise UsageError(f"{path}: no file is named like this")
+            paths += inside
+        elif path.suffix.lower() == ".txt" and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            paths += [Path(line.strip()) for line in lines if line.strip()]
+        elif path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise UsageError(f"{path}: no images; expected {', '.join(sorted(SUFFIXES))}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-COMMANDS = ["train", "launch", "evaluate", "predict", "heatmap", "convert", "validate"]
+COMMANDS = ["train", "launch", "evaluate", "predict", "data", "heatmap", "convert", "validate"]
 
 
 def call(name, *args, cwd=None):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn.commands._cli import BEAM_HELP, CLASSES_HELP, DATA_NAMES, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,11 +30,28 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--out", metavar="DIR", help="where check.json and check.html go (default: check-NAME)"
     )
+
+    prepare = actions.add_parser(
+        "prepare",
+        parents=[shared],
+        help="one pass into record files",
+        description="Check every pair and write the data set as sharded record files, which are "
+        "trained on with --data prepared --data-dir OUT. Started again, it goes on.",
+    )
+    prepare.add_argument("--out", metavar="DIR", required=True, help="folder of the record files")
+    prepare.add_argument(
+        "--format",
+        metavar="array_record|tfrecord",
+        default="array_record",
+        help="default: array_record",
+    )
+    prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: cores)")
+    prepare.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
     return cli
 
 
 def work(args: argparse.Namespace) -> int:
-    return {"check": _check}[args.action](args)
+    return {"check": _check, "prepare": _prepare}[args.action](args)
 
 
 def _open(args) -> list:
@@ -62,6 +79,27 @@ def _check(args) -> int:
     print(audit.table())
     print(f"wrote {out / 'check.json'} and {out / 'check.html'}")
     return 1 if audit.errors else 0
+
+
+def _prepare(args) -> int:
+    import shlex
+
+    from kfcn.data.prepare import prepare
+
+    out = prepare(
+        args.data,
+        args.out,
+        args.data_dir,
+        args.splits,
+        args.seed,
+        args.classes,
+        args.format,
+        args.workers,
+        None if args.beam is None else shlex.split(args.beam),
+        progress=True,
+    )
+    print(f"prepared; train with --data prepared --data-dir {out}")
+    return 0
 
 
 def main(argv=None) -> int:

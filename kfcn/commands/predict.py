@@ -1,9 +1,10 @@
 """kfcn-predict: label maps and overlays for pictures."""
 
 import argparse
+import shlex
 import sys
 
-from kfcn.commands._cli import run
+from kfcn.commands._cli import BEAM_HELP, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -12,7 +13,12 @@ def parser() -> argparse.ArgumentParser:
         description="Segment pictures of any size: a palette label map and an overlay for each.",
     )
     cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
-    cli.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help="pictures or folders")
+    cli.add_argument(
+        "images",
+        metavar="IMAGE_OR_DIR",
+        nargs="+",
+        help="pictures, folders, patterns or .txt lists",
+    )
     cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(
@@ -21,16 +27,26 @@ def parser() -> argparse.ArgumentParser:
         default="png",
         help="png: label map and overlay; labelme: polygons to be corrected in labelme",
     )
+    cli.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
     return cli
 
 
 def work(args: argparse.Namespace) -> int:
     from kfcn.prediction import predict
 
-    result = predict(args.model, args.images, args.out, True, args.crf, args.format)
+    if args.beam is None:
+        result, skipped = predict(args.model, args.images, args.out, True, args.crf, args.format), 0
+    else:
+        from kfcn.beam import predict_by_beam
+
+        flags = shlex.split(args.beam)
+        result, skipped = predict_by_beam(
+            args.model, args.images, args.out, args.crf, args.format, flags
+        )
     for message in result.failed.values():
         print(f"kfcn-predict: not read: {message}", file=sys.stderr)
-    print(f"{len(result.written)} pictures segmented into {args.out}")
+    there = f"; {skipped} were there already" if skipped else ""
+    print(f"{len(result.written)} pictures segmented into {args.out}{there}")
     return 1 if result.failed else 0
 
 

@@ -79,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--val-split", metavar="NAME", help="default: val")
     data.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), help="training crop, pixels")
     data.add_argument(
+        "--whole",
+        dest="crop",
+        action="store_const",
+        const=(0, 0),
+        help="no crops: whole pictures of any size, padded to the largest of the batch",
+    )
+    data.add_argument(
         "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="random scale (0.75 1.75)"
     )
     data.add_argument("--batch-size", type=int, metavar="N", help="images in a batch")

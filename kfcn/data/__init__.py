@@ -11,6 +11,7 @@ from kfcn.data.dataset import IGNORE, Classes, Dataset, Sample
 from kfcn.data.exports import CocoExport, Labelme, MaskExport
 from kfcn.data.folder import Folder
 from kfcn.data.pet import Pet
+from kfcn.data.prepared import Prepared
 from kfcn.data.scenes import Scenes
 from kfcn.data.voc import VOC
 from kfcn.errors import UsageError
@@ -28,11 +29,13 @@ __all__ = [
     "splits",
 ]
 
-_DATASETS = {cls.name: cls for cls in (Scenes, CamVid, Folder, VOC, Coco, ADE20K, Cityscapes, Pet)}
+DATASETS = {
+    cls.name: cls for cls in (Scenes, CamVid, Folder, VOC, Coco, ADE20K, Cityscapes, Pet, Prepared)
+}
 _DOWNLOADS = {"ade20k": "scene_parse150", "pet": "oxford_iiit_pet"}
 """Data sets that TFDS may download, by the names that it has for them."""
 _TFDS = "tfds:"
-NAMES = (*_DATASETS, f"{_TFDS}NAME")
+NAMES = (*DATASETS, f"{_TFDS}NAME")
 
 
 def load(
@@ -84,7 +87,7 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
         UsageError: an unknown name, or a folder that is missing, not there, not wanted or that
             holds something else; the message says what belongs where.
     """
-    if name not in _DATASETS and not name.startswith(_TFDS):
+    if name not in DATASETS and not name.startswith(_TFDS):
         raise UsageError(f"unknown data set {name!r}; expected one of: {', '.join(NAMES)}")
     if name == Scenes.name and data_dir is not None:
         raise UsageError(f"{name} is drawn by the program; received the folder {data_dir}")
@@ -93,7 +96,7 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
         from kfcn.data import tfds_set
 
         return tfds_set.splits(tfds_name, data_dir)
-    cls = _DATASETS[name]
+    cls = DATASETS[name]
     if name != Scenes.name:
         if data_dir is None:
             raise UsageError(
@@ -110,7 +113,7 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
 def _reader(name: str, data_dir: str | Path | None) -> type[Dataset]:
     """The class that reads the data set; a folder may be any of several kinds."""
     if name != Folder.name:
-        return _DATASETS[name]
+        return DATASETS[name]
     kinds = (Folder, MaskExport, CocoExport, Labelme)
     return next((kind for kind in kinds if kind.splits(data_dir)), Folder)
 
@@ -119,7 +122,7 @@ def _tfds_name(name: str, data_dir: str | Path | None) -> str | None:
     """What TFDS calls the data set, where it is TFDS that reads it."""
     if name.startswith(_TFDS):
         return name.removeprefix(_TFDS)
-    if name not in _DOWNLOADS or (data_dir is not None and _DATASETS[name].splits(data_dir)):
+    if name not in _DOWNLOADS or (data_dir is not None and DATASETS[name].splits(data_dir)):
         return None
     tfds_name = _DOWNLOADS[name]
     return tfds_name if data_dir is None or (Path(data_dir) / tfds_name).is_dir() else None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
+from kfcn.data.decode import read_size
+
 if TYPE_CHECKING:
     from kfcn.data.counting import Counts
 
@@ -95,6 +97,11 @@ class Dataset(ABC):
     def image_file(self, index: int) -> Path | None:
         """The image's own file; None where pictures do not lie in files."""
         return None
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width, from the file's header where there is a file."""
+        file = self.image_file(index)
+        return self[index].labels.shape if file is None else read_size(file)
 
     def label_file(self, index: int) -> Path | None:
         """The file that holds the labels; None where they do not lie in files."""

@@ -8,6 +8,8 @@ from PIL import Image, ImageOps
 
 from kfcn.errors import DataError
 
+_ORIENTATION = 0x0112  # the EXIF tag
+
 
 def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
     """Decodes a picture of any usual kind to RGB.
@@ -30,9 +32,15 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarr
     try:
         with Image.open(file) as image:
             image.load()
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            return np.array(image if _plain(image) else _rgb(image))
     except Exception as error:
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+
+
+def _plain(image: Image.Image) -> bool:
+    return image.mode == "RGB" and not image.has_transparency_data
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -100,3 +108,18 @@ def reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "not a known image format"
     return str(error) or type(error).__name__
+
+
+def read_size(file: str | Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
+    """Height and width of the image that `read_image` would give, without decoding its pixels.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side
+    except Exception as error:
+        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+    return (width, height) if turned else (height, width)

@@ -13,35 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kfcn.data import buckets
+from kfcn.data.augment import PAD, USUAL, Augmentation, augment
 from kfcn.data.dataset import IGNORE, Dataset
 from kfcn.data.views import CACHE_BYTES, cached
 from kfcn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-PAD = 117.0
-"""Grey that fills an image beyond its border: close to the mean of photos, so close to zero once
-the net has normalised it, which is what its convolutions pad with. Its labels are 255."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of a training picture; image and labels are scaled and flipped alike.
-
-    Attributes:
-        scale: range of the uniform random scale; (1, 1) for none.
-        flip: mirror left and right in one half of the cases.
-        brightness: greatest shift of all channels, in units of 255.
-        contrast: greatest relative change of the distance to the picture's mean.
-        saturation: greatest relative change of the distance to the pixel's own grey.
-    """
-
-    scale: tuple[float, float] = (0.75, 1.75)
-    flip: bool = True
-    brightness: float = 0.1
-    contrast: float = 0.25
-    saturation: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -87,7 +66,7 @@ def training_batches(
     crop: tuple[int, int] | None,
     seed: int,
     first_step: int = 0,
-    augmentation: Augmentation | None = Augmentation(),
+    augmentation: Augmentation | None = USUAL,
     cache: bool | None = None,
     shares: Shares = Shares(),
 ) -> "tf.data.Dataset":
@@ -102,7 +81,8 @@ def training_batches(
         batch_size: greatest number of images in a batch.
         crop: height and width of the random crop; a smaller picture is padded (image `PAD`,
             labels 255). None takes whole pictures, padded at the bottom and right to the
-            greatest of the batch.
+            greatest of the batch; those of like size share a batch (`kfcn.data.buckets`), and
+            one random scale.
         seed: of the order and of every change.
         first_step: global step at which the stream starts.
         augmentation: the random changes; None for none. The place of the crop is random anyway.
@@ -124,6 +104,7 @@ def training_batches(
     count, steps = len(dataset), steps_per_epoch(dataset, batch_size)
     check_shares(count, batch_size, shares.total)
     places = math.ceil(math.ceil(count / steps) / shares.total)  # of the largest share
+    order_of = _orders(dataset, batch_size, crop, seed)
 
     def rows(element):
         """Epoch, first row and end row (in the epoch's order) of an element of the stream."""
@@ -138,16 +119,22 @@ def training_batches(
         element, place = divmod(int(position), places)
         epoch, begin, end = rows(element)
         if begin + place >= end:
-            return np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), np.int64(0)
-        index = int(_order(seed, epoch, count)[begin + place])
-        return *_arrays(dataset, index), np.int64(epoch * count + index)
+            size = crop or (1, 1)
+            return np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+        index = int(order_of(epoch)[begin + place])
+        uniform = _uniform(seed, epoch * count + index)
+        if crop is None and batch_size > 1:
+            # Pictures of one batch grow and shrink together, or padding would fill it.
+            step = first_step + element // shares.here
+            uniform[0] = _uniform(seed, step, stream=1)[0]
+        return augment(*_arrays(dataset, index), uniform, crop, augmentation)
 
     def sample(position):
-        image, labels, key = tf.numpy_function(read, [position], (tf.uint8, tf.uint8, tf.int64))
-        image.set_shape((None, None, 3))
-        labels.set_shape((None, None))
-        uniform = tf.random.stateless_uniform((7,), tf.stack([tf.constant(seed, tf.int64), key]))
-        return _augment(image, labels, uniform, crop, augmentation)
+        # One call of Python for each picture: each costs a copy and a turn of Python's lock.
+        image, labels = tf.numpy_function(read, [position], (tf.uint8, tf.uint8))
+        image.set_shape((*(crop or (None, None)), 3))
+        labels.set_shape(crop or (None, None))
+        return image, labels
 
     def length(element):
         _, begin, end = rows(element)
@@ -167,11 +154,30 @@ def training_batches(
     return stream.prefetch(2)
 
 
-def batch_names(dataset: Dataset, batch_size: int, seed: int, step: int) -> list[str]:
+def batch_names(
+    dataset: Dataset, batch_size: int, crop: tuple[int, int] | None, seed: int, step: int
+) -> list[str]:
     """The files of the training batch of a step, in its order."""
     epoch, begin, size = _batch_place(len(dataset), batch_size, step)
-    order = _order(seed, epoch, len(dataset))
+    order = _orders(dataset, batch_size, crop, seed)(epoch)
     return [dataset.file_name(int(index)) for index in order[begin : begin + size]]
+
+
+def _orders(dataset: Dataset, batch_size: int, crop, seed: int):
+    """The function that gives the order of an epoch; whole pictures are put into buckets."""
+    count = len(dataset)
+    if crop is not None or batch_size == 1:
+        return lambda epoch: _order(seed, epoch, count)
+    sizes = buckets.all_sizes(dataset)
+    steps = steps_per_epoch(dataset, batch_size)
+    lengths = [_batch_place(count, batch_size, step)[2] for step in range(steps)]
+
+    @functools.lru_cache(maxsize=2)
+    def bucketed(epoch):
+        rng = np.random.default_rng([seed, epoch])
+        return buckets.arrange(_order(seed, epoch, count), sizes, lengths, rng)
+
+    return bucketed
 
 
 def _batch_place(count: int, batch_size: int, step: int) -> tuple[int, int, int]:
@@ -202,7 +208,7 @@ def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Datase
         )
         image.set_shape((None, None, 3))
         labels.set_shape((None, None))
-        return tf.cast(image, tf.float32), labels
+        return image, labels
 
     stream = tf.data.Dataset.range(len(dataset))
     stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -221,6 +227,12 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox([seed, epoch])).permutation(count)
 
 
+def _uniform(seed: int, key: int, stream: int = 0) -> np.ndarray:
+    """Seven random numbers in [0, 1), float32 `(7,)`, that belong to a key for good."""
+    bits = np.random.Philox(key=[seed, key], counter=[0, 0, 0, stream])
+    return np.random.Generator(bits).random(7, np.float32)
+
+
 def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, labels, name = dataset[index]
     if image.shape[:2] != labels.shape:
@@ -229,79 +241,12 @@ def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _batch(stream, batch_size: int):
+    """Batches, padded where sizes differ; images become float32 last, as the bytes are fewer."""
     import tensorflow as tf
 
     if stream.element_spec[1].shape.is_fully_defined():
-        return stream.batch(batch_size)
-    return stream.padded_batch(batch_size, padding_values=(PAD, tf.constant(IGNORE, tf.uint8)))
-
-
-def _augment(image, labels, uniform, crop, augmentation):
-    """Changes one sample by seven uniform random numbers in [0, 1).
-
-    A window of the source is cut out (with padding where it reaches beyond) and then resized to
-    the crop. That is random scale, padding and crop in one, at the cost of the crop's pixels.
-    """
-    import tensorflow as tf
-
-    scale = 1.0
-    if augmentation is not None:
-        low, high = augmentation.scale
-        scale = low + (high - low) * uniform[0]
-    extent = tf.shape(labels)
-    if crop is None:
-        window, size = extent, _scaled(extent, scale)
+        stream = stream.batch(batch_size)
     else:
-        window, size = _scaled(tf.constant(crop), 1.0 / scale), tf.constant(crop)
-    image, labels = _cut_out(image, labels, window, uniform[1:3])
-    image = tf.image.resize(image, size, "bilinear")
-    labels = tf.image.resize(labels[..., None], size, "nearest")[..., 0]
-    if augmentation is not None:
-        image, labels = _flip_and_colour(image, labels, uniform[3:], augmentation)
-    image.set_shape((*(crop or (None, None)), 3))
-    labels.set_shape(crop or (None, None))
-    return image, labels
-
-
-def _scaled(size, scale):
-    import tensorflow as tf
-
-    return tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
-
-
-def _cut_out(image, labels, window, uniform):
-    """The part of height and width `window` at a random place, padded beyond the border.
-
-    Where the window is the larger, the picture has a random place in it.
-    """
-    import tensorflow as tf
-
-    extent = tf.shape(labels)
-    room = extent - window
-    steps = tf.cast(uniform * tf.cast(tf.abs(room) + 1, tf.float32), tf.int32)
-    offset = tf.sign(room) * steps  # of the window in the picture, negative where it is larger
-    begin = tf.maximum(offset, 0)
-    length = tf.minimum(offset + window, extent) - begin
-    before = tf.maximum(-offset, 0)
-    margins = tf.stack([before, window - before - length], axis=1)  # (2, 2)
-    labels = tf.pad(tf.slice(labels, begin, length), margins, constant_values=IGNORE)
-    image = tf.slice(image, tf.concat([begin, [0]], 0), tf.concat([length, [3]], 0))
-    image = tf.pad(image, tf.concat([margins, [[0, 0]]], 0), constant_values=int(PAD))
-    return image, labels
-
-
-def _flip_and_colour(image, labels, uniform, augmentation):
-    import tensorflow as tf
-
-    if augmentation.flip:
-        straight = (image, labels)
-        image, labels = tf.cond(
-            uniform[0] < 0.5, lambda: tuple(x[:, ::-1] for x in straight), lambda: straight
-        )
-    signed = 2.0 * uniform - 1.0
-    grey = tf.reduce_mean(image, axis=-1, keepdims=True)
-    image = grey + (image - grey) * (1.0 + augmentation.saturation * signed[1])
-    mean = tf.reduce_mean(image, axis=(0, 1))
-    image = mean + (image - mean) * (1.0 + augmentation.contrast * signed[2])
-    image += 255.0 * augmentation.brightness * signed[3]
-    return tf.clip_by_value(image, 0.0, 255.0), labels
+        padding = (tf.constant(PAD, tf.uint8), tf.constant(IGNORE, tf.uint8))
+        stream = stream.padded_batch(batch_size, padding_values=padding)
+    return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))

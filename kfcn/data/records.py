@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kfcn.data.dataset import Classes, Dataset, Sample
-from kfcn.data.decode import read_image, read_labels
+from kfcn.data.decode import read_image, read_labels, read_size
 from kfcn.data.pairs import table
 from kfcn.errors import DataError, first_line
 
@@ -58,6 +58,12 @@ class RecordSet(Dataset):
         if self._relabel is not None:
             labels = self._relabel[labels]
         return Sample(read_image(io.BytesIO(_bytes(features, self._image)), name), labels, name)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width, from the header of the stored image."""
+        index = range(len(self))[index]
+        features = self._features(index)
+        return read_size(io.BytesIO(_bytes(features, self._image)), self._name(features, index))
 
     def file_name(self, index: int) -> str:
         """The file's name where the records hold one, else such as `tfds:NAME/train/000012`."""

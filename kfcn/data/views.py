@@ -29,6 +29,9 @@ class _Wrapped(Dataset):
     def label_name(self, index: int) -> str:
         return self._dataset.label_name(index)
 
+    def size(self, index: int) -> tuple[int, int]:
+        return self._dataset.size(index)
+
 
 class _Cached(_Wrapped):
     """A data set that keeps what it has decoded."""
@@ -76,6 +79,12 @@ class Skipping(_Wrapped):
         image = np.full((256, 256, 3), GREY, np.uint8)
         return Sample(image, np.full((256, 256), IGNORE, np.uint8), self.file_name(index))
 
+    def size(self, index: int) -> tuple[int, int]:
+        try:
+            return self._dataset.size(index)
+        except DataError:  # it is told when it is read
+            return 256, 256
+
 
 class EveryNth(_Wrapped):
     """The samples `first`, `first + step`, ... of a data set: one worker's part of it."""
@@ -96,6 +105,9 @@ class EveryNth(_Wrapped):
 
     def label_name(self, index: int) -> str:
         return self._dataset.label_name(self._indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._dataset.size(self._indices[index])
 
 
 def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:

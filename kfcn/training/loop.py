@@ -135,7 +135,7 @@ class Loop:
         return pipeline.training_batches(
             self.train_set,
             self.config.batch_size,
-            self.config.crop,
+            self.config.window,
             self.config.seed,
             self.progress.step,
             pipeline.Augmentation(scale=self.config.scale),
@@ -160,7 +160,9 @@ class Loop:
 
     def _not_finite(self, loss: float) -> str:
         step, config = self.progress.step, self.config
-        names = pipeline.batch_names(self.train_set, config.batch_size, config.seed, step)
+        names = pipeline.batch_names(
+            self.train_set, config.batch_size, config.window, config.seed, step
+        )
         return (
             f"the loss is {loss} at step {step + 1} (epoch {len(self.progress.rows) + 1}), batch "
             f"{', '.join(names)}; the state before it is saved in {self.run.checkpoints}: look at "

@@ -28,7 +28,8 @@ class Settings:
         classes: which of its sets of classes, where it has several ("voc" for coco).
         train_split: the split to train on.
         val_split: the split that decides which net is kept.
-        crop: height and width of the training crops, pixels.
+        crop: height and width of the training crops, pixels; (0, 0) trains on whole pictures of
+            any size.
         scale: range of the random scale of the training pictures.
         batch_size: images in a batch, over all replicas.
         epochs: passes over the training split.
@@ -67,6 +68,11 @@ class Settings:
     seed: int = 0
     precision: str = "float32"
     deterministic: bool = False
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """The training crop; None for whole pictures."""
+        return self.crop if any(self.crop) else None
 
     @property
     def net(self) -> str:
@@ -199,6 +205,6 @@ def _validate(settings: Settings) -> None:
         )
     if len(settings.scale) != 2 or not 0 < settings.scale[0] <= settings.scale[1]:
         raise UsageError(f"scale {settings.scale}: expected a smallest and a greatest above 0")
-    if len(settings.crop) != 2 or min(settings.crop) < 32:
+    if settings.crop != (0, 0) and (len(settings.crop) != 2 or min(settings.crop) < 32):
         # Below the coarsest stride a map of the backbone has no cell left to learn from.
         raise UsageError(f"crop {settings.crop}: expected height and width of at least 32 pixels")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kfcn.data import IGNORE, Classes, Dataset, Sample
+from kfcn.data import IGNORE, Classes, Dataset, Sample, buckets
 from kfcn.data import pipeline as P  # noqa: N812
 from kfcn.data.pipeline import Augmentation, evaluation_batches, training_batches
 from kfcn.errors import DataError
@@ -159,7 +159,7 @@ def test_scale_crop_and_flip_move_labels_with_their_pixels(crop):
         agree.append(painted[valid].mean())
         wrong = np.abs(images[..., 0] - np.roll(labels, 3, 2) * 20.0) < 10
         shifted.append(wrong[valid].mean())
-    assert np.mean(agree) > 0.90
+    assert np.mean(agree) > 0.88  # shrinking mixes the pixels at the edges of the blocks
     assert np.mean(shifted) < 0.75  # the control
 
 
@@ -195,16 +195,19 @@ def test_the_colour_change_by_value():
 
     for source, image, inside in change(brightness=0.2):
         shift = (image - source)[inside]
-        assert np.ptp(shift) < 1e-3 and 0 < abs(shift.mean()) <= 0.2 * 255
+        assert np.ptp(shift) == 0 and 0 < abs(shift.mean()) <= 0.2 * 255
     for source, image, inside in change(saturation=0.5):
         whole = inside.all(-1)
-        np.testing.assert_allclose(image.mean(-1)[whole], source.mean(-1)[whole], atol=1e-3)
+        np.testing.assert_allclose(image.mean(-1)[whole], source.mean(-1)[whole], atol=0.51)
         assert np.abs(image - source).max() > 1
     for source, image, inside in change(contrast=0.5):
         mean = source.mean((0, 1))
         inside &= np.abs(source - mean) > 5
-        ratio = (image - mean)[inside] / (source - mean)[inside]
-        assert np.ptp(ratio) < 1e-3 and 0.5 <= ratio.mean() <= 1.5 and abs(ratio.mean() - 1) > 0.01
+        ratio = np.median((image - mean)[inside] / (source - mean)[inside])
+        expected = mean + ratio * (source - mean)
+        # Rounded to 8 bits, and the ratio itself is known from rounded values.
+        np.testing.assert_allclose(image[inside], expected[inside], atol=1.5)
+        assert 0.5 <= ratio <= 1.5 and abs(ratio - 1) > 0.01
 
 
 def test_values_stay_in_range_and_shapes_are_static():
@@ -251,7 +254,9 @@ def test_decoded_samples_are_kept_when_they_fit():
     assert kept.file_name(2) == "train/2.png" and len(kept) == 5
 
 
-@pytest.mark.parametrize("make", [evaluation_batches, lambda d: training_batches(d, 2, None, 0)])
+@pytest.mark.parametrize(
+    "make", [evaluation_batches, lambda d: training_batches(d, 2, (16, 16), 0)]
+)
 def test_a_file_that_fails_in_the_stream_is_named(make):
     import tensorflow as tf
 
@@ -261,3 +266,49 @@ def test_a_file_that_fails_in_the_stream_is_named(make):
     assert isinstance(error, DataError)
     assert str(error) == "train/3.png: cannot be read as an image (truncated)"
     assert P.data_error(ValueError("something else")) is None
+
+
+# Sizes as VOC has them: 500 on the long side, the other as the camera had it.
+VOC_SIZES = np.array(
+    [(375, 500)] * 55 + [(500, 375)] * 14 + [(333, 500)] * 15 + [(500, 333)] * 6
+    + [(500, 500), (335, 500), (281, 500), (400, 500), (500, 281), (357, 500), (374, 500)]
+    + [(332, 500)] * 3
+)  # fmt: skip
+
+
+def test_buckets_keep_padding_below_a_fifth_where_chance_does_not():
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(VOC_SIZES))
+    lengths = [8] * 12 + [4]
+    found = buckets.arrange(order, VOC_SIZES, lengths, rng)
+    assert sorted(found.tolist()) == list(range(100))
+    assert buckets.padding_share(found, VOC_SIZES, lengths) < 0.1
+    assert buckets.padding_share(order, VOC_SIZES, lengths) > 0.2  # the control
+    again = buckets.arrange(rng.permutation(100), VOC_SIZES, lengths, rng)
+    assert not (found == again).all()
+    # By hand: two batches of 2x10 and 2x30 in place of 30x10 twice.
+    sizes = np.array([(2, 10), (2, 30), (2, 10), (2, 30)])
+    assert buckets.padding_share(np.array([0, 1, 2, 3]), sizes, [2, 2]) == pytest.approx(1 / 3)
+    assert buckets.padding_share(np.array([0, 2, 1, 3]), sizes, [2, 2]) == 0
+
+
+def test_whole_pictures_of_like_size_share_a_batch_and_a_scale():
+    dataset = Painted(9, sizes=((48, 64), (30, 70), (64, 48)))
+    augmentation = dataclasses.replace(GEOMETRY, scale=(0.5, 2.0))
+    stream = arrays(training_batches(dataset, 3, None, 0, augmentation=augmentation), 6)
+    heights = set()
+    for images, labels in stream:
+        assert len({dataset.size(i) for i in indices_of(labels, images)}) == 1
+        assert (labels != IGNORE).all()  # of one size and scale: nothing is padded
+        heights.add(images.shape[1])
+    assert len(heights) > 3
+    epochs = [[i for images, labels in stream[e : e + 3] for i in indices_of(labels, images)]
+              for e in (0, 3)]  # fmt: skip
+    assert all(sorted(epoch) == list(range(9)) for epoch in epochs)
+
+
+def indices_of(labels, images):
+    """Channel 1 holds the picture's number, wherever there is no padding."""
+    return [
+        round(float(np.median(i[..., 1][m != IGNORE]))) for i, m in zip(images, labels, strict=True)
+    ]

@@ -1,0 +1,371 @@
+"""One pass over a data set into sharded record files that TFDS reads, checked on the way.
+
+Each shard is a task of its own: a process, or a worker of Apache Beam, looks at its pairs, writes
+the shard aside and renames it. So a pass that was stopped goes on with the shards that are
+missing, and the files are the same whoever wrote them.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import io
+import itertools
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kfcn import data as data_sets
+from kfcn.data.counting import Counts, label_error, label_histogram, size_error
+from kfcn.data.dataset import Dataset
+from kfcn.data.prepared import CARD
+from kfcn.errors import DataError, KfcnError, UsageError
+from kfcn.files import aside, make_folder, write_json
+
+FORMATS = ("array_record", "tfrecord")
+SHARD_BYTES = 64 << 20
+"""About the size of a shard: large enough to be read in one go, small enough to be done again."""
+TITLE = "kfcn_prepared"
+_PLAN, _DONE = "plan.json", "done"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What `kfcn.data.load` needs to open the data set again, in whatever process."""
+
+    name: str
+    data_dir: str | None
+    seed: int
+    classes: str | None
+
+    def open(self, split: str) -> Dataset:
+        return data_sets.load(self.name, split, self.data_dir, self.seed, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A task: the pairs `first` to `end` of a split, into one file."""
+
+    source: Source
+    out: str
+    split: str
+    number: int
+    shards: int
+    first: int
+    end: int
+    format: str
+
+    @property
+    def path(self) -> Path:
+        name = f"{TITLE}-{self.split}.{self.format}-{self.number:05d}-of-{self.shards:05d}"
+        return Path(self.out) / name
+
+    @property
+    def done(self) -> Path:
+        """The note that says that the shard is whole, and what was counted in it."""
+        return Path(self.out) / _DONE / f"{self.split}-{self.number:05d}.json"
+
+
+def prepare(
+    name: str,
+    out: Path | str,
+    data_dir: Path | str | None = None,
+    splits: Sequence[str] | None = None,
+    seed: int = 0,
+    classes: str | None = None,
+    format: str = "array_record",
+    workers: int | None = None,
+    beam: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Path:
+    """Writes a data set as record files; `--data prepared --data-dir OUT` trains from them.
+
+    The pictures keep the bytes of their JPEG or PNG files where those say all, so that the
+    batches are the same as from the folder. Labels are grey PNG with the class indices.
+
+    Args:
+        name, data_dir, seed, classes: as in `kfcn.data.load`.
+        out: folder to write to; one that holds a part of the same pass is gone on with.
+        splits: None for those of train, val and test that exist.
+        format: "array_record" or "tfrecord".
+        workers: processes; None for one a core.
+        beam: flags of Apache Beam, which then does the work; None for processes of this machine.
+        progress: show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: a folder that holds something else, unknown names, Beam not installed.
+        DataError: a pair that cannot be used, in the words of `kfcn.data.check`.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
+    source = Source(
+        name, None if data_dir is None else str(Path(data_dir).resolve()), seed, classes
+    )
+    if splits is None:
+        found = data_sets.splits(name, data_dir)
+        splits = [split for split in ("train", "val", "test") if split in found]
+    out = make_folder(out).resolve()
+    datasets = {split: source.open(split) for split in splits}
+    shards = _planned(out, source, datasets, format)
+    (out / _DONE).mkdir(exist_ok=True)
+    missing = [shard for shard in shards if not (shard.done.is_file() and shard.path.is_file())]
+    total = sum(shard.end - shard.first for shard in shards)
+    if beam is not None:
+        _write_by_beam(missing, beam)
+    else:
+        _write_by_processes(missing, workers, total, progress)
+    _finish(out, source, datasets, shards)
+    return out
+
+
+def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
+    """The shards of the pass, the same ones when it is started again."""
+    plan = {
+        "source": dataclasses.asdict(source),
+        "format": format,
+        "splits": {
+            split: {"images": len(dataset), "files": _files_hash(dataset)}
+            for split, dataset in datasets.items()
+        },
+    }
+    file = out / _PLAN
+    if file.is_file():
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        shards = stored.pop("shards")
+        if stored != plan:
+            changed = [key for key in plan if plan[key] != stored.get(key)]
+            raise UsageError(
+                f"{out} holds another pass (other {', '.join(changed)}); go on with what it was "
+                "started with, or choose another --out"
+            )
+    elif any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no prepared data; choose another --out")
+    else:
+        shards = {split: _shard_count(dataset) for split, dataset in datasets.items()}
+        write_json(file, {**plan, "shards": shards})
+    tasks = []
+    for split, dataset in datasets.items():
+        edges = np.linspace(0, len(dataset), shards[split] + 1).astype(int).tolist()
+        for number, (first, end) in enumerate(itertools.pairwise(edges)):
+            tasks.append(Shard(source, str(out), split, number, shards[split], first, end, format))
+    return tasks
+
+
+def _files_hash(dataset: Dataset) -> str:
+    """A hash of all file names: another selection of pictures is another pass."""
+    names = hashlib.sha256()
+    for index in range(len(dataset)):
+        names.update(dataset.file_name(index).encode() + b"\0")
+    return names.hexdigest()[:16]
+
+
+def _shard_count(dataset: Dataset) -> int:
+    """Shards of about `SHARD_BYTES`, judged by a few pictures; no more shards than pictures."""
+    spread = np.linspace(0, len(dataset) - 1, min(8, len(dataset))).astype(int).tolist()
+    size = np.mean([sum(map(len, _encoded(dataset, index)[:2])) for index in spread])
+    return int(np.clip(np.ceil(size * len(dataset) / SHARD_BYTES), 1, len(dataset)))
+
+
+def _write_by_processes(shards, workers: int | None, total: int, progress: bool) -> None:
+    from tqdm import tqdm
+
+    left = sum(shard.end - shard.first for shard in shards)
+    bar = tqdm(
+        total=total, initial=total - left, desc="prepare", unit="image",
+        disable=None if progress else True,
+    )  # fmt: skip
+    workers = min(workers or os.cpu_count() or 1, len(shards))
+    with bar:
+        if workers < 2:
+            for shard in shards:
+                bar.update(write_shard(shard))
+            return
+        # Started anew and not forked: TensorFlow's threads do not live through a fork.
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+            try:
+                waiting = [pool.submit(write_shard, shard) for shard in shards]
+                for done in concurrent.futures.as_completed(waiting):
+                    bar.update(done.result())
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def _write_by_beam(shards: list[Shard], flags: Sequence[str]) -> None:
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UsageError("--beam needs Apache Beam; pip install 'kfcn[beam]'") from error
+    options = PipelineOptions(list(flags), save_main_session=False)
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | "shards" >> beam.Create(shards)
+                | "spread" >> beam.Reshuffle()
+                | "write" >> beam.Map(write_shard)
+            )
+    except Exception as error:  # Beam wraps what a worker raised into errors of its runners
+        told = str(error).partition("DataError: ")[2].splitlines()
+        raise (
+            DataError(told[0].split(" [while running")[0])
+            if told
+            else KfcnError(f"Beam failed: {error}")
+        ) from error
+
+
+def write_shard(shard: Shard) -> int:
+    """Looks at the pairs of a shard and writes them; returns how many there are."""
+    dataset = _opened(shard.source, shard.split)
+    counts = Counts.nothing(len(dataset.classes))
+    with aside(shard.path) as temporary, _Writer(temporary, shard.format) as write:
+        for index in range(shard.first, shard.end):
+            image, labels, name, histogram = _encoded(dataset, index)
+            counts = counts.add(histogram)
+            write(_serialized(image, labels, name))
+    note = {
+        "pixels": counts.pixels.tolist(),
+        "image_pixels": counts.image_pixels.tolist(),
+        "ignored": counts.ignored,
+        "images": counts.images,
+        "bytes": shard.path.stat().st_size,
+    }
+    write_json(shard.done, note)
+    return counts.images
+
+
+def _serialized(image: bytes, labels: bytes, name: str) -> bytes:
+    """A record as TFDS reads it; the same bytes in every process."""
+    from tensorflow.train import Example
+
+    values = {"image": io.BytesIO(image), "segmentation_mask": io.BytesIO(labels)}
+    record = _features().serialize_example({**values, "file_name": name})
+    # Protocol buffers keep a map in an order that changes from process to process.
+    return Example.FromString(record).SerializeToString(deterministic=True)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(source: Source, split: str) -> Dataset:
+    """The split, opened once in each process (the outlines of COCO take a while to read)."""
+    return source.open(split)
+
+
+def _encoded(dataset: Dataset, index: int) -> tuple[bytes, bytes, str, np.ndarray]:
+    """One pair as it is stored: image file, label PNG, name; and its counts of labels.
+
+    Raises:
+        DataError: the pair cannot be used.
+    """
+    sample = dataset[index]
+    histogram = label_histogram(sample.labels)
+    error = size_error(dataset, index, sample) or label_error(dataset, index, histogram)
+    if error:
+        raise DataError(error)
+    file = dataset.image_file(index)
+    image = file.read_bytes() if file is not None and _says_all(file) else _png(sample.image)
+    return image, _png(sample.labels), sample.name, histogram
+
+
+def _says_all(file: Path) -> bool:
+    """Whether any decoder reads the file as kfcn does: 8-bit RGB or grey JPEG or PNG, upright."""
+    with Image.open(file) as image:
+        plain = image.mode in ("RGB", "L") and image.format in ("JPEG", "PNG")
+        upright = image.getexif().get(0x0112, 1) == 1
+        return plain and upright and not image.has_transparency_data
+
+
+def _png(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, "PNG", compress_level=4)
+    return content.getvalue()
+
+
+@functools.cache
+def _features():
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "segmentation_mask": tfds.features.Image(shape=(None, None, 1)),
+            "file_name": tfds.features.Text(),
+        }
+    )
+
+
+class _Writer:
+    """A record file that is open for writing; gives the function that takes a record."""
+
+    def __init__(self, path: Path, format: str):
+        if format == "array_record":
+            from array_record.python.array_record_module import ArrayRecordWriter
+
+            # A group a record: pictures are read one by one, in any order.
+            self._file = ArrayRecordWriter(str(path), "group_size:1")
+        else:
+            import tensorflow as tf
+
+            self._file = tf.io.TFRecordWriter(str(path))
+
+    def __enter__(self):
+        return self._file.write
+
+    def __exit__(self, *error):
+        self._file.close()
+
+
+def _finish(out: Path, source: Source, datasets, shards: list[Shard]) -> None:
+    """Writes what TFDS and kfcn want to know of the files."""
+    import tensorflow_datasets as tfds
+
+    infos, counted = [], {}
+    for split, dataset in datasets.items():
+        notes = [json.loads(s.done.read_text()) for s in shards if s.split == split]
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=out, dataset_name=TITLE, split=split, filetype_suffix=shards[0].format
+        )
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[note["images"] for note in notes],
+                num_bytes=sum(note["bytes"] for note in notes),
+                filename_template=template,
+            )
+        )
+        counted[split] = {
+            "pixels": np.sum([note["pixels"] for note in notes], axis=0).tolist(),
+            "image_pixels": np.sum([note["image_pixels"] for note in notes], axis=0).tolist(),
+            "ignored": sum(note["ignored"] for note in notes),
+            "images": sum(note["images"] for note in notes),
+            "notes": list(dataset.notes),
+        }
+    tfds.folder_dataset.write_metadata(
+        data_dir=out,
+        features=_features(),
+        split_infos=infos,
+        filename_template=tfds.core.ShardedFileTemplate(
+            data_dir=out, dataset_name=TITLE, filetype_suffix=shards[0].format
+        ),
+        version="1.0.0",
+        check_data=False,
+    )
+    classes = next(iter(datasets.values())).classes
+    write_json(
+        out / CARD,
+        {
+            "source": source.name,
+            "classes": list(classes.names),
+            "palette": [list(colour) for colour in classes.palette],
+            "splits": counted,
+        },
+    )

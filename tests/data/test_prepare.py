@@ -1,0 +1,158 @@
+"""Prepared data: the same pairs and batches as from the files, whoever wrote them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kfcn import data
+from kfcn.data import prepare as module
+from kfcn.data.pipeline import training_batches
+from kfcn.data.prepare import prepare
+from kfcn.errors import DataError, KfcnError, UsageError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pairs of every kind: JPEG, palette PNG, a phone's photo on its side, transparency, CMYK."""
+    root = tmp_path_factory.mktemp("folder")
+    (root / "classes.txt").write_text("sky #102030\nsea\nland\n")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 11), ("val", 3)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(count):
+            height, width = rng.integers(20, 40, 2)
+            image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+            labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
+            path = root / "images" / split / f"p{index:02d}"
+            exif = Image.Exif()
+            if index == 1:
+                exif[0x0112] = 6
+                labels = np.rot90(labels, -1)
+            if index == 2:
+                image.putalpha(Image.fromarray(rng.integers(0, 256, (height, width), np.uint8)))
+            if index == 3:
+                image = image.convert("CMYK")
+            suffix = ".png" if index in (0, 2) else ".jpg"
+            image.save(path.with_suffix(suffix), exif=exif)
+            Image.fromarray(labels).save(root / "labels" / split / f"p{index:02d}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 8000)
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.glob("kfcn_prepared-*")}
+
+
+@pytest.mark.parametrize("format", ["array_record", "tfrecord"])
+def test_prepared_pairs_are_the_folders_own(folder, tmp_path, format):
+    out = prepare("folder", tmp_path / "out", folder, format=format, workers=1)
+    assert len(contents(out)) > 4  # several shards
+    assert data.splits("prepared", out) == ("train", "val")
+    for split in ("train", "val"):
+        a, b = data.load("folder", split, folder), data.load("prepared", split, out)
+        assert b.classes == a.classes and len(b) == len(a)
+        for index in range(len(a)):
+            assert b[index].name == a[index].name == b.file_name(index)
+            np.testing.assert_array_equal(b[index].image, a[index].image)
+            np.testing.assert_array_equal(b[index].labels, a[index].labels)
+            assert b.size(index) == a.size(index) == a[index].labels.shape
+        counts, kept = data.check(a), data.check(b)
+        assert (kept.pixels == counts.pixels).all() and kept.ignored == counts.ignored
+        assert (kept.image_pixels == counts.image_pixels).all() and kept.images == counts.images
+
+
+def test_batches_are_the_same_as_from_the_folder(folder, tmp_path):
+    out = prepare("folder", tmp_path / "out", folder, workers=1)
+    streams = [
+        training_batches(data.load(name, "train", place), 4, (16, 24), seed=5).take(5)
+        for name, place in (("folder", folder), ("prepared", out))
+    ]
+    for (images, labels), (others, truth) in zip(*streams, strict=True):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, truth)
+
+
+def test_tfds_itself_reads_the_files(folder, tmp_path):
+    """By another program's decoder: labels by value, pictures as that decoder gives them."""
+    import tensorflow_datasets as tfds
+
+    out = prepare("folder", tmp_path / "out", folder, workers=1, format="tfrecord")
+    read = tfds.builder_from_directory(out).as_dataset(split="val")
+    found = {e["file_name"].decode(): e for e in tfds.as_numpy(read)}
+    for sample in data.load("folder", "val", folder):
+        example = found[sample.name]
+        np.testing.assert_array_equal(example["segmentation_mask"][..., 0], sample.labels)
+        difference = example["image"].astype(int) - sample.image
+        assert np.abs(difference).max() <= 8
+
+
+def test_a_stopped_pass_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+    whole = prepare("folder", tmp_path / "whole", folder, workers=1)
+    done = []
+
+    def stop(shard):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(shard.number)
+        return write_shard(shard)
+
+    write_shard = module.write_shard
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_shard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", tmp_path / "out", folder, workers=1)
+    assert data.DATASETS["prepared"].splits(tmp_path / "out") == ()  # not before it is whole
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("kfcn_prepared-*")}
+    assert len(first) == 2
+    prepare("folder", tmp_path / "out", folder, workers=1)
+    assert all(path.stat().st_mtime_ns == time for path, time in first.items())
+    assert contents(tmp_path / "out") == contents(whole)
+    with pytest.raises(UsageError, match="holds another pass"):
+        prepare("folder", tmp_path / "out", folder, workers=1, format="tfrecord")
+
+
+@pytest.mark.slow
+def test_processes_and_beam_write_the_same_bytes(folder, tmp_path):
+    pytest.importorskip("apache_beam")
+    alone = prepare("folder", tmp_path / "alone", folder, workers=1)
+    # Spawned processes import the module anew, with its own SHARD_BYTES; the plan holds.
+    both = prepare("folder", tmp_path / "both", folder, workers=2)
+    beam = prepare("folder", tmp_path / "beam", folder, beam=[])
+    assert contents(alone) == contents(both) == contents(beam)
+
+
+def test_a_pair_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "in/classes.txt").parent.mkdir()
+    (tmp_path / "in/classes.txt").write_text("sky\n")
+    for kind, array in (("images", np.zeros((4, 4, 3))), ("labels", np.full((4, 4), 7))):
+        path = tmp_path / f"in/{kind}/train/a.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(array.astype(np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"labels/train/a\.png: found label 7; expected 0 to 0"):
+        prepare("folder", tmp_path / "out", tmp_path / "in", workers=1)
+
+
+def test_folders_that_are_something_else_are_left_alone(folder, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and holds no prepared data"):
+        prepare("folder", tmp_path, folder)
+    with pytest.raises(UsageError, match="does not hold prepared; expected what kfcn-data"):
+        data.load("prepared", "train", tmp_path)
+
+
+def test_a_damaged_shard_is_told(folder, tmp_path):
+    out = prepare("folder", tmp_path / "out", folder, workers=1, format="tfrecord")
+    path = sorted(out.glob("kfcn_prepared-train*"))[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(KfcnError, match="ends in the middle of a record"):
+        data.load("prepared", "train", out)
+    (out / "kfcn.json").write_text(json.dumps({"classes": []}))
+    with pytest.raises(DataError, match=r"kfcn\.json: cannot be read"):
+        data.load("prepared", "train", out)
