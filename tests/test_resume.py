@@ -324,13 +324,14 @@ def test_killed_at_random_again_and_again(pairs, tmp_path):
     """Twenty kills at random moments, also while it starts, saves and validates."""
     rng = np.random.default_rng(0)
     command, undisturbed = (
-        train_command(pairs, tmp_path / name, *EACH_STEP, "--epochs", 8) for name in ("run", "same")
+        train_command(pairs, tmp_path / name, *EACH_STEP, "--epochs", 12)
+        for name in ("run", "same")
     )
     steps = []
     while len(steps) < 20:
         before = newest(tmp_path / "run")
         with Process(command, tmp_path / "log.txt") as process:
-            if len(steps) % 3 and before < 24:  # else soon after the start
+            if len(steps) % 3 and before < 36:  # else soon after the start
                 process.until(lambda before=before: newest(tmp_path / "run") > before)
                 time.sleep(rng.uniform(0, 0.3))
             else:
@@ -344,5 +345,5 @@ def test_killed_at_random_again_and_again(pairs, tmp_path):
     print("killed after step", *steps)
     assert len(set(steps)) > 8
     last = [checkpoints(tmp_path / name)[-1] for name in ("run", "same")]
-    assert last[0].name == last[1].name == "step-00000024.npz"
+    assert last[0].name == last[1].name == "step-00000036.npz"
     assert difference(*last) == 0.0
