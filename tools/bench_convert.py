@@ -14,12 +14,12 @@ import contextlib
 import io
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from kfcn_mobile.bundle import read_bundle
+from kfcn_tools.timing import alternate
 
 from kfcn.commands._cli import run
 
@@ -60,21 +60,6 @@ def runner(content: bytes, image: np.ndarray, threads: int) -> Callable[[], None
             interpreter.get_tensor(index)
 
     return once
-
-
-def alternate(runs: dict[str, Callable[[], None]], rounds: int, seed: int = 0) -> dict:
-    """Times functions in turn: name -> milliseconds, float64 (rounds,)."""
-    rng = np.random.default_rng(seed)
-    names = list(runs)
-    times = {name: np.empty(rounds) for name in names}
-    for name in names:
-        runs[name]()
-    for i in range(rounds):
-        for k in rng.permutation(len(names)):
-            start = time.perf_counter()
-            runs[names[k]]()
-            times[names[k]][i] = 1e3 * (time.perf_counter() - start)
-    return times
 
 
 def work(args: argparse.Namespace) -> int:

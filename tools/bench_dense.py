@@ -13,7 +13,6 @@ difference to the map moved by one cell.
 import argparse
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from kfcn_tools.timing import machine
 
 FACTORS = (4, 8, 16, 32)
 STAGES = ((2, 16), (2, 32), (3, 64), (3, 128), (3, 128))  # convolutions, width: VGG16 / 4
@@ -113,7 +113,7 @@ def main(argv=None) -> int:
     import keras
     import tensorflow as tf
 
-    print(f"{_cpu()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(machine())
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, NumPy {np.__version__}")
     print(f"VGG16 at a quarter width, {args.pixels}x{args.pixels} pixels, output stride 1;")
     print(
@@ -144,12 +144,6 @@ def main(argv=None) -> int:
         )
     print(f"\nload at the end {os.getloadavg()[0]:.1f}")
     return 0
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,282 @@
+"""kfcn's nets beside their peers: training, inference, memory and start-up, measured in turn.
+
+    python -m kfcn_tools.bench [resnet50] [mobilenet_v3_large] [mobilenet_v2] [--json FILE]
+
+Peers are what is installed: torch and torchvision, KerasHub, LiteRT. Each net has a process of its
+own that waits for its turn; in each round every net of a group does one step, in an order that is
+drawn anew. A ratio is the median, over the rounds, of the peer's time by the time of the kfcn net
+that it is to be compared with, which has the same backbone and output stride. All weights are
+random: nothing here says how well a net segments.
+
+`--table FILE...` prints the tables of earlier runs again, as one.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from kfcn_tools.timing import SIDE, alternate, machine
+
+RESNET, MOBILE3, MOBILE2 = "resnet50", "mobilenet_v3_large", "mobilenet_v2"
+
+
+def _net(maker, net, backbone, stride, beside=None, **more) -> dict:
+    """What there is to know of a net; `beside` is the kfcn net that it is compared with."""
+    return {
+        "maker": maker,
+        "net": net,
+        "backbone": backbone,
+        "stride": stride,
+        "beside": beside,
+    } | more
+
+
+# The output stride is that of the backbone's last map. KerasHub's net refuses 360 rows, which are
+# no multiple of 32, and is given 384.
+GROUPS = {
+    RESNET: [
+        _net("kfcn", "fcn8s", RESNET, 32),
+        _net("torch", "fcn8s", RESNET, 32, "kfcn fcn8s"),
+        _net("KerasHub", "deeplab_v3_plus", RESNET, 32, "kfcn fcn8s", size=(384, 480)),
+        _net("kfcn", "dilated", RESNET, 8),
+        _net("torchvision", "fcn_resnet50", RESNET, 8, "kfcn dilated"),
+    ],
+    MOBILE3: [
+        _net("kfcn", "fcn8s", MOBILE3, 32),
+        _net("torch", "fcn8s", MOBILE3, 32, "kfcn fcn8s"),
+        _net("torchvision", "lraspp_mobilenet_v3_large", MOBILE3, 16, "kfcn fcn8s"),
+    ],
+    MOBILE2: [
+        _net("kfcn", "fcn8s", MOBILE2, 32),
+        _net("torch", "fcn8s", MOBILE2, 32, "kfcn fcn8s"),
+        _net("LiteRT", "kfcn-convert", MOBILE2, 32),
+        _net("LiteRT", "naive", MOBILE2, 32, "LiteRT kfcn-convert"),
+    ],
+}
+PACKAGES = {"torch": ("torch", "torchvision"), "torchvision": ("torch", "torchvision")}
+PACKAGES |= {"KerasHub": ("keras_hub",), "LiteRT": ("ai_edge_litert",), "kfcn": ("kfcn",)}
+
+# Mean IoU as published, in per cent, and on what: never ours, and not comparable with each other.
+PUBLISHED = {
+    "torchvision fcn_resnet50": "60.5, COCO val2017 subset, VOC's classes (torchvision's card)",
+    "torchvision lraspp_mobilenet_v3_large": "57.9, the same subset (torchvision's card)",
+    "KerasHub deeplab_v3_plus": "63, VOC with SBD (KerasHub's preset)",
+}
+
+
+def name(net: dict) -> str:
+    """How a net is called in its group."""
+    return f"{net['maker']} {net['net']}"
+
+
+class Process:
+    """A net in a process of its own.
+
+    Args:
+        spec: of the net, see `kfcn_tools.peers`.
+
+    Attributes:
+        hello: what it said first: "versions", "parameters", "imported" (MiB after the imports).
+        seconds: from its start to the answer for one image.
+    """
+
+    def __init__(self, spec: dict):
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kfcn_tools.peers.child", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self.hello = self._answer()
+        self.seconds = time.perf_counter() - started
+
+    def ask(self, command: str) -> dict:
+        """Sends a command and waits until it is done."""
+        print(command, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            raise RuntimeError(f"a net's process ended: {self._log.read()[-2000:]}")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """Ends it."""
+        self._process.communicate("quit\n")
+
+
+def measure(nets: list[dict], args: argparse.Namespace) -> dict:
+    """Measures the nets of a group in turn: name -> figures."""
+    found = {name(net): {**net, "ratios": {}, "seconds": {}, "mib": {}} for net in nets}
+    trained = [net for net in nets if net["maker"] != "LiteRT"]
+    for what, chosen, batches, rounds in (
+        ("train", trained, [args.train_batch], args.rounds),
+        ("infer", nets, [1, 8], 2 * args.rounds),
+    ):
+        running = {}
+        for net in chosen:
+            running[name(net)] = process = Process(net)
+            figures = found[name(net)]
+            figures |= process.hello
+            if what == "infer":
+                figures["start"] = process.seconds
+            if net["maker"] != "LiteRT" and "flops" not in figures:
+                figures |= process.ask("flops")
+        for batch in batches:
+            step = f"{what} {batch}"
+            here = {n: p for n, p in running.items() if batch == 1 or "LiteRT" not in n}
+            runs = {n: lambda p=p, step=step: p.ask(step) for n, p in here.items()}
+            # The peak of the CPU is taken in the same rounds, in both libraries.
+            for maker in ("kfcn", "torch"):
+                for n, process in here.items():
+                    if n.startswith(f"{maker} ") and f"multiply {maker}" not in runs:
+                        runs[f"multiply {maker}"] = lambda p=process: p.ask("multiply")
+            times = alternate(runs, rounds if batch > 1 or what == "train" else 2 * rounds)
+            _note(found, times, step, here)
+        for process in running.values():
+            process.end()
+    return found
+
+
+def _note(found: dict, times: dict, step: str, running: dict) -> None:
+    """Writes down medians, ratios of pairs, memory, and the best matrix product."""
+    products = [t for n, t in times.items() if n.startswith("multiply")]
+    peak = max(2 * SIDE**3 / (1e-3 * float(np.median(t))) for t in products)
+    for each, process in running.items():
+        figures = found[each]
+        figures["seconds"][step] = 1e-3 * float(np.median(times[each]))
+        figures["mib"][step] = process.ask("memory")["mib"]
+        figures.setdefault("peak", {})[step] = peak
+        if figures["beside"] in times:
+            ratios = times[each] / times[figures["beside"]]
+            figures["ratios"][step] = [float(v) for v in np.percentile(ratios, (50, 0, 100))]
+
+
+def missing(net: dict) -> str | None:
+    """The package that a net needs and that is not installed."""
+    return next((p for p in PACKAGES[net["maker"]] if not importlib.util.find_spec(p)), None)
+
+
+def work(args: argparse.Namespace) -> None:
+    """Measures the groups and prints their tables."""
+    print(machine(), flush=True)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for group in args.groups:
+            nets = []
+            for net in GROUPS[group]:
+                if package := missing(net):
+                    print(f"left out: {name(net)}, for {package} is not installed")
+                    continue
+                nets.append({"classes": args.classes, "size": tuple(args.size)} | net)
+                if net["maker"] == "LiteRT":
+                    nets[-1] |= {"file": f"{folder}/{net['net']}.tflite"}
+                    writer = [sys.executable, "-m", "kfcn_tools.peers.litert_nets"]
+                    subprocess.run([*writer, json.dumps(nets[-1])], check=True, capture_output=True)
+            results[group] = measure(nets, args)
+            print(f"{group}: done, {os.getloadavg()[0]:.1f} load", flush=True)
+    result = {"machine": machine(), "classes": args.classes, "size": args.size, "nets": results}
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(tables([result]))
+
+
+def tables(results: list[dict]) -> str:
+    """The figures of runs as Markdown."""
+    versions, lines = {}, []
+    train = [
+        "| net | stride | GFLOP/image | batch | images/s | of peak | time by kfcn's (range) "
+        "| peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    infer = [
+        "| net | images/s, 1 | of peak | time by kfcn's | images/s, 8 | of peak | time by kfcn's "
+        "| peak MiB, 1 | 8 | start-up s | M parameters | published mean IoU |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    peaks = []
+    for result in results:
+        for group, nets in result["nets"].items():
+            for each, figures in nets.items():
+                versions |= figures["versions"]
+                beside = nets.get(figures["beside"] or each, {})
+                figures.setdefault("flops", nets["kfcn fcn8s"]["flops"])
+                peaks += figures["peak"].values()
+                title = f"{each}, {group}" if group not in each else each
+                reference = " (with " + beside["net"] + ")" if figures["beside"] else ""
+                gflop = f"{1e-9 * figures['flops']:.1f}"
+                for step in figures["seconds"]:
+                    if step.startswith("train"):
+                        cells = [title, str(figures["stride"]), gflop, step.split()[1]]
+                        cells += _speed(figures, step)
+                        cells[-1] += reference
+                        cells.append(f"{figures['mib'][step]:.0f}")
+                        train.append(f"| {' | '.join(cells)} |")
+                cells = [title, *_speed(figures, "infer 1"), *_speed(figures, "infer 8")]
+                cells += [_cell(figures["mib"].get(f"infer {b}"), ".0f") for b in (1, 8)]
+                cells.append(f"{figures['start']:.1f}")
+                cells.append(_cell(figures["parameters"] and figures["parameters"] / 1e6, ".1f"))
+                cells.append(PUBLISHED.get(each, "–"))
+                infer.append(f"| {' | '.join(cells)} |")
+    lines.append("; ".join(dict.fromkeys(result["machine"] for result in results)))
+    lines.append(", ".join(f"{package} {v}" for package, v in sorted(versions.items())))
+    height, width = results[0]["size"]
+    lines.append(f"{height}x{width} pixels, {results[0]['classes']} classes, float32")
+    low, high = (1e-9 * f(peaks) for f in (min, max))
+    lines.append(f"peak: {low:.0f} to {high:.0f} GFLOP/s, float32 product of {SIDE}x{SIDE}")
+    return "\n".join([*lines, "", "Training", "", *train, "", "Inference", "", *infer])
+
+
+def _speed(figures: dict, step: str) -> list[str]:
+    """Images per second, share of the peak, and the ratio to kfcn's net."""
+    if step not in figures["seconds"]:
+        return ["–"] * 3
+    kind, batch = step.split()
+    speed = int(batch) / figures["seconds"][step]
+    # Backwards is twice forwards: to the weights and to the map before.
+    work = figures["flops"] * (3 if kind == "train" else 1)
+    ratio = "–"
+    if step in figures["ratios"]:
+        ratio = "{:.2f} ({:.2f}–{:.2f})".format(*figures["ratios"][step])
+    return [f"{speed:.2f}", f"{100 * work * speed / figures['peak'][step]:.0f} %", ratio]
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def main(argv=None) -> int:
+    """`python -m kfcn_tools.bench`."""
+    cli = argparse.ArgumentParser(prog="python -m kfcn_tools.bench", description=__doc__)
+    cli.formatter_class = argparse.RawDescriptionHelpFormatter
+    cli.add_argument("groups", nargs="*", default=list(GROUPS), metavar="GROUP")
+    cli.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"))
+    cli.add_argument("--classes", type=int, default=21)
+    cli.add_argument("--train-batch", type=int, default=2, metavar="B")
+    cli.add_argument("--rounds", type=int, default=4, help="of training; twice as many otherwise")
+    cli.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    cli.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="print these again")
+    args = cli.parse_args(argv)
+    if unknown := set(args.groups) - set(GROUPS):
+        cli.error(f"group {', '.join(sorted(unknown))}: expected some of {', '.join(GROUPS)}")
+    if args.table:
+        print(tables([json.loads(path.read_text(encoding="utf-8")) for path in args.table]))
+    else:
+        work(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

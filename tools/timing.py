@@ -1,0 +1,52 @@
+"""What the benchmarks share: timing in turn, and what machine it was."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+SIDE = 4096
+"""Rows and columns of the matrices whose product stands for what the CPU can do at most."""
+
+
+def alternate(runs: dict[str, Callable[[], None]], rounds: int, seed: int = 0) -> dict:
+    """Times functions in turn: name -> milliseconds, float64 (rounds,).
+
+    Each runs once unmeasured. In each round every one runs once, in an order that is drawn anew:
+    noise from outside hits all of them alike, and ratios are taken within the round.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(runs)
+    times = {name: np.empty(rounds) for name in names}
+    for name in names:
+        runs[name]()
+    for i in range(rounds):
+        for k in rng.permutation(len(names)):
+            start = time.perf_counter()
+            runs[names[k]]()
+            times[names[k]][i] = 1e3 * (time.perf_counter() - start)
+    return times
+
+
+def machine() -> str:
+    """CPU, cores and load of this machine, in one line."""
+    return f"{cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def cpu_name() -> str:
+    """The CPU's name for itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_mib() -> float:
+    """The greatest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
