@@ -120,11 +120,10 @@ class Process:
 def measure(nets: list[dict], args: argparse.Namespace) -> dict:
     """Measures the nets of a group in turn: name -> figures."""
     found = {name(net): {**net, "ratios": {}, "seconds": {}, "mib": {}} for net in nets}
+    matrix = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
     trained = [net for net in nets if net["maker"] != "LiteRT"]
-    for what, chosen, batches, rounds in (
-        ("train", trained, [args.train_batch], args.rounds),
-        ("infer", nets, [1, 8], 2 * args.rounds),
-    ):
+    for what in args.what:
+        chosen, batches = (nets, (1, 8)) if what == "infer" else (trained, (args.train_batch,))
         running = {}
         for net in chosen:
             running[name(net)] = process = Process(net)
@@ -132,28 +131,23 @@ def measure(nets: list[dict], args: argparse.Namespace) -> dict:
             figures |= process.hello
             if what == "infer":
                 figures["start"] = process.seconds
-            if net["maker"] != "LiteRT" and "flops" not in figures:
-                figures |= process.ask("flops")
         for batch in batches:
             step = f"{what} {batch}"
             here = {n: p for n, p in running.items() if batch == 1 or "LiteRT" not in n}
             runs = {n: lambda p=p, step=step: p.ask(step) for n, p in here.items()}
-            # The peak of the CPU is taken in the same rounds, in both libraries.
-            for maker in ("kfcn", "torch"):
-                for n, process in here.items():
-                    if n.startswith(f"{maker} ") and f"multiply {maker}" not in runs:
-                        runs[f"multiply {maker}"] = lambda p=process: p.ask("multiply")
-            times = alternate(runs, rounds if batch > 1 or what == "train" else 2 * rounds)
+            runs["product"] = lambda: matrix @ matrix
+            times = alternate(runs, 4 * args.rounds if step == "infer 1" else args.rounds)
             _note(found, times, step, here)
-        for process in running.values():
+        for each, process in running.items():
+            if "LiteRT" not in each:  # last: counting takes memory
+                found[each] |= process.ask("flops")
             process.end()
     return found
 
 
 def _note(found: dict, times: dict, step: str, running: dict) -> None:
-    """Writes down medians, ratios of pairs, memory, and the best matrix product."""
-    products = [t for n, t in times.items() if n.startswith("multiply")]
-    peak = max(2 * SIDE**3 / (1e-3 * float(np.median(t))) for t in products)
+    """Writes down medians, ratios of pairs, memory, and the rate of the matrix product."""
+    peak = 2 * SIDE**3 / (1e-3 * float(np.median(times["product"])))
     for each, process in running.items():
         figures = found[each]
         figures["seconds"][step] = 1e-3 * float(np.median(times[each]))
@@ -187,7 +181,8 @@ def work(args: argparse.Namespace) -> None:
                     subprocess.run([*writer, json.dumps(nets[-1])], check=True, capture_output=True)
             results[group] = measure(nets, args)
             print(f"{group}: done, {os.getloadavg()[0]:.1f} load", flush=True)
-    result = {"machine": machine(), "classes": args.classes, "size": args.size, "nets": results}
+    settings = {"classes": args.classes, "size": args.size, "train_batch": args.train_batch}
+    result = {"machine": machine(), **settings, "nets": results}
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(tables([result]))
@@ -195,48 +190,57 @@ def work(args: argparse.Namespace) -> None:
 
 def tables(results: list[dict]) -> str:
     """The figures of runs as Markdown."""
-    versions, lines = {}, []
+    versions, peaks = {}, []
     train = [
-        "| net | stride | GFLOP/image | batch | images/s | of peak | time by kfcn's (range) "
-        "| peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| net | stride | GFLOP/image | images/s | of peak | time by kfcn's (range) | peak MiB |",
+        "|---|---|---|---|---|---|---|",
     ]
     infer = [
         "| net | images/s, 1 | of peak | time by kfcn's | images/s, 8 | of peak | time by kfcn's "
-        "| peak MiB, 1 | 8 | start-up s | M parameters | published mean IoU |",
+        "| MiB, 1 | MiB, 8 | start-up s | M parameters | published mean IoU |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    peaks = []
-    for result in results:
-        for group, nets in result["nets"].items():
-            for each, figures in nets.items():
-                versions |= figures["versions"]
-                beside = nets.get(figures["beside"] or each, {})
-                figures.setdefault("flops", nets["kfcn fcn8s"]["flops"])
-                peaks += figures["peak"].values()
-                title = f"{each}, {group}" if group not in each else each
-                reference = " (with " + beside["net"] + ")" if figures["beside"] else ""
-                gflop = f"{1e-9 * figures['flops']:.1f}"
-                for step in figures["seconds"]:
-                    if step.startswith("train"):
-                        cells = [title, str(figures["stride"]), gflop, step.split()[1]]
-                        cells += _speed(figures, step)
-                        cells[-1] += reference
-                        cells.append(f"{figures['mib'][step]:.0f}")
-                        train.append(f"| {' | '.join(cells)} |")
+    for group, nets in _merged(results).items():
+        for each, figures in nets.items():
+            versions |= figures["versions"]
+            peaks += figures["peak"].values()
+            figures.setdefault("flops", nets["kfcn fcn8s"]["flops"])  # a file is of that net
+            title = each if group in each else f"{each}, {group}"
+            for step in figures["seconds"]:
+                if step.startswith("train"):
+                    gflop = f"{1e-9 * figures['flops']:.1f}"
+                    cells = [title, str(figures["stride"]), gflop, *_speed(figures, step)]
+                    train.append(f"| {' | '.join(cells)} | {figures['mib'][step]:.0f} |")
+            if "infer 1" in figures["seconds"]:
                 cells = [title, *_speed(figures, "infer 1"), *_speed(figures, "infer 8")]
                 cells += [_cell(figures["mib"].get(f"infer {b}"), ".0f") for b in (1, 8)]
                 cells.append(f"{figures['start']:.1f}")
-                cells.append(_cell(figures["parameters"] and figures["parameters"] / 1e6, ".1f"))
-                cells.append(PUBLISHED.get(each, "–"))
-                infer.append(f"| {' | '.join(cells)} |")
-    lines.append("; ".join(dict.fromkeys(result["machine"] for result in results)))
-    lines.append(", ".join(f"{package} {v}" for package, v in sorted(versions.items())))
+                count = figures["parameters"]
+                cells.append(_cell(count and count / 1e6, ".1f"))
+                infer.append(f"| {' | '.join(cells)} | {PUBLISHED.get(each, '–')} |")
     height, width = results[0]["size"]
-    lines.append(f"{height}x{width} pixels, {results[0]['classes']} classes, float32")
     low, high = (1e-9 * f(peaks) for f in (min, max))
-    lines.append(f"peak: {low:.0f} to {high:.0f} GFLOP/s, float32 product of {SIDE}x{SIDE}")
+    lines = [
+        "; ".join(dict.fromkeys(result["machine"] for result in results)),
+        ", ".join(f"{package} {v}" for package, v in sorted(versions.items())),
+        f"{height}x{width} pixels, {results[0]['classes']} classes, float32, training batch "
+        f"{results[0]['train_batch']}",
+        f"peak: {low:.0f} to {high:.0f} GFLOP/s, float32 product of {SIDE}x{SIDE} in NumPy",
+    ]
     return "\n".join([*lines, "", "Training", "", *train, "", "Inference", "", *infer])
+
+
+def _merged(results: list[dict]) -> dict:
+    """Group -> name -> figures, of runs of which one trained and another inferred."""
+    merged = {}
+    for result in results:
+        for group, nets in result["nets"].items():
+            for each, figures in nets.items():
+                known = merged.setdefault(group, {}).setdefault(each, {})
+                for key, value in figures.items():
+                    both = key in known and isinstance(value, dict)
+                    known[key] = known[key] | value if both else value
+    return merged
 
 
 def _speed(figures: dict, step: str) -> list[str]:
@@ -265,7 +269,8 @@ def main(argv=None) -> int:
     cli.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"))
     cli.add_argument("--classes", type=int, default=21)
     cli.add_argument("--train-batch", type=int, default=2, metavar="B")
-    cli.add_argument("--rounds", type=int, default=4, help="of training; twice as many otherwise")
+    cli.add_argument("--what", nargs="+", choices=["train", "infer"], default=["train", "infer"])
+    cli.add_argument("--rounds", type=int, default=4, help="four times as many of single images")
     cli.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     cli.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="print these again")
     args = cli.parse_args(argv)

@@ -3,8 +3,8 @@
     python -m kfcn_tools.peers.child '{"maker": "torchvision", "net": "fcn_resnet50", ...}'
 
 Each line on standard input is a command, each line on standard output its answer in JSON:
-`infer B` and `train B` do one step with a batch of B images, `multiply` one matrix product,
-`memory` gives the greatest resident memory so far, and `quit` ends the process.
+`infer B` and `train B` do one step with a batch of B images, `memory` gives the greatest resident
+memory so far, `flops` the operations of one image forwards, and `quit` ends the process.
 """
 
 import importlib
@@ -47,9 +47,6 @@ def main() -> int:
             answer(mib=peak_mib())
         elif command == "flops":
             answer(flops=net.flops())
-        elif command == "multiply":
-            net.multiply()
-            answer()
         elif command in ("infer", "train"):
             getattr(net, command)(int(size))
             answer()

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from kfcn_tools.flops import count_flops
-from kfcn_tools.timing import SIDE
 
 
 class Net:
@@ -43,16 +42,16 @@ class Net:
             self._new_step = self._kfcn_step
         self.parameters = self.model.count_params()
         self._step = None
-        self._kept = {}
+        self._batches = {}
 
     def _batch(self, count: int):
-        if count not in self._kept:
+        if count not in self._batches:
             rng = np.random.default_rng(0)
             images = rng.uniform(0, 255, (count, *self.size, 3)).astype(np.float32)
             labels = rng.integers(0, self.classes, (count, *self.size), np.uint8)
             labels[:, :20] = 255
-            self._kept[count] = tf.constant(images), tf.constant(labels)
-        return self._kept[count]
+            self._batches[count] = tf.constant(images), tf.constant(labels)
+        return self._batches[count]
 
     def infer(self, count: int) -> None:
         """Logits of a batch as a NumPy array."""
@@ -87,12 +86,6 @@ class Net:
     def flops(self) -> int:
         """Floating-point operations of one image in the convolutions and matrix products."""
         return count_flops(self.model, self.size)
-
-    def multiply(self) -> None:
-        """One product of two float32 matrices of SIDE x SIDE."""
-        if "matrix" not in self._kept:
-            self._kept["matrix"] = tf.random.uniform((SIDE, SIDE))
-        float(tf.matmul(self._kept["matrix"], self._kept["matrix"])[0, 0])
 
 
 def deeplab(classes: int) -> keras.Model:

@@ -8,7 +8,6 @@ import os
 
 import torch
 import torchvision
-from kfcn_tools.timing import SIDE
 from torch import nn
 from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -121,9 +120,3 @@ class Net:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             self.net(self._batch(1)[0])
         return counter.get_total_flops()
-
-    def multiply(self) -> None:
-        """One product of two float32 matrices of SIDE x SIDE."""
-        if "matrix" not in self._batches:
-            self._batches["matrix"] = torch.rand(SIDE, SIDE)
-        float((self._batches["matrix"] @ self._batches["matrix"])[0, 0])
