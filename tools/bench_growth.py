@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 from kfcn_tools.timing import machine, peak_mib
 
+from kfcn.commands._cli import _import_tensorflow
+
 HEIGHT, WIDTH, CLASSES, REPEATS = 240, 320, 12, 5
 AXES = {
     "area": (1, 2, 4, 8, 16),  # times 240x320
@@ -36,6 +38,7 @@ AXES = {
 
 def steps(axis: str, what: str, values) -> list[dict]:
     """Median time and peak memory of a step, in this process, for growing values."""
+    _import_tensorflow()
     from kfcn_tools.peers.keras_nets import Net
 
     found = []
@@ -73,7 +76,7 @@ def steps(axis: str, what: str, values) -> list[dict]:
 
 def data_set(folder: str) -> dict:
     """Time and memory of a data set's way to the first batch, in this process."""
-    import tensorflow  # noqa: F401  (before the clock starts)
+    _import_tensorflow()  # before the clock starts
 
     from kfcn import data
     from kfcn.data.pipeline import training_batches
