@@ -97,6 +97,13 @@ def parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--weight-decay", type=float, metavar="RATE", help="of AdamW")
     training.add_argument(
+        "--ema",
+        type=float,
+        metavar="M",
+        help="validate and save the running average of the weights, of this momentum: 0.998 "
+        "spans about 500 steps (default: 0, none)",
+    )
+    training.add_argument(
         "--class-weights",
         metavar="none|median|sqrt",
         help="median-frequency class weights of the loss, or their square root",

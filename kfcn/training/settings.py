@@ -35,6 +35,8 @@ class Settings:
         epochs: passes over the training split.
         learning_rate: of AdamW at the first step; decays to 0 with power 0.9.
         weight_decay: of AdamW, not for biases and batch normalisation.
+        ema: momentum of the weights' average, which is validated and saved in their place
+            (`kfcn.training.average`); 0 for none.
         class_weights: "none", "median" (median frequency) or "sqrt" (its square root).
         seed: of initial weights, data order, augmentation and dropout.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
@@ -64,6 +66,7 @@ class Settings:
     epochs: int = 40
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    ema: float = 0.0
     class_weights: str = "none"
     seed: int = 0
     precision: str = "float32"
@@ -194,6 +197,8 @@ def _validate(settings: Settings) -> None:
             f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
             "expected a rate above 0 and a decay of 0 or more"
         )
+    if not 0 <= settings.ema < 1:
+        raise UsageError(f"ema {settings.ema}: expected a momentum in [0, 1), such as 0.998")
     if settings.crf and not settings.init_from:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"

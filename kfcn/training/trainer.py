@@ -15,6 +15,7 @@ from kfcn.files import sha256, write_json
 from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
+from kfcn.training.average import Average
 from kfcn.training.loop import Loop
 from kfcn.training.recorder import Progress, Recorder, best
 from kfcn.training.run_folder import RunFolder, run_path
@@ -105,11 +106,12 @@ def train(
 
     with where.guard(), where.strategy.scope():
         model, optimizer = new_net(config, train_set, say)
+        average = Average(model, config.ema) if config.ema else None
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     if where.chief:
         run.start(config)
     where.sum(0)
-    state = checkpoint.state(model, optimizer)
+    state = checkpoint.state(model, optimizer, average)
     with where.strategy.scope():
         note = checkpoint.restore(run.checkpoints, state, warn=say)
     progress = Progress.from_note(note) if note else Progress()
@@ -129,7 +131,7 @@ def train(
         weights = data_sets.class_weights(counts, config.class_weights)
     loop = Loop(
         config, run, model, optimizer, weights, train_set, where, progress, recorder,
-        60 * save_minutes, keep,
+        60 * save_minutes, keep, average,
     )  # fmt: skip
     loop.to_the_end(bar=verbose and where.chief)
 
