@@ -133,5 +133,5 @@ def test_with_loss_scaling_and_from_another_run(averaged, short, tmp_path):
 
 @pytest.mark.parametrize("ema", [-0.1, 1.0])
 def test_a_momentum_out_of_range_is_told(ema):
-    with pytest.raises(UsageError, match="expected a momentum in"):
+    with pytest.raises(UsageError, match="expected a number in"):
         resolve(ema=ema)
