@@ -8,6 +8,7 @@ from keras import ops
 
 from kfcn.losses import over_replicas, pixel_terms
 from kfcn.metrics import count_cells
+from kfcn.training.average import Average
 from kfcn.training.batch_norm import for_training
 from kfcn.training.replicas import Replicas
 
@@ -46,9 +47,19 @@ class Step:
         class_weights: C weights of the loss, or None.
         replicas: of the run.
         element_spec: of the batches.
+        average: of the weights, where the run keeps one.
     """
 
-    def __init__(self, model, optimizer, classes, class_weights, replicas: Replicas, element_spec):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        classes,
+        class_weights,
+        replicas: Replicas,
+        element_spec,
+        average: Average | None = None,
+    ):
         strategy = replicas.strategy
         self._replicas, self._classes = replicas, classes
         kept = (
@@ -83,6 +94,8 @@ class Step:
             cells = strategy.experimental_local_results(cells)[0]
             if tf.math.is_finite(figures[0]):
                 strategy.run(apply, (gradients,))
+                if average:
+                    average.update(strategy, optimizer.iterations)
             else:
                 for variable, value in zip(kept, before, strict=True):
                     variable.assign(value)
