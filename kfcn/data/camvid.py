@@ -39,7 +39,6 @@ CLASSES = Classes(
     ),
 )
 VOID = 11  # "unlabelled" in the files
-PARTS = ("fit", "held")  # of train
 
 
 class CamVid(FilePairs):
@@ -52,15 +51,16 @@ class CamVid(FilePairs):
     """
 
     name = "camvid"
+    parts = ("fit", "held")
     layout = (
         "train/, trainannot/ and the same for val and test (the SegNet tutorial's CamVid folder)"
     )
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
-        folder = "train" if split in PARTS else split
+        folder = "train" if split in self.parts else split
         pairs = match(root / folder, root / f"{folder}annot")
-        if split in PARTS:
+        if split in self.parts:
             pairs = _part(pairs, held=split == "held")
         super().__init__(split, root, pairs, CLASSES, {VOID: IGNORE})
 
