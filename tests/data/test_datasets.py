@@ -196,7 +196,7 @@ def test_parts_of_camvid_are_the_ends_of_its_drives(tmp_path):
             write(tmp_path / f"train/{drive}_{frame:05d}.png", np.zeros((2, 2, 3)))
             write(tmp_path / f"trainannot/{drive}_{frame:05d}.png", np.zeros((2, 2)))
     names = {
-        part: {dataset.name_of(i) for i in range(len(dataset))}
+        part: {dataset.file_name(i) for i in range(len(dataset))}
         for part in ("train", "fit", "held")
         for dataset in [data.load("camvid", part, tmp_path)]
     }
