@@ -20,7 +20,8 @@ def parser() -> argparse.ArgumentParser:
     net.add_argument(
         "--arch",
         metavar="NAME",
-        help="fcn32s, fcn16s, fcn8s (default), fcn8s-atonce, heatmap, dilated, convnet",
+        help="fcn32s, fcn16s, fcn8s (default), fcn4s, fcn2s, fcn8s-atonce, heatmap, dilated, "
+        "convnet",
     )
     net.add_argument(
         "--backbone",
@@ -93,9 +94,25 @@ def parser() -> argparse.ArgumentParser:
     training = cli.add_argument_group("training")
     training.add_argument("--epochs", type=int, metavar="N", help="passes over the training split")
     training.add_argument(
-        "--learning-rate", type=float, metavar="RATE", help="of AdamW at the start; decays to 0"
+        "--optimizer", metavar="NAME", help="adamw (default), or sgd with momentum"
     )
-    training.add_argument("--weight-decay", type=float, metavar="RATE", help="of AdamW")
+    training.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="at the start; decays to 0"
+    )
+    training.add_argument(
+        "--power", type=float, metavar="P", help="of the rate's decay (0.9); 0 keeps the rate"
+    )
+    training.add_argument("--momentum", type=float, metavar="M", help="of sgd (0.9)")
+    training.add_argument(
+        "--weight-decay", type=float, metavar="RATE", help="decoupled for adamw, L2 for sgd"
+    )
+    training.add_argument(
+        "--ema",
+        type=float,
+        metavar="M",
+        help="validate and save the running average of the weights, of this momentum: 0.998 "
+        "spans about 500 steps (default: 0, none)",
+    )
     training.add_argument(
         "--class-weights",
         metavar="none|median|sqrt",

@@ -33,8 +33,13 @@ class Settings:
         scale: range of the random scale of the training pictures.
         batch_size: images in a batch, over all replicas.
         epochs: passes over the training split.
-        learning_rate: of AdamW at the first step; decays to 0 with power 0.9.
-        weight_decay: of AdamW, not for biases and batch normalisation.
+        optimizer: "adamw", or "sgd" with momentum, biases at twice the rate.
+        learning_rate: at the first step; falls to 0 as (1 - step / steps) ** power.
+        power: of that decay; 0 keeps the rate.
+        momentum: of sgd.
+        weight_decay: not for biases and batch normalisation; decoupled for adamw, L2 for sgd.
+        ema: momentum of the weights' average, which is validated and saved in their place
+            (`kfcn.training.average`); 0 for none.
         class_weights: "none", "median" (median frequency) or "sqrt" (its square root).
         seed: of initial weights, data order, augmentation and dropout.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
@@ -62,8 +67,12 @@ class Settings:
     scale: tuple[float, float] = (0.75, 1.75)
     batch_size: int = 4
     epochs: int = 40
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    power: float = 0.9
+    momentum: float = 0.9
     weight_decay: float = 1e-4
+    ema: float = 0.0
     class_weights: str = "none"
     seed: int = 0
     precision: str = "float32"
@@ -111,6 +120,7 @@ _DATA_DEFAULTS = {
 }
 
 _CHOICES = {
+    "optimizer": ("adamw", "sgd"),
     "class_weights": ("none", "median", "sqrt"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
@@ -194,6 +204,11 @@ def _validate(settings: Settings) -> None:
             f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
             "expected a rate above 0 and a decay of 0 or more"
         )
+    for name in ("ema", "momentum"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise UsageError(f"{name} {getattr(settings, name)}: expected a number in [0, 1)")
+    if settings.power < 0:
+        raise UsageError(f"power {settings.power}: expected 0 or more")
     if settings.crf and not settings.init_from:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"

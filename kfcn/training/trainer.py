@@ -15,7 +15,9 @@ from kfcn.files import sha256, write_json
 from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
+from kfcn.training.average import Average
 from kfcn.training.loop import Loop
+from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
 from kfcn.training.run_folder import RunFolder, run_path
 from kfcn.training.settings import Settings, resolve
@@ -105,11 +107,12 @@ def train(
 
     with where.guard(), where.strategy.scope():
         model, optimizer = new_net(config, train_set, say)
+        average = Average(model, config.ema) if config.ema else None
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     if where.chief:
         run.start(config)
     where.sum(0)
-    state = checkpoint.state(model, optimizer)
+    state = checkpoint.state(model, optimizer, average)
     with where.strategy.scope():
         note = checkpoint.restore(run.checkpoints, state, warn=say)
     progress = Progress.from_note(note) if note else Progress()
@@ -129,7 +132,7 @@ def train(
         weights = data_sets.class_weights(counts, config.class_weights)
     loop = Loop(
         config, run, model, optimizer, weights, train_set, where, progress, recorder,
-        60 * save_minutes, keep,
+        60 * save_minutes, keep, average,
     )  # fmt: skip
     loop.to_the_end(bar=verbose and where.chief)
 
@@ -170,22 +173,14 @@ def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimi
         say(f"{filled} tensors of {config.backbone} start from {config.weights}")
 
     say(f"{config.net}: {model.count_params() / 1e6:.2f} M parameters, {_field(model)}")
-    frozen = ["gamma", "beta", "bias"]  # not to be drawn to zero
+    no_decay = NO_DECAY
     if config.crf:
         from kfcn.crf import NO_WEIGHT_DECAY, add_crf
 
         model = add_crf(model, **config.crf_options)
-        frozen += NO_WEIGHT_DECAY
-
+        no_decay = (*NO_DECAY, *NO_WEIGHT_DECAY)
     steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)
-    schedule = keras.optimizers.schedules.PolynomialDecay(
-        config.learning_rate, steps, end_learning_rate=0.0, power=0.9
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=frozen)
-    if config.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
+    optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     return model, optimizer
 
 
