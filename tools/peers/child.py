@@ -21,6 +21,7 @@ MODULES = {
     "torch": "torch_nets",
     "torchvision": "torch_nets",
     "LiteRT": "litert_nets",
+    "matrix": "product",
 }
 
 
