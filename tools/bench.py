@@ -66,7 +66,7 @@ PACKAGES |= {"KerasHub": ("keras_hub",), "LiteRT": ("ai_edge_litert",), "kfcn": 
 # Mean IoU as published, in per cent, and on what: never ours, and not comparable with each other.
 PUBLISHED = {
     "torchvision fcn_resnet50": "60.5, COCO val2017 subset, VOC's classes (torchvision's card)",
-    "torchvision lraspp_mobilenet_v3_large": "57.9, the same subset (torchvision's card)",
+    "torchvision lraspp_mobilenet_v3_large": "57.9, COCO val2017 subset, VOC's classes (torchvision's card)",
     "KerasHub deeplab_v3_plus": "63, VOC with SBD (KerasHub's preset)",
 }
 

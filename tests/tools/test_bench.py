@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from kfcn_tools import bench, bench_growth
+from kfcn_tools import bench, bench_growth, bench_layers
 from kfcn_tools.flops import count_flops
 from kfcn_tools.timing import alternate
 
@@ -83,6 +83,18 @@ def test_ratios_are_of_pairs_and_shares_of_the_peak():
     assert "peak: 137 to 137 GFLOP/s" in text
     assert "| torch fcn8s, resnet50 | 32 | 1.0 | 5.00 | 11 % | 2.00 (1.00–3.00) | 5 |" in text
     assert "| torch fcn8s, resnet50 | 2.50 | 2 % | – | – | – | – | 5 | – | 1.0 | – | – |" in text
+
+
+def test_operations_are_timed_by_kind():
+    import tensorflow as tf
+
+    matrix = tf.ones((256, 256))
+    product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
+    product()
+    kinds = bench_layers.by_kind(product, repeats=4)
+    (name,) = (kind for kind in kinds if "MatMul" in kind)
+    assert kinds[name][1] == 1 and 0 < kinds[name][0] < 1000
+    assert "Sum" in kinds and not {"Run", "Process", "Record"} & kinds.keys()
 
 
 def test_exponents():
