@@ -64,9 +64,10 @@ PACKAGES = {"torch": ("torch", "torchvision"), "torchvision": ("torch", "torchvi
 PACKAGES |= {"KerasHub": ("keras_hub",), "LiteRT": ("ai_edge_litert",), "kfcn": ("kfcn",)}
 
 # Mean IoU as published, in per cent, and on what: never ours, and not comparable with each other.
+CARD = "COCO val2017 subset, VOC's classes (torchvision's card)"
 PUBLISHED = {
-    "torchvision fcn_resnet50": "60.5, COCO val2017 subset, VOC's classes (torchvision's card)",
-    "torchvision lraspp_mobilenet_v3_large": "57.9, COCO val2017 subset, VOC's classes (torchvision's card)",
+    "torchvision fcn_resnet50": f"60.5, {CARD}",
+    "torchvision lraspp_mobilenet_v3_large": f"57.9, {CARD}",
     "KerasHub deeplab_v3_plus": "63, VOC with SBD (KerasHub's preset)",
 }
 
