@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kfcn.errors import KfcnError
+from kfcn.fused import run_net
 from kfcn.rewrite import receptive_field
 
 # Where a tile may begin: a multiple of every stride a net has, so that its cells lie where those
@@ -94,6 +95,6 @@ def segment_tiled(model: keras.Model, image: np.ndarray, side: int = 2048) -> np
         raise ValueError(f"{model.name} looks at the whole image; it has no tiles")
     labels = np.empty(image.shape[:2], np.uint8)
     for tile in tiles(*image.shape[:2], side, reach):
-        logits = model.predict_on_batch(image[tile.window][None].astype("float32"))[0]
+        logits = run_net(model, image[tile.window][None].astype("float32"))[0]
         labels[tile.target] = logits[tile.inside].argmax(-1)
     return labels
