@@ -1,0 +1,100 @@
+"""Where the time of a training step goes, by kind of work and by layer.
+
+Run as `python -m kfcn_tools.profile_train --data camvid --data-dir CamVid`. The profiler of
+TensorFlow notes each operation of some steps; an operation belongs to the layer whose name stands
+in its own, and counts forward and back together. Where operations run at the same time their sum
+is longer than the step: look at the shares.
+"""
+
+import collections
+import tempfile
+from pathlib import Path
+
+from . import bench_train
+
+# By what stands in the operation's name and type; the first that fits.
+KINDS = {
+    "reading and augmenting": ("PyFunc", "Iterator"),
+    "optimizer": ("adam_w", "Assign"),
+    "depthwise convolution": ("Depthwise",),
+    "convolution": ("Conv2D",),  # transposed ones too: one is the other's gradient
+    "batch normalisation": ("BatchNorm",),
+    "activation": ("Relu", "Sigmoid", "Swish"),
+    "loss": ("SoftmaxCrossEntropy",),
+    "padding, cutting, joining": ("Pad", "Slice", "Gather", "UnsortedSegment", "Concat", "Split"),
+}
+
+
+def main(argv=None) -> int:
+    """Prints both tables; returns 0."""
+    cli = bench_train.options(__doc__)
+    cli.add_argument("--layers", type=int, default=15, help="how many of the slowest to print")
+    args = cli.parse_args(argv)
+    events, seconds = profile(args)
+    total = sum(time for *_, time in events)
+    print(f"{args.arch} on {args.backbone}: {1e3 * seconds:.0f} ms a step of {args.batch_size}")
+    for title, key, rows in (("kind", 1, len(KINDS) + 1), ("layer", 0, args.layers)):
+        print(f"\n{title:36}       ms   share")
+        shares = collections.Counter()
+        for event in events:
+            shares[event[key]] += event[2]
+        for name, time in shares.most_common(rows):
+            print(f"{name:36} {1e3 * time:8.1f}  {100 * time / total:5.1f} %")
+    return 0
+
+
+def profile(args) -> tuple[list[tuple[str, str, float]], float]:
+    """The operations of a step as (layer, kind, seconds a step), and the seconds of a step."""
+    import tensorflow as tf
+
+    with bench_train.loop(args) as loop, tempfile.TemporaryDirectory() as folder:
+        for _ in range(3):  # the first one traces
+            loop.one_step()
+        before = loop.progress.seconds
+        tf.profiler.experimental.start(folder)
+        for _ in range(args.steps):
+            loop.one_step()
+        tf.profiler.experimental.stop()
+        names = [layer.name for layer in loop.model.layers]
+        events = [
+            (layer_of(path, names), kind_of(f"{path}:{operation}"), time / args.steps)
+            for path, operation, time in read(folder)
+        ]
+        return events, (loop.progress.seconds - before) / args.steps
+
+
+def read(folder: str):
+    """The noted operations as (name, type, seconds)."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    for path in Path(folder).rglob("*.xplane.pb"):
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+        for plane in space.planes:
+            for line in plane.lines:
+                for event in line.events:
+                    name = plane.event_metadata[event.metadata_id].name.split("#")[0]
+                    path, _, operation = name.rpartition(":")
+                    # What runs operations is noted as well: `ExecutorState::Process`, `Eager...`.
+                    if operation and path and not path.endswith(":") and "Eager" not in path:
+                        yield path, operation, event.duration_ps / 1e12
+
+
+def kind_of(operation: str) -> str:
+    """The kind of work of an operation `name:type`."""
+    return next(
+        (kind for kind, parts in KINDS.items() if any(part in operation for part in parts)),
+        "other",
+    )
+
+
+def layer_of(path: str, layers: list[str]) -> str:
+    """The layer in an operation's name: `gradient_tape/fcn8s_1/block_1_expand_1/Conv2D`."""
+    for part in path.split("/"):
+        for name in (part, part.rpartition("_")[0]):  # a second call of a layer is numbered
+            if name in layers:
+                return name
+    return "input, loss, optimizer"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
