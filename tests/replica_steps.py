@@ -99,6 +99,6 @@ for number, where in WAYS.items():
         "then finite": done[2].finite,
     }
 
-step._synchronized = lambda model, wanted: contextlib.nullcontext()
+step.for_training = lambda model, replicas: contextlib.nullcontext()
 found["each for itself"] = apart(one[-1], train(mirrored, batches)[1][-1])
 print(json.dumps(found))
