@@ -210,7 +210,7 @@ def evaluate(
         loss / max(matrix.sum(), 1),
         len(dataset),
         f"{dataset.name}/{dataset.split}",
-        str(protocol),
+        f"{protocol}, CRF" if crf else str(protocol),
     )
 
 
