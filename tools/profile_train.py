@@ -4,14 +4,21 @@ Run as `python -m kfcn_tools.profile_train --data camvid --data-dir CamVid`. The
 TensorFlow notes each operation of some steps; an operation belongs to the layer whose name stands
 in its own, and counts forward and back together. Where operations run at the same time their sum
 is longer than the step: look at the shares.
+
+Memory is told beside the sum of the maps that the layers give, which a backward pass needs in the
+main: how much more the process held at its peak than before its first step.
 """
 
 import collections
+import resource
+import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from . import bench_train
 
+MIB = 2**20
 # By what stands in the operation's name and type; the first that fits.
 KINDS = {
     "reading and augmenting": ("PyFunc", "Iterator"),
@@ -30,9 +37,13 @@ def main(argv=None) -> int:
     cli = bench_train.options(__doc__)
     cli.add_argument("--layers", type=int, default=15, help="how many of the slowest to print")
     args = cli.parse_args(argv)
-    events, seconds = profile(args)
-    total = sum(time for *_, time in events)
-    print(f"{args.arch} on {args.backbone}: {1e3 * seconds:.0f} ms a step of {args.batch_size}")
+    found = profile(args)
+    events, total = found.events, sum(time for *_, time in found.events)
+    print(
+        f"{args.arch} on {args.backbone}: {1e3 * found.seconds:.0f} ms a step of "
+        f"{args.batch_size}; memory {found.memory / MIB:.0f} MiB, {found.memory / found.maps:.2f} "
+        f"times the layers' maps ({found.maps / MIB:.0f} MiB)"
+    )
     for title, key, rows in (("kind", 1, len(KINDS) + 1), ("layer", 0, args.layers)):
         print(f"\n{title:36}       ms   share")
         shares = collections.Counter()
@@ -43,24 +54,52 @@ def main(argv=None) -> int:
     return 0
 
 
-def profile(args) -> tuple[list[tuple[str, str, float]], float]:
-    """The operations of a step as (layer, kind, seconds a step), and the seconds of a step."""
+class Profile(NamedTuple):
+    """What was noted of a training step.
+
+    Attributes:
+        events: the operations as (layer, kind, seconds a step).
+        seconds: of a step.
+        memory: bytes held at the peak beyond those before the first step.
+        maps: bytes of the outputs of all layers.
+    """
+
+    events: list[tuple[str, str, float]]
+    seconds: float
+    memory: int
+    maps: int
+
+
+def profile(args) -> Profile:
+    """Trains some steps under the profiler."""
+    import keras
     import tensorflow as tf
 
     with bench_train.loop(args) as loop, tempfile.TemporaryDirectory() as folder:
+        before = peak_memory()
         for _ in range(3):  # the first one traces
             loop.one_step()
-        before = loop.progress.seconds
+        memory, seconds = peak_memory() - before, loop.progress.seconds
         tf.profiler.experimental.start(folder)
         for _ in range(args.steps):
             loop.one_step()
         tf.profiler.experimental.stop()
+        seconds = (loop.progress.seconds - seconds) / args.steps
         names = [layer.name for layer in loop.model.layers]
         events = [
             (layer_of(path, names), kind_of(f"{path}:{operation}"), time / args.steps)
             for path, operation, time in read(folder)
         ]
-        return events, (loop.progress.seconds - before) / args.steps
+        outputs = keras.Model(loop.model.inputs, [layer.output for layer in loop.model.layers])
+        maps = outputs(tf.zeros((args.batch_size, *args.crop, 3)), training=False)
+        sizes = (x.dtype.size * int(tf.size(x)) for x in keras.tree.flatten(maps))
+        return Profile(events, seconds, memory, sum(sizes))
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def read(folder: str):
