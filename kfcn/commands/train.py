@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from kfcn import __version__
+from kfcn import __version__, recipes
 from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
 
 
@@ -15,6 +15,13 @@ def parser() -> argparse.ArgumentParser:
         "Without any flag: FCN-8s on drawn scenes, a few minutes on two CPU cores, no network.",
     )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
+    cli.add_argument(
+        "--recipe",
+        metavar="NAME|list",
+        action=_Recipe,
+        help="the settings of a result; flags beside it override them. `list` tells which there "
+        "are, with their figures: " + ", ".join(recipes.names()),
+    )
 
     net = cli.add_argument_group("net")
     net.add_argument(
@@ -168,6 +175,16 @@ def parser() -> argparse.ArgumentParser:
         help="where the run is written (default: runs/DATA-ARCH); an unfinished run goes on",
     )
     return cli
+
+
+class _Recipe(argparse.Action):
+    """Stores the name; `list` prints the run cards, as --help prints the help."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if values == "list":
+            print("\n\n".join(f"{name}: {recipes.card(name).strip()}" for name in recipes.names()))
+            parser.exit()
+        setattr(namespace, self.dest, values)
 
 
 def work(args: argparse.Namespace) -> None:
