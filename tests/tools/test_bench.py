@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from kfcn_tools import bench, bench_growth, bench_layers
+from kfcn_tools import bench, bench_growth, profile_infer
 from kfcn_tools.flops import count_flops
 from kfcn_tools.timing import alternate
 
@@ -91,7 +91,7 @@ def test_operations_are_timed_by_kind():
     matrix = tf.ones((256, 256))
     product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
     product()
-    kinds = bench_layers.by_kind(product, repeats=4)
+    kinds = profile_infer.by_kind(product, repeats=4)
     (name,) = (kind for kind in kinds if "MatMul" in kind)
     assert kinds[name][1] == 1 and 0 < kinds[name][0] < 1000
     assert "Sum" in kinds and not {"Run", "Process", "Record"} & kinds.keys()

@@ -1,6 +1,6 @@
 """Where the time of a net goes, by kind of operation: inference of one image.
 
-    python -m kfcn_tools.bench_layers [--arch fcn8s] [--backbone mobilenet_v2] [--classes 21]
+    python -m kfcn_tools.profile_infer [--arch fcn8s] [--backbone mobilenet_v2] [--classes 21]
 
 as TensorFlow's profiler sees it, with what TensorFlow itself fuses shown as it runs.
 """
@@ -10,9 +10,9 @@ import collections
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
+from kfcn_tools.profile_train import read
 from kfcn_tools.timing import machine
 
 from kfcn.commands._cli import run
@@ -23,27 +23,15 @@ REPEATS = 10
 def by_kind(step, repeats: int = REPEATS) -> dict[str, tuple[float, float]]:
     """Milliseconds of one call and number of operations by kind, the longest first."""
     import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+    spent, count = collections.Counter(), collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             for _ in range(repeats):
                 step()
-        (found,) = Path(folder).rglob("*.xplane.pb")
-        space = xplane_pb2.XSpace.FromString(found.read_bytes())
-    spent, count = collections.Counter(), collections.Counter()
-    for plane in space.planes:
-        if "CPU" not in plane.name:
-            continue
-        for line in plane.lines:
-            for event in line.events:
-                _, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                kind = kind.split("#")[0]
-                # Among the events are those of threads and queues; operations have their kind
-                # last, "_Mkl..." or "_Fused..." where TensorFlow has put another in its place.
-                if colon and (hasattr(tf.raw_ops, kind) or kind.startswith("_")):
-                    spent[kind] += 1e-9 * event.duration_ps / repeats
-                    count[kind] += 1 / repeats
+        for _, kind, seconds in read(folder):
+            spent[kind] += 1e3 * seconds / repeats
+            count[kind] += 1 / repeats
     return {kind: (ms, count[kind]) for kind, ms in spent.most_common()}
 
 
@@ -71,8 +59,8 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """`python -m kfcn_tools.bench_layers`."""
-    cli = argparse.ArgumentParser(prog="python -m kfcn_tools.bench_layers", description=__doc__)
+    """`python -m kfcn_tools.profile_infer`."""
+    cli = argparse.ArgumentParser(prog="python -m kfcn_tools.profile_infer", description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
     cli.add_argument("--arch", default="fcn8s")
     cli.add_argument("--backbone", default="mobilenet_v2")
