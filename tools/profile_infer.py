@@ -38,15 +38,16 @@ def by_kind(step, repeats: int = REPEATS) -> dict[str, tuple[float, float]]:
 def work(args: argparse.Namespace) -> None:
     """Measures and prints a table."""
     from kfcn import architectures
+    from kfcn.fused import run_net
 
     model = architectures.build(args.arch, args.classes, args.backbone)
     image = np.random.default_rng(0).uniform(0, 255, (1, *args.size, 3)).astype(np.float32)
     times = []
     for _ in range(REPEATS + 2):
         start = time.perf_counter()
-        model.predict_on_batch(image)
+        run_net(model, image)
         times.append(1e3 * (time.perf_counter() - start))
-    kinds = by_kind(lambda: model.predict_on_batch(image))
+    kinds = by_kind(lambda: run_net(model, image))
     total = sum(ms for ms, _ in kinds.values())
     print(machine())
     height, width = args.size

@@ -1,5 +1,6 @@
 """kfcn's nets, trained by kfcn's own step, and KerasHub's DeepLabV3+, trained by Keras."""
 
+import functools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,14 +33,17 @@ class Net:
             self.versions["keras-hub"] = keras_hub.__version__
             self.model = deeplab(self.classes)
             self._new_step = self._keras_step
+            self._answer = self.model.predict_on_batch
         else:
             from kfcn import __version__, architectures
+            from kfcn.fused import run_net
 
             self.versions["kfcn"] = __version__
             self.model = architectures.build(
                 spec["net"], self.classes, spec["backbone"], spec["stride"]
             )
             self._new_step = self._kfcn_step
+            self._answer = functools.partial(run_net, self.model)  # as kfcn-predict does
         self.parameters = self.model.count_params()
         self._step = None
         self._batches = {}
@@ -55,7 +59,7 @@ class Net:
 
     def infer(self, count: int) -> None:
         """Logits of a batch as a NumPy array."""
-        self.model.predict_on_batch(self._batch(count)[0])
+        self._answer(self._batch(count)[0])
 
     def train(self, count: int) -> None:
         """One step on a batch."""
