@@ -44,6 +44,18 @@ def test_the_net_builds(name):
         assert stages[0].run.path.name == f"1-{stages[0].config.arch}"
 
 
+def test_the_first_stage_may_start_from_a_run(tmp_path):
+    """Also when it is called again, and the whole folder has moved meanwhile."""
+    given = {"recipe": "voc_fcn8s", "init_from": "runs/coco"}
+    stages = plan(tmp_path / "here", given)
+    starts = [stage.config.init_from for stage in stages]
+    assert starts == ["runs/coco", *(str(tmp_path / f"here/{n}") for n in ("1-fcn32s", "2-fcn16s"))]
+    for stage in stages:
+        stage.run.start(stage.config)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert [stage.config for stage in plan(tmp_path / "there", given)] == [s.config for s in stages]
+
+
 def test_scenes_are_the_default():
     assert resolve() == Settings(**{**vars(resolve(recipe="scenes")), "recipe": None})
 
