@@ -101,41 +101,15 @@ def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options) -> keras.Mode
 
 
 def _fcn(
-    classes,
-    backbone,
-    finest,
-    name,
-    atonce=False,
-    learn_middle=True,
-    learn_last=False,
-    align=False,
+    classes, backbone, finest, name, atonce=False, learn_middle=True, learn_last=False, align=False,
     **options,
-):
-    if classes < 2:
-        raise UsageError(f"expected at least 2 classes; received {classes}")
-    image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, **options)
-
-    def offset(coarse, fine):  # in cells of the finer grid; None is the usual kernel
-        start = tap[fine].offset if fine > 1 else 0
-        return (tap[coarse].offset - start) / fine if align else None
-
-    x = _score(tap[32].tensor, classes, "score_fr")  # (B, H/32, W/32, C)
-    for stride, stage in STAGES.items():
-        if stride < finest:
-            break
-        x = upsample(x, 2, stage.up, offset=offset(2 * stride, stride), trainable=learn_middle)
-        skip = tap[stride].tensor
-        if atonce:
-            skip = keras.layers.Rescaling(ATONCE[stride], name=f"scale_{stage.pool}")(skip)
-        skip = _score(skip, classes, f"score_{stage.pool}")
-        # (B, H/stride, W/stride, C)
-        x = keras.layers.Add(name=f"fuse_{stage.pool}")([match_size(x, skip), skip])
+):  # fmt: skip
+    image, tap, x = scores(classes, backbone, finest, atonce, learn_middle, align, **options)
     x = upsample(
         x,
         finest,
         LAST[finest],
-        offset=offset(finest, 1),
+        offset=offset(tap, finest, 1) if align else None,
         trainable=learn_last,
         dtype="float32",  # also under mixed precision: softmax and argmax need the resolution
     )
@@ -143,7 +117,54 @@ def _fcn(
     return keras.Model(image, logits, name=name)
 
 
-def _score(x, classes, name):
+def scores(
+    classes: int,
+    backbone: str,
+    finest: int,
+    atonce: bool = False,
+    learn_middle: bool = True,
+    align: bool = False,
+    **options,
+):
+    """The net up to its last sum.
+
+    Args:
+        classes: number of classes C.
+        backbone: a key of `kfcn.backbones.BACKBONES`.
+        finest: stride of the last skip.
+        atonce: scale the skips as `fcn8s_atonce`.
+        learn_middle: whether the 2x upsampling layers learn.
+        align: as in `fcn8s`.
+        options: of the backbone.
+
+    Returns:
+        The image `(B, H, W, 3)`, the taps by stride, the scores `(B, H/finest, W/finest, C)`.
+    """
+    if classes < 2:
+        raise UsageError(f"expected at least 2 classes; received {classes}")
+    image = keras.Input((None, None, 3), name="image")
+    tap = backbones.taps(image, backbone, **options)
+    x = score(tap[32].tensor, classes, "score_fr")  # (B, H/32, W/32, C)
+    for stride, stage in STAGES.items():
+        if stride < finest:
+            break
+        shift = offset(tap, 2 * stride, stride) if align else None
+        x = upsample(x, 2, stage.up, offset=shift, trainable=learn_middle)
+        skip = tap[stride].tensor
+        if atonce:
+            skip = keras.layers.Rescaling(ATONCE[stride], name=f"scale_{stage.pool}")(skip)
+        skip = score(skip, classes, f"score_{stage.pool}")
+        # (B, H/stride, W/stride, C)
+        x = keras.layers.Add(name=f"fuse_{stage.pool}")([match_size(x, skip), skip])
+    return image, tap, x
+
+
+def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int) -> float:
+    """Where the grid of stride `fine` has cell 0 of that of stride `coarse`, in its own cells."""
+    return (tap[coarse].offset - (tap[fine].offset if fine > 1 else 0)) / fine
+
+
+def score(x, classes: int, name: str):
     """1x1 convolution to class scores, zero at the start (section 4.3)."""
     return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name=name)(x)
 

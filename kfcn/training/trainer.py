@@ -224,8 +224,7 @@ def build(config: Settings, classes: int) -> keras.Model:
 
 
 def _field(model: keras.Model) -> str:
-    size = receptive_field(model).size
-    size = max(size) if isinstance(size, tuple) else size
+    size = receptive_field(model).extent
     if size == float("inf"):
         return "every pixel sees the whole image"
     return f"receptive field {size:.0f} pixels"
