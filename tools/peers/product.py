@@ -1,7 +1,6 @@
 """What the CPU can do at most: a large matrix product by TensorFlow.
 
-Of NumPy (OpenBLAS), torch (MKL) and TensorFlow (oneDNN) the last was the fastest where this was
-written (AMD EPYC, two cores: 154, 141 and 175 GFLOP/s).
+TensorFlow's (oneDNN) was faster than NumPy's (OpenBLAS) and torch's (MKL) on an AMD EPYC.
 """
 
 import os
