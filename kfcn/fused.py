@@ -1,8 +1,8 @@
 """The forward pass of a net for inference, with batch normalisation as one operation.
 
 Keras spells batch normalisation out as a multiplication and an addition over the whole map, which
-TensorFlow does not join with anything while the weights are variables. The layers of the net stay Keras' own; only what they do while this
-function is traced is replaced.
+TensorFlow does not join with anything while the weights are variables. The layers of the net stay
+Keras' own; only what they do while this function is traced is replaced.
 """
 
 import contextlib
