@@ -69,9 +69,8 @@ class FilePairs(Dataset):
         return self._pairs[index][1]
 
     def _shown(self, path: Path) -> str:
-        return (
-            path.relative_to(self._root) if path.is_relative_to(self._root) else path
-        ).as_posix()
+        # Not `relative_to`: it takes ten times as long, and every sample is named.
+        return path.as_posix().removeprefix(f"{self._root.as_posix()}/")
 
 
 def table(relabel: Mapping[int, int]) -> np.ndarray:

@@ -221,10 +221,13 @@ def _stack(pairs, least: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray
     Args:
         pairs: images uint8 `(h, w, 3)` and labels uint8 `(h, w)`.
         least: height and width of the result, if no picture is larger.
+
+    Returns:
+        Images float32 `(B, H, W, 3)` and labels uint8 `(B, H, W)`.
     """
-    height, width = np.max([least, *(labels.shape for _, labels in pairs)], axis=0)
-    all_images = np.empty((len(pairs), height, width, 3), np.uint8)
-    all_labels = np.empty((len(pairs), height, width), np.uint8)
+    height, width = np.max([least, *(labels.shape for _, labels in pairs)], axis=0).tolist()
+    all_images = _empty((len(pairs), height, width, 3), np.float32)
+    all_labels = _empty((len(pairs), height, width), np.uint8)
     for place, (image, labels) in enumerate(pairs):
         h, w = labels.shape
         for target, source, padding in (
@@ -236,19 +239,26 @@ def _stack(pairs, least: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray
     return all_images, all_labels
 
 
+def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array that TensorFlow takes as it is; it copies what does not begin at 64 bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size].view(dtype).reshape(shape)
+
+
 def _batches(numbers, read: Callable, crop: tuple[int, int] | None = None):
     """The batches that `read` gives for a stream of numbers, several at a time, in order.
 
-    A batch is one call of Python (each costs a copy and a turn of Python's lock), which its
-    decoders and OpenCV release. Images become float32 last, as the bytes are fewer.
+    A batch is one call of Python, whose lock decoders and OpenCV leave to others meanwhile.
     """
     import tensorflow as tf
 
     def batch(number):
-        types = (tf.uint8, tf.uint8)
+        types = (tf.float32, tf.uint8)
         images, labels = tf.numpy_function(lambda n: read(int(n)), [number], types)
         images.set_shape((None, *(crop or (None, None)), 3))
         labels.set_shape((None, *(crop or (None, None))))
-        return tf.cast(images, tf.float32), labels
+        return images, labels
 
     return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
