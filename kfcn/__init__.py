@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "fcn32s": "kfcn.fcn",
     "fcn16s": "kfcn.fcn",
+    "fcn2s": "kfcn.fcn",
+    "fcn4s": "kfcn.fcn",
     "fcn8s": "kfcn.fcn",
     "fcn8s_atonce": "kfcn.fcn",
+    "fcn8s_fpn": "kfcn.pyramid",
     "dilated": "kfcn.coarse",
     "convnet": "kfcn.conv_only",
     "train": "kfcn.training",

@@ -5,13 +5,17 @@ import keras
 from kfcn.coarse import dilated, heatmap
 from kfcn.conv_only import convnet
 from kfcn.errors import UsageError
-from kfcn.fcn import fcn8s, fcn8s_atonce, fcn16s, fcn32s
+from kfcn.fcn import fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s
+from kfcn.pyramid import fcn8s_fpn
 
 SKIP_NETS = {
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,
     "fcn8s": fcn8s,
+    "fcn4s": fcn4s,
+    "fcn2s": fcn2s,
     "fcn8s-atonce": fcn8s_atonce,
+    "fcn8s-fpn": fcn8s_fpn,
 }
 NAMES = (*SKIP_NETS, "heatmap", "dilated", "convnet")
 

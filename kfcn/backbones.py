@@ -156,7 +156,13 @@ def _zero(stride):
 BACKBONES = {
     "vgg16": Backbone(
         _vgg16,
-        {8: "block3_pool", 16: "block4_pool", 32: "drop_fc7"},
+        {
+            2: "block1_pool",
+            4: "block2_pool",
+            8: "block3_pool",
+            16: "block4_pool",
+            32: "drop_fc7",
+        },
         _half_stride,
         "VGG16",
         include_top=True,
@@ -165,27 +171,51 @@ BACKBONES = {
     ),
     "mobilenet_v2": Backbone(
         _mobilenet_v2,
-        {8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
+        {
+            2: "block_1_expand_relu",
+            4: "block_3_expand_relu",
+            8: "block_6_expand_relu",
+            16: "block_13_expand_relu",
+            32: "out_relu",
+        },
         _strides_minus_one,
         "MobileNetV2",
         options=("alpha",),
     ),
     "mobilenet_v3_large": Backbone(
         _mobilenet_v3_large,
-        {8: "expanded_conv_5_add", 16: "expanded_conv_11_add", 32: "conv_1_activation"},
+        {
+            2: "expanded_conv_add",
+            4: "expanded_conv_2_add",
+            8: "expanded_conv_5_add",
+            16: "expanded_conv_11_add",
+            32: "conv_1_activation",
+        },
         _strides_minus_one,
         "MobileNetV3Large",
     ),
     "resnet50": Backbone(
         _resnet50,
-        {8: "conv3_block4_out", 16: "conv4_block6_out", 32: "conv5_block3_out"},
+        {
+            2: "conv1_relu",
+            4: "conv2_block3_out",
+            8: "conv3_block4_out",
+            16: "conv4_block6_out",
+            32: "conv5_block3_out",
+        },
         _zero,
         "ResNet50",
         caffe=True,
     ),
     "efficientnet_v2_b0": Backbone(
         _efficientnet_v2_b0,
-        {8: "block3b_add", 16: "block5e_add", 32: "top_activation"},
+        {
+            2: "block1a_project_activation",
+            4: "block2b_add",
+            8: "block3b_add",
+            16: "block5e_add",
+            32: "top_activation",
+        },
         _strides_minus_one,
         "EfficientNetV2B0",
     ),
@@ -205,7 +235,7 @@ def taps(image, backbone: str, whole: bool = True, **options) -> dict[int, Tap]:
         options: of that backbone (`alpha` of mobilenet_v2, `fc_filters` of vgg16).
 
     Returns:
-        `{stride: Tap}` for the strides 8, 16 and 32.
+        `{stride: Tap}` for the strides 2, 4, 8, 16 and 32.
 
     Raises:
         UsageError: an unknown backbone or option.

@@ -1,4 +1,4 @@
-"""FCN-32s, FCN-16s, FCN-8s.
+"""FCN-32s, FCN-16s, FCN-8s, and on to FCN-4s and FCN-2s.
 
 Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic Segmentation (CVPR 2015),
 section 4.2 and figure 3. Layer names are those of the published nets.
@@ -10,14 +10,44 @@ section 4.2 and figure 3. Layer names are those of the published nets.
       -> upscore_pool4, + score_pool3 = fuse_pool3        (B, H/8, W/8, C)
       -> upscore8                                         (B, H, W, C) logits
 
+The paper stops at stride 8, where its gains had become small on PASCAL's large objects. What is a
+pixel or two wide, as a pole in a street, is lost by then: 4s and 2s go on in the same way.
+
 Any height and width: every stage is cut (or, one short, padded) to the map that it meets.
 """
+
+from typing import NamedTuple
 
 import keras
 
 from kfcn import backbones
 from kfcn.errors import KfcnError, UsageError
 from kfcn.upsample import match_size, upsample
+
+
+class Stage(NamedTuple):
+    """What one skip adds, by the names of the published nets.
+
+    Attributes:
+        pool: the map of VGG16 that the skip comes from.
+        up: the upsampling of the coarser scores.
+    """
+
+    pool: str
+    up: str
+
+
+# By stride, from coarse to fine; beyond 8 the names go on as they began.
+STAGES = {
+    16: Stage("pool4", "upscore2"),
+    8: Stage("pool3", "upscore_pool4"),
+    4: Stage("pool2", "upscore_pool3"),
+    2: Stage("pool1", "upscore_pool2"),
+}
+# How the skips are scaled where all are trained at once, by stride.
+ATONCE = {16: 0.01, 8: 0.0001}
+# The last upsampling, by its stride.
+LAST = {32: "upscore", 16: "upscore16", 8: "upscore8", 4: "upscore4", 2: "upscore_pool1"}
 
 
 def fcn32s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
@@ -51,6 +81,16 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
     return _fcn(classes, backbone, finest=8, name="fcn8s", **options)
 
 
+def fcn4s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """FCN-4s: FCN-8s and one skip more, from stride 4. Arguments as in `fcn8s`."""
+    return _fcn(classes, backbone, finest=4, name="fcn4s", **options)
+
+
+def fcn2s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """FCN-2s: FCN-4s and one skip more, from stride 2. Arguments as in `fcn8s`."""
+    return _fcn(classes, backbone, finest=2, name="fcn2s", **options)
+
+
 def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
     """FCN-8s for training in one go: the skips start scaled by 0.01 and 0.0001.
 
@@ -61,41 +101,15 @@ def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options) -> keras.Mode
 
 
 def _fcn(
-    classes,
-    backbone,
-    finest,
-    name,
-    atonce=False,
-    learn_middle=True,
-    learn_last=False,
-    align=False,
+    classes, backbone, finest, name, atonce=False, learn_middle=True, learn_last=False, align=False,
     **options,
-):
-    if classes < 2:
-        raise UsageError(f"expected at least 2 classes; received {classes}")
-    image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, **options)
-
-    def offset(coarse, fine):  # in cells of the finer grid; None is the usual kernel
-        start = tap[fine].offset if fine > 1 else 0
-        return (tap[coarse].offset - start) / fine if align else None
-
-    x = _score(tap[32].tensor, classes, "score_fr")  # (B, H/32, W/32, C)
-    if finest <= 16:
-        x = upsample(x, 2, "upscore2", offset=offset(32, 16), trainable=learn_middle)
-        skip = _scale(tap[16].tensor, 0.01, "scale_pool4") if atonce else tap[16].tensor
-        skip = _score(skip, classes, "score_pool4")
-        x = keras.layers.Add(name="fuse_pool4")([match_size(x, skip), skip])  # (B, H/16, W/16, C)
-    if finest <= 8:
-        x = upsample(x, 2, "upscore_pool4", offset=offset(16, 8), trainable=learn_middle)
-        skip = _scale(tap[8].tensor, 0.0001, "scale_pool3") if atonce else tap[8].tensor
-        skip = _score(skip, classes, "score_pool3")
-        x = keras.layers.Add(name="fuse_pool3")([match_size(x, skip), skip])  # (B, H/8, W/8, C)
+):  # fmt: skip
+    image, tap, x = scores(classes, backbone, finest, atonce, learn_middle, align, **options)
     x = upsample(
         x,
         finest,
         LAST[finest],
-        offset=offset(finest, 1),
+        offset=offset(tap, finest, 1) if align else None,
         trainable=learn_last,
         dtype="float32",  # also under mixed precision: softmax and argmax need the resolution
     )
@@ -103,26 +117,65 @@ def _fcn(
     return keras.Model(image, logits, name=name)
 
 
-# The last upsampling, named as published.
-LAST = {32: "upscore", 16: "upscore16", 8: "upscore8"}
+def scores(
+    classes: int,
+    backbone: str,
+    finest: int,
+    atonce: bool = False,
+    learn_middle: bool = True,
+    align: bool = False,
+    **options,
+):
+    """The net up to its last sum.
+
+    Args:
+        classes: number of classes C.
+        backbone: a key of `kfcn.backbones.BACKBONES`.
+        finest: stride of the last skip.
+        atonce: scale the skips as `fcn8s_atonce`.
+        learn_middle: whether the 2x upsampling layers learn.
+        align: as in `fcn8s`.
+        options: of the backbone.
+
+    Returns:
+        The image `(B, H, W, 3)`, the taps by stride, the scores `(B, H/finest, W/finest, C)`.
+    """
+    if classes < 2:
+        raise UsageError(f"expected at least 2 classes; received {classes}")
+    image = keras.Input((None, None, 3), name="image")
+    tap = backbones.taps(image, backbone, **options)
+    x = score(tap[32].tensor, classes, "score_fr")  # (B, H/32, W/32, C)
+    for stride, stage in STAGES.items():
+        if stride < finest:
+            break
+        shift = offset(tap, 2 * stride, stride) if align else None
+        x = upsample(x, 2, stage.up, offset=shift, trainable=learn_middle)
+        skip = tap[stride].tensor
+        if atonce:
+            skip = keras.layers.Rescaling(ATONCE[stride], name=f"scale_{stage.pool}")(skip)
+        skip = score(skip, classes, f"score_{stage.pool}")
+        # (B, H/stride, W/stride, C)
+        x = keras.layers.Add(name=f"fuse_{stage.pool}")([match_size(x, skip), skip])
+    return image, tap, x
 
 
-def _score(x, classes, name):
+def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int) -> float:
+    """Where the grid of stride `fine` has cell 0 of that of stride `coarse`, in its own cells."""
+    return (tap[coarse].offset - (tap[fine].offset if fine > 1 else 0)) / fine
+
+
+def score(x, classes: int, name: str):
     """1x1 convolution to class scores, zero at the start (section 4.3)."""
     return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name=name)(x)
-
-
-def _scale(x, factor, name):
-    return keras.layers.Rescaling(factor, name=name)(x)
 
 
 def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
     """Starts `target` from the trained `source`, layer by layer by name.
 
-    This is how 16s grows from 32s and 8s from 16s: all layers of the coarser net are in the finer
-    one, but for its last upsampling. New score layers stay at zero, so the grown net starts as
-    the coarser one. Between nets of different classes the layers that know the classes stay as
-    they are, and the body is carried over.
+    This is how 16s grows from 32s, 8s from 16s and so on: all layers of the coarser net are in
+    the finer one, but for its last upsampling. New score layers stay at zero, so the grown net
+    starts as the coarser one. Between nets of different classes the layers that know the classes
+    stay as they are, and the body is carried over.
 
     Returns:
         Names of the layers that were filled.

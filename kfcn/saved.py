@@ -1,10 +1,12 @@
 """What a trained net leaves: `model.keras` and its card `model.json`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
+from kfcn.data.dataset import Dataset
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import aside
 
@@ -63,6 +65,27 @@ def open_model(
 
         model = add_crf(model, **widths)
     return model, card
+
+
+def check_classes(card: dict | None, dataset: Dataset, model: keras.Model | None = None) -> None:
+    """Makes sure that a net, as far as it is given, and a data set speak of the same classes.
+
+    Raises:
+        UsageError: other names on the card, or another number of outputs.
+    """
+    names = dataset.classes.names
+    if card and tuple(card["classes"]) != names:
+        raise UsageError(
+            f"the model was trained for {_several(card['classes'])}; "
+            f"{dataset.name} has {_several(names)}"
+        )
+    outputs = len(names) if model is None else model.outputs[0].shape[-1]
+    if outputs != len(names):
+        raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
+
+
+def _several(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def save_model(model: keras.Model, path: Path | str) -> None:

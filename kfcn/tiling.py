@@ -32,17 +32,16 @@ class Tile(NamedTuple):
     target: tuple[slice, slice]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)
 def margin(model: keras.Model) -> int | None:
     """How far around a pixel a net looks, in pixels, rounded up to `ALIGNMENT`.
 
     None for a net that looks at the whole image (squeeze-and-excite, a CRF), or may.
     """
     try:
-        size = receptive_field(model).size
+        size = receptive_field(model).extent
     except KfcnError:  # a layer that it does not know, such as a CRF
         return None
-    size = max(size) if isinstance(size, tuple) else size
     if size == float("inf"):
         return None
     return -(-int(size) // 2 // ALIGNMENT) * ALIGNMENT

@@ -70,6 +70,7 @@ def steps():
 def test_batch_normalisation_is_over_all_replicas(steps):
     assert steps["synchronised"] < 1e-6
     assert steps["each for itself"] > 1e-3  # the control
+    assert steps["average and weights"] > 1e-3  # the average is among what was compared
     assert steps["asked for in the saved net"] is False
 
 

@@ -9,7 +9,7 @@ from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
 from kfcn import architectures, backbones
 from kfcn.errors import KfcnError, UsageError
-from kfcn.fcn import carry_weights, fcn8s, fcn8s_atonce, fcn16s, fcn32s
+from kfcn.fcn import carry_weights, fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s
 from kfcn.upsample import bilinear_kernel
 
 NARROW = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}
@@ -140,6 +140,30 @@ def test_staged_growth_starts_as_the_coarser_net():
     # The new skips say nothing yet: the answer is the coarse score enlarged 2, 2 and 8 times.
     expected = enlarged(enlarged(enlarged(score[0], 2), 2), 8)
     np.testing.assert_allclose(fine(image), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_finer_nets_go_on_as_the_paper_s():
+    """FCN-4s and 2s start as FCN-8s, and each adds what its skip sees, by hand in NumPy."""
+    keras.utils.set_random_seed(4)
+    eight, four = randomize(fit_statistics(fcn8s(3, **TINY))), fcn4s(3, **TINY)
+    carry_weights(eight, four)
+    image = np.random.default_rng(1).uniform(0, 255, (1, 64, 32, 3)).astype("float32")
+    fuse = keras.Model(eight.input, eight.get_layer("fuse_pool3").output)
+    scores = ops.convert_to_numpy(fuse(image))
+    expected = enlarged(enlarged(scores, 2), 4)
+    np.testing.assert_allclose(four(image), expected, atol=1e-4 * np.abs(expected).max())
+
+    rng = np.random.default_rng(2)
+    two = fcn2s(3, **TINY)
+    carry_weights(four, two)
+    skips = {}
+    for stride, name in ((4, "score_pool2"), (2, "score_pool1")):
+        layer = two.get_layer(name)
+        layer.set_weights([rng.normal(0, 1, w.shape) for w in layer.weights])
+        skips[stride] = ops.convert_to_numpy(keras.Model(two.input, layer.output)(image))
+        assert skips[stride].shape == (1, 64 // stride, 32 // stride, 3)
+    expected = enlarged(enlarged(enlarged(scores, 2) + skips[4], 2) + skips[2], 2)
+    np.testing.assert_allclose(two(image), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_names_that_match_nothing_are_an_error():

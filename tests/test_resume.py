@@ -130,17 +130,36 @@ def test_who_loses_the_other_worker_ends_by_itself(pairs, tmp_path, dead):
 def test_same_command_without_a_run_dir_goes_on(tmp_path, monkeypatch):
     """runs/DATA-ARCH is taken again while it is unfinished, and not once it is finished."""
     from kfcn.files import write_json
-    from kfcn.training.run_folder import RunFolder, run_path
-    from kfcn.training.settings import resolve
+    from kfcn.training.stages import plan
+
+    def path(**given):
+        return str(plan(None, given)[-1].run.path)
 
     monkeypatch.chdir(tmp_path)
-    settings = resolve(epochs=3)
-    assert str(run_path(settings)) == "runs/scenes-fcn8s"
-    RunFolder(run_path(settings)).start(settings)
-    assert str(run_path(settings)) == "runs/scenes-fcn8s"
-    assert str(run_path(resolve(epochs=4))) == "runs/scenes-fcn8s-2"
+    (stage,) = plan(None, {"epochs": 3})
+    assert str(stage.run.path) == "runs/scenes-fcn8s"
+    stage.run.start(stage.config)
+    assert path(epochs=3) == "runs/scenes-fcn8s"
+    assert path(epochs=4) == "runs/scenes-fcn8s-2"
     write_json("runs/scenes-fcn8s/model.json", {})
-    assert str(run_path(settings)) == "runs/scenes-fcn8s-2"
+    assert path(epochs=3) == "runs/scenes-fcn8s-2"
+
+
+def test_two_processes_do_not_train_in_one_folder(pairs, tmp_path):
+    """The second is refused while the first runs, and welcome as soon as that is killed."""
+    command = train_command(pairs, tmp_path / "run", *EACH_STEP, "--epochs", 500)
+    with Process(command, tmp_path / "first.txt") as process:
+        process.until(lambda: newest(tmp_path / "run") >= 1)
+        code, output = finish(command, tmp_path / "second.txt")
+        assert code == 2
+        told = output.splitlines()[-1]
+        assert f"another process is training in {tmp_path / 'run'}; wait for it" in told
+        assert "Traceback" not in output
+        process.send(signal.SIGKILL)
+        process.wait()
+    before = newest(tmp_path / "run")
+    with Process(command, tmp_path / "third.txt") as process:
+        process.until(lambda: newest(tmp_path / "run") > before)
 
 
 class Value:

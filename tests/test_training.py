@@ -27,6 +27,8 @@ def test_run_folder_is_complete(run, pairs):
     assert config["settings"]["crop"] == [32, 40]
     assert config["settings"]["data_dir"] == str(pairs)
     assert config["versions"]["keras"] == keras.__version__
+    assert config["machine"]["cpu"] and config["machine"]["cores"] >= 1
+    assert isinstance(config["machine"]["gpus"], list)
     with (run.run_dir / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

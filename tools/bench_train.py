@@ -9,10 +9,12 @@ The pictures are decoded while it runs, as in the first epoch of a run.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import subprocess
 import sys
+import tempfile
 
 WAYS = {
     "1 replica": ("--strategy", "one"),
@@ -24,23 +26,16 @@ WAYS = {
 
 def main(argv=None) -> int:
     """Prints the table; returns 0, or 1 where a way failed."""
-    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cli.add_argument("--data", default="camvid")
-    cli.add_argument("--data-dir")
-    cli.add_argument("--crop", type=int, nargs=2, default=(352, 480), metavar=("H", "W"))
-    cli.add_argument("--backbone", default="mobilenet_v2")
-    cli.add_argument("--batch-size", type=int, default=4)
-    cli.add_argument("--steps", type=int, default=15, help="measured, after 3 to warm up")
+    cli = options(__doc__)
     cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    cli.add_argument("--strategy", default="auto", help=argparse.SUPPRESS)
-    cli.add_argument("--cpu-replicas", type=int, default=0, help=argparse.SUPPRESS)
     args = cli.parse_args(argv)
     if args.measure:
         measure(args)
         return 0
     common = [*(sys.argv[1:] if argv is None else argv), "--measure"]
-    print(f"{args.backbone}, {args.data} {args.crop[0]}x{args.crop[1]}, batch {args.batch_size}")
+    height, width = args.crop
+    print(f"{args.arch} on {args.backbone}, {args.data} {height}x{width}, batch {args.batch_size}")
     print("way         images/s   waits for input   (" + (platform.processor() or "CPU") + ")")
     failed = 0
     for way in args.ways:
@@ -64,10 +59,24 @@ def main(argv=None) -> int:
     return failed
 
 
-def measure(args) -> None:
-    """Trains a few steps in this process and prints its figures as JSON."""
-    import tempfile
+def options(description: str) -> argparse.ArgumentParser:
+    """A parser of what is trained."""
+    cli = argparse.ArgumentParser(description=description.splitlines()[0])
+    cli.add_argument("--data", default="camvid")
+    cli.add_argument("--data-dir")
+    cli.add_argument("--arch", default="fcn8s")
+    cli.add_argument("--backbone", default="mobilenet_v2")
+    cli.add_argument("--crop", type=int, nargs=2, default=(352, 480), metavar=("H", "W"))
+    cli.add_argument("--batch-size", type=int, default=4)
+    cli.add_argument("--steps", type=int, default=15, help="measured, after 3 to warm up")
+    cli.add_argument("--strategy", default="auto", help=argparse.SUPPRESS)
+    cli.add_argument("--cpu-replicas", type=int, default=0, help=argparse.SUPPRESS)
+    return cli
 
+
+@contextlib.contextmanager
+def loop(args: argparse.Namespace):
+    """The training loop of `options`, from random weights, in a run folder that goes away."""
     from kfcn import data as data_sets
     from kfcn.training import replicas
     from kfcn.training.loop import Loop
@@ -78,27 +87,31 @@ def measure(args) -> None:
 
     where = replicas.start(args.strategy, args.cpu_replicas)
     config = resolve(
-        data=args.data, data_dir=args.data_dir, crop=args.crop, backbone=args.backbone,
-        weights="none", batch_size=args.batch_size, learning_rate=1e-4,
+        data=args.data, data_dir=args.data_dir, crop=args.crop, arch=args.arch,
+        backbone=args.backbone, weights="none", batch_size=args.batch_size, learning_rate=1e-4,
     )  # fmt: skip
     train_set = data_sets.load(config.data, "train", config.data_dir)
     with where.strategy.scope():
         model, optimizer = new_net(config, train_set, lambda line: None)
     with tempfile.TemporaryDirectory() as folder:
-        progress, run = Progress(), RunFolder(folder)
-        loop = Loop(
-            config, run, model, optimizer, None, train_set, where, progress, None,
+        yield Loop(
+            config, RunFolder(folder), model, optimizer, None, train_set, where, Progress(), None,
             save_seconds=float("inf"), keep=1,
         )  # fmt: skip
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Trains a few steps in this process and prints its figures as JSON."""
+    with loop(args) as run:
         for _ in range(3):  # the first one traces
-            loop.one_step()
-        progress.seconds = progress.waited = 0.0
+            run.one_step()
+        run.progress.seconds = run.progress.waited = 0.0
         for _ in range(args.steps):
-            loop.one_step()
-    figures = {
-        "images_per_second": args.steps * args.batch_size / progress.seconds,
-        "waiting": progress.waited / progress.seconds,
-    }
+            run.one_step()
+        figures = {
+            "images_per_second": args.steps * args.batch_size / run.progress.seconds,
+            "waiting": run.progress.waited / run.progress.seconds,
+        }
     print(json.dumps(figures), flush=True)
 
 

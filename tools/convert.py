@@ -74,7 +74,7 @@ def work(args: argparse.Namespace) -> int:
 
     from kfcn import data as data_sets
     from kfcn.files import sha256
-    from kfcn.saved import load_model, model_path, read_card
+    from kfcn.saved import check_classes, load_model, model_path, read_card
 
     from . import bundle, export, metadata, modes
 
@@ -88,11 +88,7 @@ def work(args: argparse.Namespace) -> int:
     train, val = (
         data_sets.load(args.data, split, args.data_dir, args.seed) for split in ("train", "val")
     )
-    if list(val.classes.names) != list(card["classes"]):
-        raise UsageError(
-            f"{args.data} has the classes {', '.join(val.classes.names)}; the model was trained"
-            f" for {', '.join(card['classes'])}"
-        )
+    check_classes(card, val)
     size = tuple(args.size)
     source = model_path(args.model)
     info = {

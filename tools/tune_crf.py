@@ -82,17 +82,13 @@ def work(args: argparse.Namespace) -> int:
     from kfcn.errors import UsageError
     from kfcn.files import write_json
     from kfcn.prediction import image_logits
-    from kfcn.saved import CRF, model_path, open_model
+    from kfcn.saved import CRF, check_classes, model_path, open_model
 
     if args.images < 1:
         raise UsageError(f"--images {args.images}: expected at least 1")
     dataset = data_sets.load(args.data, args.split, args.data_dir, args.seed)
     model, card = open_model(args.run)
-    if card and tuple(card["classes"]) != dataset.classes.names:
-        raise UsageError(
-            f"the model was trained for {', '.join(card['classes'])}; "
-            f"{dataset.name} has {', '.join(dataset.classes.names)}"
-        )
+    check_classes(card, dataset, model)
     count = min(args.images, len(dataset))
     samples = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, count).round()]
     # The net runs once; only the CRF is tried again and again.

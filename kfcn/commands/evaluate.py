@@ -17,12 +17,23 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
     cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
+    cli.add_argument(
+        "--flip", action="store_true", help="average with the mirror image (another protocol)"
+    )
+    cli.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="average over the image at these scales, such as 0.75 1 1.25 (another protocol)",
+    )
     cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
     return cli
 
 
 def work(args: argparse.Namespace) -> None:
-    from kfcn.evaluation import evaluate
+    from kfcn.evaluation import Protocol, evaluate
     from kfcn.files import write_json
 
     result = evaluate(
@@ -34,8 +45,9 @@ def work(args: argparse.Namespace) -> None:
         progress=True,
         crf=args.crf,
         classes=args.classes,
+        protocol=Protocol(tuple(args.scales), args.flip),
     )
-    print(f"{args.model} on {result.data}, {result.images} images")
+    print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
     print(result.table())
     if args.json:
         write_json(args.json, {"model": args.model, **result.as_dict()})

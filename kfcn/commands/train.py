@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from kfcn import __version__
+from kfcn import __version__, recipes
 from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
 
 
@@ -15,12 +15,20 @@ def parser() -> argparse.ArgumentParser:
         "Without any flag: FCN-8s on drawn scenes, a few minutes on two CPU cores, no network.",
     )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
+    cli.add_argument(
+        "--recipe",
+        metavar="NAME|list",
+        action=_Recipe,
+        help="the settings of a result; flags beside it override them. `list` tells which there "
+        "are, with their figures: " + ", ".join(recipes.names()),
+    )
 
     net = cli.add_argument_group("net")
     net.add_argument(
         "--arch",
         metavar="NAME",
-        help="fcn32s, fcn16s, fcn8s (default), fcn8s-atonce, heatmap, dilated, convnet",
+        help="fcn32s, fcn16s, fcn8s (default), fcn4s, fcn2s, fcn8s-atonce, heatmap, dilated, "
+        "convnet",
     )
     net.add_argument(
         "--backbone",
@@ -93,9 +101,25 @@ def parser() -> argparse.ArgumentParser:
     training = cli.add_argument_group("training")
     training.add_argument("--epochs", type=int, metavar="N", help="passes over the training split")
     training.add_argument(
-        "--learning-rate", type=float, metavar="RATE", help="of AdamW at the start; decays to 0"
+        "--optimizer", metavar="NAME", help="adamw (default), or sgd with momentum"
     )
-    training.add_argument("--weight-decay", type=float, metavar="RATE", help="of AdamW")
+    training.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="at the start; decays to 0"
+    )
+    training.add_argument(
+        "--power", type=float, metavar="P", help="of the rate's decay (0.9); 0 keeps the rate"
+    )
+    training.add_argument("--momentum", type=float, metavar="M", help="of sgd (0.9)")
+    training.add_argument(
+        "--weight-decay", type=float, metavar="RATE", help="decoupled for adamw, L2 for sgd"
+    )
+    training.add_argument(
+        "--ema",
+        type=float,
+        metavar="M",
+        help="validate and save the running average of the weights, of this momentum: 0.998 "
+        "spans about 500 steps (default: 0, none)",
+    )
     training.add_argument(
         "--class-weights",
         metavar="none|median|sqrt",
@@ -151,6 +175,16 @@ def parser() -> argparse.ArgumentParser:
         help="where the run is written (default: runs/DATA-ARCH); an unfinished run goes on",
     )
     return cli
+
+
+class _Recipe(argparse.Action):
+    """Stores the name; `list` prints the run cards, as --help prints the help."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if values == "list":
+            print("\n\n".join(f"{name}: {recipes.card(name).strip()}" for name in recipes.names()))
+            parser.exit()
+        setattr(namespace, self.dest, values)
 
 
 def work(args: argparse.Namespace) -> None:

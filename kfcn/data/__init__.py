@@ -50,7 +50,7 @@ def load(
     Args:
         name: one of `NAMES`; `tfds:NAME` is any data set of tensorflow_datasets with an image and
             a mask.
-        split: one of `splits(name, data_dir)`.
+        split: one of `splits(name, data_dir)`, or of the data set's `parts`.
         data_dir: the folder of a data set made of files; None for `scenes`, and for what TFDS
             downloads (ade20k, pet, tfds:NAME), where it is TFDS' own folder.
         seed: which pictures `scenes` draws; the data sets made of files do not look at it.
@@ -62,6 +62,8 @@ def load(
         DataError: images and label maps that do not match, or a bad `classes.txt`.
     """
     known = splits(name, data_dir)
+    if name in DATASETS:
+        known += DATASETS[name].parts
     if split not in known:
         place = f" in {data_dir}" if data_dir is not None else ""
         raise UsageError(

@@ -4,6 +4,7 @@ G. Brostow, J. Fauqueur and R. Cipolla, "Semantic object classes in video" (2009
 and the split are those of V. Badrinarayanan, A. Kendall and R. Cipolla, "SegNet" (2017).
 """
 
+import itertools
 from pathlib import Path
 
 from kfcn.data.dataset import IGNORE, Classes
@@ -43,17 +44,24 @@ VOID = 11  # "unlabelled" in the files
 class CamVid(FilePairs):
     """`data_dir/{train,val,test}` with images, `data_dir/{train,val,test}annot` with label maps.
 
-    The label 11 of the files (void) becomes 255.
+    The label 11 of the files (void) becomes 255. To choose settings without looking at `val`, the
+    split `train` comes in two parts as well: `held`, the last fifth of each of its drives, and
+    `fit`, the rest. (Frames of a drive are a second apart: drawn at random, the parts would be
+    alike.)
     """
 
     name = "camvid"
+    parts = ("fit", "held")
     layout = (
         "train/, trainannot/ and the same for val and test (the SegNet tutorial's CamVid folder)"
     )
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
-        pairs = match(root / split, root / f"{split}annot")
+        folder = "train" if split in self.parts else split
+        pairs = match(root / folder, root / f"{folder}annot")
+        if split in self.parts:
+            pairs = _part(pairs, held=split == "held")
         super().__init__(split, root, pairs, CLASSES, {VOID: IGNORE})
 
     @classmethod
@@ -65,3 +73,14 @@ class CamVid(FilePairs):
             for split in ("train", "val", "test")
             if (root / split).is_dir() and (root / f"{split}annot").is_dir()
         )
+
+
+def _part(pairs: list[tuple[Path, Path]], held: bool) -> list[tuple[Path, Path]]:
+    """The last fifth of each drive, or the rest; `0016E5_01260.png` is of the drive 0016E5."""
+    drives = itertools.groupby(pairs, key=lambda pair: pair[0].stem.split("_")[0])
+    found = []
+    for _, frames in drives:
+        frames = list(frames)
+        cut = len(frames) - len(frames) // 5
+        found += frames[cut:] if held else frames[:cut]
+    return found

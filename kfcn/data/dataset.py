@@ -70,6 +70,7 @@ class Dataset(ABC):
         layout: for a data set of files, what is expected in its folder and where it comes from.
         class_choices: what `classes` may be where the data set has several sets of classes; its
             constructor then takes `classes` as well.
+        parts: names of parts of its splits, which may be loaded and are no splits of their own.
         split: which part of it this is.
         classes: the classes of its labels.
         notes: what a person should know of this split, such as what a filter has left out.
@@ -79,6 +80,7 @@ class Dataset(ABC):
     name: ClassVar[str]
     layout: ClassVar[str] = ""
     class_choices: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[str, ...]] = ()
     split: str
     classes: Classes
     notes: tuple[str, ...] = ()

@@ -39,6 +39,11 @@ class ReceptiveField(NamedTuple):
     stride: float | tuple
     offset: float | tuple
 
+    @property
+    def extent(self) -> float:
+        """The size along the axis where it is larger."""
+        return max(self.size) if isinstance(self.size, tuple) else self.size
+
 
 @dataclass(frozen=True)
 class _Axis:

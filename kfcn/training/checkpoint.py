@@ -16,6 +16,7 @@ import numpy as np
 
 from kfcn.errors import KfcnError
 from kfcn.files import aside
+from kfcn.training.average import Average
 
 
 def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], keep: int) -> None:
@@ -68,12 +69,15 @@ def restore(folder: Path, variables: Sequence, warn=print) -> dict[str, Any] | N
     return None
 
 
-def state(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list:
-    """Everything that a step reads and writes: weights, statistics, seeds, optimizer."""
+def state(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, average: Average | None = None
+) -> list:
+    """Everything that a step reads and writes: weights, statistics, seeds, optimizer, average."""
     return [
         *model.trainable_variables,
         *model.non_trainable_variables,  # batch statistics and the seeds of dropout
         *optimizer.variables,
+        *(average.variables if average else ()),
     ]
 
 

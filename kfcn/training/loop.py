@@ -10,6 +10,7 @@ from kfcn.data import pipeline
 from kfcn.data.dataset import Dataset
 from kfcn.errors import KfcnError, Stopped
 from kfcn.training import checkpoint
+from kfcn.training.average import Average
 from kfcn.training.interrupt import Interrupt
 from kfcn.training.recorder import Progress, Recorder
 from kfcn.training.replicas import Replicas
@@ -33,6 +34,7 @@ class Loop:
         recorder: is called at the end of each epoch.
         save_seconds: between two checkpoints within an epoch.
         keep: how many checkpoints stay.
+        average: of the weights, to be validated and saved in their place; or None.
     """
 
     def __init__(
@@ -48,19 +50,22 @@ class Loop:
         recorder: Recorder,
         save_seconds: float,
         keep: int,
+        average: Average | None = None,
     ):
         self.config, self.run, self.model, self.optimizer = config, run, model, optimizer
+        self.average = average
         self.train_set, self.replicas = train_set, replicas
         self.progress, self.recorder = progress, recorder
         self.save_seconds, self.keep = save_seconds, keep
         self.steps = pipeline.steps_per_epoch(train_set, config.batch_size)
-        self._state = checkpoint.state(model, optimizer)
+        self._state = checkpoint.state(model, optimizer, average)
         self._saved = time.monotonic()
         self._twin = None
         batches = replicas.strategy.distribute_datasets_from_function(self._batches)
         self._step = Step(
-            model, optimizer, len(train_set.classes), class_weights, replicas, batches.element_spec
-        )
+            model, optimizer, len(train_set.classes), class_weights, replicas,
+            batches.element_spec, average,
+        )  # fmt: skip
         self._stream = iter(batches)
 
     def to_the_end(self, bar: bool = False) -> None:
@@ -82,7 +87,7 @@ class Loop:
                 self._save()  # before the validation: who is stopped there repeats only that
                 with interrupt.anytime(), self.replicas.guard():
                     rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
-                    self.recorder.end_epoch(self._on_one_device(), self.progress, rate)
+                    self.recorder.end_epoch(self._to_validate(), self.progress, rate)
             self._save()  # with the last row
 
     def _epoch(self, interrupt: Interrupt, bar: bool) -> None:
@@ -142,13 +147,18 @@ class Loop:
             shares=self.replicas.shares,
         )
 
-    def _on_one_device(self) -> keras.Model:
-        """The net for validation, which each worker does for itself."""
-        if self.replicas.total == 1:
+    def _to_validate(self) -> keras.Model:
+        """The net to validate and to save: on one device, as each worker does it for itself.
+
+        An averaged net is another one than the net in training, which stays as it is: there is no
+        moment at which a checkpoint could catch the wrong weights.
+        """
+        if self.replicas.total == 1 and not self.average:
             return self.model
         if self._twin is None:
             self._twin = keras.models.clone_model(self.model)
-        for ours, theirs in zip(self._twin.weights, self.model.weights, strict=True):
+        weights = self.average.variables if self.average else self.model.weights
+        for ours, theirs in zip(self._twin.weights, weights, strict=True):
             ours.assign(keras.ops.convert_to_numpy(theirs))
         return self._twin
 

@@ -1,17 +1,20 @@
 """The run folder: what a run leaves, and all that is needed to continue it."""
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import importlib.metadata
 import io
 import json
+import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
-from kfcn.saved import CARD
 from kfcn.training.settings import Settings
 
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
@@ -20,9 +23,9 @@ _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datas
 class RunFolder:
     """Paths and small files of one run.
 
-    config.json    resolved settings and package versions
+    config.json    resolved settings, package versions and the machine
     model.keras    the best net on validation; model.json is its card
-    checkpoints/   weights, optimizer, seeds and history of the last epochs
+    checkpoints/   weights, optimizer, seeds and history of the last epochs; the lock
     history.csv    a row for each epoch; curves.png draws it
     overlays.png   validation images beside truth and prediction
     tensorboard/   the same for TensorBoard
@@ -55,13 +58,44 @@ class RunFolder:
             raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
         return None
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder, which is made; also over NFS.
+
+        The system gives the lock back when the process ends in whatever way. (That is why it is
+        POSIX' record lock: a lock of `flock` lives on in forked children.)
+
+        Raises:
+            UsageError: another process trains in it.
+        """
+        file = make_folder(self.checkpoints) / ".lock"
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise KfcnError(f"{file} could not be written: {error.strerror}") from error
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            os.close(handle)
+            raise UsageError(
+                f"another process is training in {self.path}; wait for it, or choose another "
+                "--run-dir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks is no reason not to train
+        try:
+            yield
+        finally:
+            os.close(handle)
+
     def start(self, settings: Settings) -> None:
         """Makes the folder and writes `config.json`."""
         make_folder(self.checkpoints)
         versions = {"python": platform.python_version()}
         for package in _PACKAGES:
             versions[package] = importlib.metadata.version(package)
-        write_json(self.config, {"settings": dataclasses.asdict(settings), "versions": versions})
+        contents = {"settings": dataclasses.asdict(settings), "versions": versions}
+        write_json(self.config, {**contents, "machine": machine()})
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Writes `history.csv` from all rows, so that a repeated epoch has one row."""
@@ -72,23 +106,20 @@ class RunFolder:
         write_text(self.history, text.getvalue())
 
 
-def run_path(settings: Settings) -> Path:
-    """`runs/DATA-ARCH`, or `-2` and so on where that is taken.
+def machine() -> dict[str, Any]:
+    """What this process computes on: processor, cores that it may use, GPUs by name."""
+    import tensorflow as tf
 
-    A folder is not taken by an unfinished run of the same settings: that is the one to go on
-    with, so that the same command resumes it.
-    """
-    name = f"{settings.data}-{settings.arch}"
-    path, number = Path("runs") / name, 2
-    while path.exists() and not _unfinished(RunFolder(path), settings):
-        path, number = Path("runs") / f"{name}-{number}", number + 1
-    return path
-
-
-def _unfinished(run: RunFolder, settings: Settings) -> bool:
-    try:
-        stored = run.stored_settings()
-    except KfcnError:
-        return False
-    same = stored == json.loads(json.dumps(dataclasses.asdict(settings)))
-    return same and not (run.path / CARD).is_file()
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        cpu = named[0] if named else cpu
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "gpus": [gpu.get("device_name", "GPU") for gpu in details],
+    }

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
+from kfcn import recipes
 from kfcn.errors import UsageError
+from kfcn.recipes import scenes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,6 +13,7 @@ class Settings:
     """The resolved settings of a run, as `config.json` stores them.
 
     Attributes:
+        recipe: name of `kfcn.recipes` whose settings were the defaults, "NAME/N" for its stage N.
         arch: one of `kfcn.architectures.NAMES`.
         backbone: a key of `kfcn.backbones.BACKBONES`.
         output_stride: of the arch `dilated`.
@@ -33,14 +36,20 @@ class Settings:
         scale: range of the random scale of the training pictures.
         batch_size: images in a batch, over all replicas.
         epochs: passes over the training split.
-        learning_rate: of AdamW at the first step; decays to 0 with power 0.9.
-        weight_decay: of AdamW, not for biases and batch normalisation.
+        optimizer: "adamw", or "sgd" with momentum, biases at twice the rate.
+        learning_rate: at the first step; falls to 0 as (1 - step / steps) ** power.
+        power: of that decay; 0 keeps the rate.
+        momentum: of sgd.
+        weight_decay: not for biases and batch normalisation; decoupled for adamw, L2 for sgd.
+        ema: momentum of the weights' average, which is validated and saved in their place
+            (`kfcn.training.average`); 0 for none.
         class_weights: "none", "median" (median frequency) or "sqrt" (its square root).
         seed: of initial weights, data order, augmentation and dropout.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         deterministic: operations that give the same bits every time, some of them slower.
     """
 
+    recipe: str | None = None
     arch: str = "fcn8s"
     backbone: str = "mobilenet_v2"
     output_stride: int = 8
@@ -62,8 +71,12 @@ class Settings:
     scale: tuple[float, float] = (0.75, 1.75)
     batch_size: int = 4
     epochs: int = 40
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    power: float = 0.9
+    momentum: float = 0.9
     weight_decay: float = 1e-4
+    ema: float = 0.0
     class_weights: str = "none"
     seed: int = 0
     precision: str = "float32"
@@ -97,20 +110,12 @@ class Settings:
 
 # Where a data set asks for other defaults than the rest.
 _DATA_DEFAULTS = {
-    # Small pictures, and nothing to download: trained from nothing in a few minutes.
-    "scenes": {
-        "alpha": 0.35,
-        "weights": "none",
-        "crop": (128, 128),
-        "scale": (0.85, 1.2),  # the toys are drawn in all sizes already
-        "batch_size": 8,
-        "epochs": 12,
-        "learning_rate": 6e-3,
-    },
+    "scenes": scenes.SETTINGS,
     "camvid": {"crop": (352, 480), "class_weights": "sqrt"},
 }
 
 _CHOICES = {
+    "optimizer": ("adamw", "sgd"),
     "class_weights": ("none", "median", "sqrt"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
@@ -118,7 +123,7 @@ _FIELDS = {field.name for field in dataclasses.fields(Settings)}
 
 
 def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
-    """The settings of a run: what was given, then the data set's defaults, then the defaults.
+    """The settings of a run: what was given, then the recipe's, the data set's, the defaults.
 
     Args:
         stored: settings of the run folder that is to be continued; then nothing that is given
@@ -126,7 +131,8 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
         given: fields of `Settings`; None means "not given".
 
     Raises:
-        UsageError: an unknown setting, a value out of range, or a difference to `stored`.
+        UsageError: an unknown setting or recipe, a value out of range, or a difference to
+            `stored`.
     """
     given = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(set(given) - _FIELDS)
@@ -139,9 +145,8 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
         if name in given:
             given[name] = str(given[name])
     if stored is not None:
-        base = Settings(
-            **{**stored, "crop": tuple(stored["crop"]), "scale": tuple(stored["scale"])}
-        )
+        pairs = {name: tuple(stored[name]) for name in ("crop", "scale") if name in stored}
+        base = Settings(**{**stored, **pairs})
         changed = {n: v for n, v in given.items() if v != getattr(base, n)}
         if changed:
             told = ", ".join(f"{n}={getattr(base, n)} (now {v})" for n, v in changed.items())
@@ -150,23 +155,33 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
                 "or choose another --run-dir"
             )
         return base
-    if "output_stride" in given and given.setdefault("arch", "dilated") != "dilated":
-        raise UsageError(
-            f"output_stride {given['output_stride']} is for the dilated net; received arch "
-            f"{given['arch']}: leave one of the two out"
-        )
-    name = given.get("data", Settings.data)
+    recipe = recipes.settings(given["recipe"]) if "recipe" in given else {}
+    if "output_stride" in given:
+        arch = given.setdefault("arch", recipe.get("arch", "dilated"))
+        if arch != "dilated":
+            raise UsageError(
+                f"output_stride {given['output_stride']} is for the dilated net; received arch "
+                f"{arch}: leave one of the two out"
+            )
+    name = {**recipe, **given}.get("data", Settings.data)
     if given.get("crf") and "init_from" in given and "crf_options" not in given:
         from kfcn.saved import read_crf
 
         given["crf_options"] = read_crf(given["init_from"])
-    settings = Settings(**{**_DATA_DEFAULTS.get(name, {}), **_net_defaults(given), **given})
+    layers = (
+        _DATA_DEFAULTS.get(name, {}),
+        _net_defaults(recipe),
+        recipe,
+        _net_defaults(given),
+        given,
+    )
+    settings = Settings(**{key: value for layer in layers for key, value in layer.items()})
     _validate(settings)
     return settings
 
 
 def _net_defaults(given: dict) -> dict:
-    """Defaults that depend on the net and not on the data."""
+    """What follows from the net that is asked for, whatever the data."""
     # A net that is trained already, refined end to end (Zheng et al. 2015, section 6: a rate far
     # below the first stage's, which their summed loss hides).
     refined = {"learning_rate": 1e-4, "epochs": 5} if given.get("crf") else {}
@@ -194,6 +209,11 @@ def _validate(settings: Settings) -> None:
             f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
             "expected a rate above 0 and a decay of 0 or more"
         )
+    for name in ("ema", "momentum"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise UsageError(f"{name} {getattr(settings, name)}: expected a number in [0, 1)")
+    if settings.power < 0:
+        raise UsageError(f"power {settings.power}: expected 0 or more")
     if settings.crf and not settings.init_from:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"

@@ -1,16 +1,15 @@
 """One training step on the global batch, the same numbers over however many replicas."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from kfcn.losses import over_replicas, pixel_terms
 from kfcn.metrics import count_cells
+from kfcn.training.average import Average
+from kfcn.training.batch_norm import for_training
 from kfcn.training.replicas import Replicas
 
 COUNTED = 4
@@ -48,9 +47,19 @@ class Step:
         class_weights: C weights of the loss, or None.
         replicas: of the run.
         element_spec: of the batches.
+        average: of the weights, where the run keeps one.
     """
 
-    def __init__(self, model, optimizer, classes, class_weights, replicas: Replicas, element_spec):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        classes,
+        class_weights,
+        replicas: Replicas,
+        element_spec,
+        average: Average | None = None,
+    ):
         strategy = replicas.strategy
         self._replicas, self._classes = replicas, classes
         kept = (
@@ -65,6 +74,9 @@ class Step:
                 part = ops.sum(terms) / ops.maximum(weight, 1e-12)
                 scaled = optimizer.scale_loss(part)
             gradients = tape.gradient(scaled, model.trainable_variables)
+            # A map that is not finite shows in its batch statistics, but not always in the loss:
+            # fused with what precedes it, a ReLU makes zero of "not a number".
+            part = tf.where(_finite(kept), part, np.nan)
             figures = over_replicas(tf.stack([part, stop]))
             cells = over_replicas(count_cells(labels, logits, classes, COUNTED))
             return gradients, tf.concat([figures, [weight]], 0), cells
@@ -76,12 +88,14 @@ class Step:
         def step(batch, stop):
             before = [tf.identity(variable.value) for variable in kept]
             # Around all replicas: their threads take turns while they trace.
-            with _synchronized(model, replicas.total > 1):
+            with for_training(model, replicas.total):
                 gradients, figures, cells = strategy.run(backward, (*batch, stop))
             figures = strategy.experimental_local_results(figures)[0]
             cells = strategy.experimental_local_results(cells)[0]
             if tf.math.is_finite(figures[0]):
                 strategy.run(apply, (gradients,))
+                if average:
+                    average.update(strategy, optimizer.iterations)
             else:
                 for variable, value in zip(kept, before, strict=True):
                     variable.assign(value)
@@ -102,18 +116,6 @@ class Step:
         return Done(loss, weight, matrix, stops > 0)
 
 
-@contextlib.contextmanager
-def _synchronized(model: keras.Model, wanted: bool) -> Iterator[None]:
-    """Batch normalisation over all replicas, while the step is traced.
-
-    It is no part of the net: the saved file must not ask for it.
-    """
-    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization) and wanted]
-    before = [layer.synchronized for layer in norms]
-    for layer in norms:
-        layer.synchronized = True
-    try:
-        yield
-    finally:
-        for layer, value in zip(norms, before, strict=True):
-            layer.synchronized = value
+def _finite(variables) -> tf.Tensor:
+    sums = [tf.reduce_sum(x) for x in map(tf.convert_to_tensor, variables) if x.dtype.is_floating]
+    return tf.math.is_finite(tf.add_n(sums)) if sums else tf.constant(True)

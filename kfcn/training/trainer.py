@@ -1,6 +1,8 @@
 """The training of a net from settings to a run folder."""
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -15,10 +17,13 @@ from kfcn.files import sha256, write_json
 from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
+from kfcn.training.average import Average
 from kfcn.training.loop import Loop
+from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
-from kfcn.training.run_folder import RunFolder, run_path
-from kfcn.training.settings import Settings, resolve
+from kfcn.training.run_folder import RunFolder
+from kfcn.training.settings import Settings
+from kfcn.training.stages import Stage, plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +62,9 @@ def train(
 
     Args:
         run_dir: folder of the run; one that holds a run continues it, with nothing else given or
-            with the same settings. None makes `runs/DATA-ARCH`, or continues it where it holds
-            an unfinished run of the same settings.
+            with the same settings. None makes `runs/DATA-ARCH` or `runs/RECIPE`, or continues it
+            where it holds an unfinished run of the same settings. The stages of a recipe have
+            folders of their own in it; finished ones are left as they are.
         verbose: print what happens, with a progress bar.
         strategy: where the replicas are (`kfcn.training.replicas.start`).
         cpu_replicas: logical CPU devices to mirror over; 0 for none.
@@ -66,11 +72,12 @@ def train(
             always saved at its end.
         keep: how many checkpoints stay.
         skip_bad: how many unreadable files each worker may leave out.
-        settings: fields of `kfcn.training.settings.Settings`; what is left out has the data
-            set's default.
+        settings: fields of `kfcn.training.settings.Settings`, such as `recipe="camvid_fcn8s"`;
+            what is left out has the recipe's or the data set's default.
 
     Returns:
-        The run folder and the evaluation of its best net on the validation split.
+        The run folder and the evaluation of its best net on the validation split; those of the
+        last stage where there are several.
 
     Raises:
         UsageError: settings that make no sense, or differ from those of the run.
@@ -84,32 +91,80 @@ def train(
     ):  # fmt: skip
         if value < least:
             raise UsageError(f"{name} {value}: expected at least {least}")
-    stored = RunFolder(run_dir).stored_settings() if run_dir else None
-    config = resolve(stored, **settings)
-    run = RunFolder(run_dir or run_path(config))
-    if config.deterministic:
+    stages = plan(run_dir, settings)
+    if any(stage.config.deterministic for stage in stages):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
     where = replicas.start(strategy, cpu_replicas)
     say = print if verbose and where.chief else (lambda line: None)
+    for number, stage in enumerate(stages, start=1):
+        last = number == len(stages)
+        if len(stages) > 1:
+            finished = ", finished" if stage.finished else ""
+            say(f"stage {number} of {len(stages)}: {stage.run.path}{finished}")
+        if last or not stage.finished:
+            result = _train(stage, where, say, 60 * save_minutes, keep, skip_bad)
+    return result
 
+
+def _train(
+    stage: Stage,
+    where: replicas.Replicas,
+    say: Callable[[str], None],
+    save_seconds: float,
+    keep: int,
+    skip_bad: int,
+) -> Result:
+    """Trains one run to its end."""
+    config, run, loud = stage.config, stage.run, say is print
     train_set, validation = (
         _open(config, split, skip_bad) for split in (config.train_split, config.val_split)
     )
     for line in (*train_set.notes, *validation.notes):
         say(line)
-    counts = data_sets.check(train_set, progress=verbose and where.chief)
-    data_sets.check(validation, progress=verbose and where.chief)
+    counts = data_sets.check(train_set, progress=loud)
+    data_sets.check(validation, progress=loud)
     pipeline.check_shares(len(train_set), config.batch_size, where.total)
 
     with where.guard(), where.strategy.scope():
         model, optimizer = new_net(config, train_set, say)
+        average = Average(model, config.ema) if config.ema else None
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
-    if where.chief:
-        run.start(config)
-    where.sum(0)
-    state = checkpoint.state(model, optimizer)
+    with run.lock() if where.chief else contextlib.nullcontext():
+        if where.chief and not stage.finished:
+            run.start(config)
+        where.sum(0)
+        state = checkpoint.state(model, optimizer, average)
+        progress = _restored(run, state, where, say)
+        say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
+        if progress.step:
+            steps = pipeline.steps_per_epoch(train_set, config.batch_size)
+            epoch, step = divmod(progress.step, steps)
+            say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
+        recorder = Recorder(run, validation, config.epochs, where, say)
+        weights = None
+        if config.class_weights != "none":
+            weights = data_sets.class_weights(counts, config.class_weights)
+        loop = Loop(
+            config, run, model, optimizer, weights, train_set, where, progress, recorder,
+            save_seconds, keep, average,
+        )  # fmt: skip
+        loop.to_the_end(bar=loud)
+
+        where.sum(0)  # the best net is on the disk
+        net = load_model(run.path)
+        result = recorder.evaluate(net)
+        if where.chief:
+            row = best(progress.rows)
+            write_json(run.path / CARD, _card(config, net, result, run, row, validation.classes))
+            recorder.save_overlays(net)
+        where.sum(0)
+    return Result(run.path, result, where.worker)
+
+
+def _restored(run: RunFolder, state: list, where: replicas.Replicas, say) -> Progress:
+    """How far the run is, with its newest checkpoint in the variables of `state`."""
     with where.strategy.scope():
         note = checkpoint.restore(run.checkpoints, state, warn=say)
     progress = Progress.from_note(note) if note else Progress()
@@ -118,32 +173,7 @@ def train(
             f"the workers found different checkpoints in {run.path}; expected a folder that all "
             "of them share"
         )
-    say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
-    if progress.step:
-        steps = pipeline.steps_per_epoch(train_set, config.batch_size)
-        epoch, step = divmod(progress.step, steps)
-        say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
-    recorder = Recorder(run, validation, config.epochs, where, say)
-    weights = None
-    if config.class_weights != "none":
-        weights = data_sets.class_weights(counts, config.class_weights)
-    loop = Loop(
-        config, run, model, optimizer, weights, train_set, where, progress, recorder,
-        60 * save_minutes, keep,
-    )  # fmt: skip
-    loop.to_the_end(bar=verbose and where.chief)
-
-    where.sum(0)  # the best net is on the disk
-    net = load_model(run.path)
-    result = recorder.evaluate(net)
-    if where.chief:
-        write_json(
-            run.path / CARD,
-            _card(config, net, result, run, best(progress.rows), validation.classes),
-        )
-        recorder.save_overlays(net)
-    where.sum(0)
-    return Result(run.path, result, where.worker)
+    return progress
 
 
 def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
@@ -170,22 +200,14 @@ def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimi
         say(f"{filled} tensors of {config.backbone} start from {config.weights}")
 
     say(f"{config.net}: {model.count_params() / 1e6:.2f} M parameters, {_field(model)}")
-    frozen = ["gamma", "beta", "bias"]  # not to be drawn to zero
+    no_decay = NO_DECAY
     if config.crf:
         from kfcn.crf import NO_WEIGHT_DECAY, add_crf
 
         model = add_crf(model, **config.crf_options)
-        frozen += NO_WEIGHT_DECAY
-
+        no_decay = (*NO_DECAY, *NO_WEIGHT_DECAY)
     steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)
-    schedule = keras.optimizers.schedules.PolynomialDecay(
-        config.learning_rate, steps, end_learning_rate=0.0, power=0.9
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=frozen)
-    if config.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
+    optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     return model, optimizer
 
 
@@ -202,8 +224,7 @@ def build(config: Settings, classes: int) -> keras.Model:
 
 
 def _field(model: keras.Model) -> str:
-    size = receptive_field(model).size
-    size = max(size) if isinstance(size, tuple) else size
+    size = receptive_field(model).extent
     if size == float("inf"):
         return "every pixel sees the whole image"
     return f"receptive field {size:.0f} pixels"

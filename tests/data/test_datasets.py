@@ -188,3 +188,19 @@ def test_check_refuses_an_empty_split(camvid):
 
 def test_the_progress_bar_changes_nothing(camvid):
     assert data.check(data.load("camvid", "val", camvid), progress=True).images == 1
+
+
+def test_parts_of_camvid_are_the_ends_of_its_drives(tmp_path):
+    for drive, frames in (("0001TP", 7), ("0016E5", 11)):
+        for frame in range(frames):
+            write(tmp_path / f"train/{drive}_{frame:05d}.png", np.zeros((2, 2, 3)))
+            write(tmp_path / f"trainannot/{drive}_{frame:05d}.png", np.zeros((2, 2)))
+    names = {
+        part: {dataset.file_name(i) for i in range(len(dataset))}
+        for part in ("train", "fit", "held")
+        for dataset in [data.load("camvid", part, tmp_path)]
+    }
+    held = {"train/0001TP_00006.png", "train/0016E5_00009.png", "train/0016E5_00010.png"}
+    assert names["held"] == held
+    assert names["fit"] == names["train"] - held and len(names["train"]) == 18
+    assert data.splits("camvid", tmp_path) == ("train",)

@@ -4,7 +4,7 @@ import pytest
 from kfcn_tools import export
 from shipping import SIZE, picture, settle, tiny_fcn, tiny_files, tiny_model
 
-from kfcn import fcn8s
+from kfcn import fcn2s, fcn8s, fcn8s_fpn
 from kfcn.upsample import bilinear_kernel, upsample
 
 
@@ -113,9 +113,10 @@ def test_many_classes_upsampled_in_groups_become_one_resize():
     assert not {"Split", "Concatenate"} & set(kinds)
 
 
-def test_mobilenet_fcn8s_at_a_size_that_32_does_not_divide():
+@pytest.mark.parametrize("net", [fcn8s, fcn2s, fcn8s_fpn])
+def test_mobilenet_at_a_size_that_32_does_not_divide(net):
     keras.utils.set_random_seed(1)
-    model = fcn8s(5, "mobilenet_v2", alpha=0.35, learn_middle=False)
+    model = net(5, "mobilenet_v2", alpha=0.35, learn_middle=False)
     settle(model)
     size = (72, 104)
     image = picture(4, size)

@@ -58,5 +58,5 @@ def test_arguments_that_do_not_fit(run, pairs):
         tune_crf.work(
             tune_crf.parser().parse_args([str(run.run_dir), "--data", "scenes", "--images", "0"])
         )
-    with pytest.raises(UsageError, match="trained for ground, square, disc"):
+    with pytest.raises(UsageError, match="trained for 3 classes \\(ground, square, disc\\)"):
         tune_crf.work(tune_crf.parser().parse_args([str(run.run_dir), "--data", "scenes"]))

@@ -1,0 +1,66 @@
+"""The optimizer of a run: AdamW, or momentum SGD as Caffe has it."""
+
+from collections.abc import Sequence
+
+import keras
+
+from kfcn.training.settings import Settings
+
+NO_DECAY = ("gamma", "beta", "bias")  # not to be drawn to zero
+
+
+def build_optimizer(
+    config: Settings, variables: Sequence, steps: int, no_decay: Sequence[str] = NO_DECAY
+) -> keras.optimizers.Optimizer:
+    """The optimizer of the settings, built for the trainable variables.
+
+    Args:
+        config: settings of the run.
+        variables: trainable variables of the net.
+        steps: of the whole run, over which the rate falls as (1 - step / steps) ** power.
+        no_decay: names of variables without weight decay.
+    """
+    schedule = keras.optimizers.schedules.PolynomialDecay(
+        config.learning_rate, steps, end_learning_rate=0.0, power=config.power
+    )
+    if config.optimizer == "sgd":
+        optimizer = CaffeSGD(schedule, config.momentum, config.weight_decay, no_decay)
+    else:
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=list(no_decay))
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(variables)
+    return optimizer
+
+
+class CaffeSGD(keras.optimizers.SGD):
+    """v = momentum * v - rate * (gradient + decay * w); w = w + v.
+
+    The decay is part of the gradient and so of the momentum (L2), as in Caffe and PyTorch; that
+    of Keras' SGD is applied beside it and is 1 / (1 - momentum) times weaker. Biases learn at
+    twice the rate, as in the nets of the paper (Long et al. 2015, section 4.3).
+
+    Args:
+        learning_rate: a number or a schedule.
+        momentum: in [0, 1).
+        decay: of all variables but those of `no_decay`.
+        no_decay: names of variables.
+    """
+
+    def __init__(self, learning_rate, momentum: float, decay: float, no_decay: Sequence[str]):
+        super().__init__(learning_rate, momentum=float(momentum))
+        self._decay, self._no_decay = decay, set(no_decay)
+        self._factors: list[tuple[float, float]] = []
+
+    def build(self, variables):
+        super().build(variables)
+        self._factors = [
+            (2.0 if v.name == "bias" else 1.0, 0.0 if v.name in self._no_decay else self._decay)
+            for v in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        pace, decay = self._factors[self._get_variable_index(variable)]
+        gradient = keras.ops.cast(gradient, variable.dtype) + decay * variable
+        super().update_step(gradient, variable, pace * learning_rate)

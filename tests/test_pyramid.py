@@ -1,0 +1,77 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from nets import TINY, fit_statistics, randomize
+
+from kfcn.backbones import BACKBONES
+from kfcn.fcn import carry_weights, fcn8s
+from kfcn.pyramid import fcn8s_fpn
+from kfcn.upsample import bilinear_kernel
+
+IMAGE = np.random.default_rng(1).uniform(0, 255, (1, 64, 96, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    keras.utils.set_random_seed(0)
+    return randomize(fit_statistics(fcn8s(4, **TINY)))
+
+
+def output(net, layer):
+    return ops.convert_to_numpy(keras.Model(net.input, net.get_layer(layer).output)(IMAGE))
+
+
+def enlarged(x, stride):
+    kernel = bilinear_kernel(stride, x.shape[-1])
+    return ops.convert_to_numpy(ops.conv_transpose(x, kernel, strides=stride, padding="same"))
+
+
+def test_it_starts_as_the_fcn8s_that_it_starts_from(trained):
+    net = fcn8s_fpn(4, **TINY)
+    filled = carry_weights(trained, net)
+    assert {"score_fr", "score_pool3", "upscore_pool4"} <= set(filled)
+    expected = enlarged(enlarged(output(trained, "fuse_pool3"), 4), 2)
+    np.testing.assert_allclose(net(IMAGE), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_pyramid_s_scores_are_added(trained):
+    net = fcn8s_fpn(4, **TINY)
+    carry_weights(trained, net)
+    rng = np.random.default_rng(2)
+    layer = net.get_layer("score_pyramid")
+    layer.set_weights([rng.normal(0, 1, w.shape) for w in layer.weights])
+    detail = output(net, "score_pyramid")
+    assert detail.shape == (1, 32, 48, 4)
+    coarse = enlarged(output(trained, "fuse_pool3"), 4)
+    expected = enlarged(coarse + detail, 2)
+    np.testing.assert_allclose(net(IMAGE), expected, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(enlarged(coarse, 2) - expected).max() > 0.1  # the pyramid is seen
+
+
+def test_a_stage_of_the_pyramid_by_hand(trained):
+    """Stride 16: the map of stride 32 enlarged, the lateral added, clipped to 0..6."""
+    net = randomize(fit_statistics(fcn8s_fpn(4, **TINY)))
+    coarse, lateral = output(net, "lateral32_BN"), output(net, "lateral16_BN")
+    rows, columns = (np.arange(2 * n) / 2 - 0.25 for n in coarse.shape[1:3])
+    expected = np.maximum(0, np.minimum(6, bilinear(coarse[0], rows, columns) + lateral[0]))
+    np.testing.assert_allclose(output(net, "join16_relu")[0], expected, atol=1e-4)
+
+
+def bilinear(x, rows, columns):
+    """`x` `(h, w, C)` read between its cells, the border repeated."""
+    for axis, places in enumerate((rows, columns)):
+        places = places.clip(0, x.shape[axis] - 1)
+        low = np.floor(places).astype(int)
+        high = np.minimum(low + 1, x.shape[axis] - 1)
+        share = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        x = (1 - share) * x.take(low, axis) + share * x.take(high, axis)
+    return x
+
+
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+@pytest.mark.parametrize("align", [False, True])
+def test_on_every_backbone_and_of_any_size(backbone, align):
+    options = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}.get(backbone, {})
+    net = fcn8s_fpn(3, backbone, align=align, **options)
+    assert net.predict_on_batch(np.zeros((1, 37, 50, 3), "float32")).shape == (1, 37, 50, 3)

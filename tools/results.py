@@ -1,0 +1,266 @@
+"""kfcn_tools.results: a table of results from run folders, so that no figure is typed.
+
+python -m kfcn_tools.results RUN... --out docs/RESULTS.md
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfcn.commands._cli import run
+from kfcn.errors import KfcnError, UsageError, first_line
+
+FIGURES = {
+    "pixel_accuracy": "pixel acc.",
+    "mean_accuracy": "mean acc.",
+    "mean_iou": "mean IoU",
+    "frequency_weighted_iou": "f.w. IoU",
+    "boundary_iou": "boundary IoU",
+}
+OWN_COLUMN = ("recipe", "seed", "data", "data_dir", "arch", "backbone", "epochs", "val_split")
+"""Settings that are told elsewhere than under "changed"; a data set's folder is nobody's affair."""
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation of one run.
+
+    Attributes:
+        settings: of the run, without paths of the machine.
+        measured: data set and split, number of images, protocol.
+        figures: by the names of `FIGURES`, in 0..1; None where the run does not know it.
+        parameters: of the net.
+        seconds: of all training steps.
+        hardware: in words.
+        versions: of TensorFlow and Keras.
+    """
+
+    settings: dict[str, Any]
+    measured: tuple[str, int, str]
+    figures: dict[str, float | None]
+    parameters: int
+    seconds: float
+    hardware: str
+    versions: str
+
+    @property
+    def same(self) -> str:
+        """Equal for results that differ in the seed only."""
+        kept = {name: value for name, value in self.settings.items() if name != "seed"}
+        return json.dumps([kept, self.measured, self.hardware], sort_keys=True)
+
+
+def read_run(path: Path | str) -> list[Result]:
+    """The results of a finished run: that of its card, then those of `kfcn-evaluate --json`.
+
+    The latter are files `*.json` in the run folder, of other splits or protocols.
+
+    Raises:
+        UsageError: no finished run.
+        KfcnError: a file that is damaged.
+    """
+    import dataclasses
+
+    from kfcn.saved import CARD, read_card
+    from kfcn.training.run_folder import RunFolder
+    from kfcn.training.settings import resolve
+
+    folder = RunFolder(path)
+    if not folder.config.is_file() or not (folder.path / CARD).is_file():
+        raise UsageError(
+            f"{path}: expected the folder of a finished run, with config.json and {CARD}"
+        )
+    stored, card = folder.stored_settings(), read_card(path)
+    settings = dataclasses.asdict(resolve(stored))
+    for name in ("weights", "init_from"):
+        settings[name] = settings[name] and Path(settings[name]).name
+    try:
+        config = json.loads(folder.config.read_text(encoding="utf-8"))
+        with folder.history.open(encoding="utf-8") as file:
+            seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+        found = [{"data": f"{card['data']}/{card['split']}", **card["metrics"]}]
+        for file in sorted(folder.path.glob("*.json")):
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if "mean_iou" in values and "model" in values:
+                found.append(values)
+        results = [
+            Result(
+                settings,
+                (values["data"], values["images"], values.get("protocol", "single scale")),
+                {name: values.get(name) for name in FIGURES},
+                card["parameters"],
+                seconds,
+                hardware(config.get("machine")),
+                ", ".join(f"{n} {config['versions'][n]}" for n in ("tensorflow", "keras")),
+            )
+            for values in found
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KfcnError(f"{path} is damaged: {first_line(error)}") from error
+    # The same measurement twice: what was measured later stands in a file, and may know more.
+    return list({result.measured: result for result in results}.values())
+
+
+def hardware(machine: dict[str, Any] | None) -> str:
+    """A machine of `config.json` in words; old runs have none."""
+    if not machine:
+        return "not recorded"
+    gpus = machine["gpus"]
+    if gpus:
+        return f"{len(gpus)} x {gpus[0]}" if len(gpus) > 1 else gpus[0]
+    return f"{machine['cpu']}, {machine['cores']} cores"
+
+
+def document(results: Sequence[Result]) -> str:
+    """The page: a table for each data set, split and protocol.
+
+    Runs that differ in the seed only share a row.
+    """
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m kfcn_tools.results` from run folders. Figures in percent; of "
+        "several seeds their mean, with the least and the greatest in brackets. The net is the one "
+        "of the epoch with the best mean IoU on the validation split of its run. Time is that of "
+        "the training steps, on the hardware named and with whatever else that was doing. Tables "
+        "of different splits or protocols are not to be compared.",
+    ]
+    for measured in dict.fromkeys(result.measured for result in results):
+        lines += ["", *_table(measured, [r for r in results if r.measured == measured])]
+    lines += ["", f"Versions: {'; '.join(sorted({r.versions for r in results}))}.", ""]
+    return "\n".join(lines)
+
+
+def _table(measured: tuple[str, int, str], results: Sequence[Result]) -> list[str]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.same, []).append(result)
+    rows = list(groups.values())
+    base = rows[0][0]
+    data, images, protocol = measured
+    head = [
+        "net",
+        "changed",
+        "parameters",
+        "epochs",
+        "seeds",
+        *FIGURES.values(),
+        "time",
+        "hardware",
+    ]
+    lines = [f"## {data}, {images} images, {protocol}", ""]
+    lines += [
+        f"Changed is against the first row, whose own settings are: {_own(base.settings)}.",
+        "",
+    ]
+    lines += [_row(head), _row(["---"] * len(head))]
+    return lines + [_row(_cells(group, base)) for group in rows]
+
+
+def _cells(group: Sequence[Result], base: Result) -> list[str]:
+    first = group[0]
+    changed = {
+        name: value
+        for name, value in first.settings.items()
+        if name not in OWN_COLUMN and value != base.settings[name]
+    }
+    return [
+        net(first.settings),
+        _listed(changed) or UNKNOWN,
+        f"{first.parameters / 1e6:.2f} M",
+        str(first.settings["epochs"]),
+        ", ".join(str(result.settings["seed"]) for result in group),
+        *(_spread([result.figures[name] for result in group]) for name in FIGURES),
+        _duration(sum(result.seconds for result in group) / len(group)),
+        first.hardware,
+    ]
+
+
+def net(settings: dict[str, Any]) -> str:
+    """Architecture and backbone, as in "fcn8s, mobilenet_v2"."""
+    if settings["arch"] == "convnet":
+        return settings["arch"]
+    return f"{settings['arch']}, {settings['backbone']}"
+
+
+def _own(settings: dict[str, Any]) -> str:
+    """The settings of a run that differ from the defaults of its recipe or data set."""
+    import dataclasses
+
+    from kfcn.training.settings import resolve
+
+    named = {name: settings[name] for name in ("recipe", "data") if settings[name]}
+    more = {"init_from": "-"} if settings["crf"] else {}
+    defaults = dataclasses.asdict(resolve(**named, arch=settings["arch"], **more))
+    left_out = {*OWN_COLUMN} - {"epochs"}
+    changed = {n: v for n, v in settings.items() if n not in left_out and v != defaults[n]}
+    start = f"those of the recipe `{settings['recipe']}`" if settings["recipe"] else "the defaults"
+    return f"{start}, {_listed(changed)}" if changed else start
+
+
+def _listed(changed: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_told(value)}" for name, value in changed.items())
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "x".join(map(_told, value))
+    if isinstance(value, dict):
+        return _listed(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    if len(known) < len(values):
+        return UNKNOWN
+    mean = sum(known) / len(known)
+    return f"{mean:.1f}" if len(known) == 1 else f"{mean:.1f} ({min(known):.1f}-{max(known):.1f})"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    cli = argparse.ArgumentParser(
+        prog="python -m kfcn_tools.results",
+        description="Write a table of results from run folders. Runs that differ in the seed only "
+        "share a row; the first run is what the others are compared with. Evaluations that lie in "
+        "a run folder (kfcn-evaluate RUN --flip --json RUN/flip.json) have tables of their own.",
+    )
+    cli.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs")
+    cli.add_argument("--out", metavar="FILE", help="Markdown file (default: print)")
+    return cli
+
+
+def work(args: argparse.Namespace) -> None:
+    """Reads, and writes or prints."""
+    from kfcn.files import write_text
+
+    text = document([result for path in args.runs for result in read_run(path)])
+    if args.out:
+        write_text(args.out, text)
+        print(f"wrote {args.out} from {len(args.runs)} runs")
+    else:
+        print(text, end="")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run(parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
