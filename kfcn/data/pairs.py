@@ -117,6 +117,15 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     return pairs
 
 
+def splits_with(root: str | Path, *folders: str) -> tuple[str, ...]:
+    """Those of train, val and test of which all the folders exist; `{}` is the split's name."""
+    return tuple(
+        split
+        for split in ("train", "val", "test")
+        if all((Path(root) / folder.format(split)).is_dir() for folder in folders)
+    )
+
+
 def held_out(name: str) -> bool:
     """Whether a picture of this name is kept for validation, where no list says so.
 
