@@ -93,8 +93,8 @@ class Evaluation:
 class Protocol:
     """How an image is segmented for a figure: in one piece, or averaged over its variants.
 
-    Figures of different protocols are not to be compared; an average over six variants costs six
-    times a single scale and is worth a point or two to almost any net.
+    Figures of different protocols are not to be compared: an average over six variants costs six
+    times a single scale.
 
     Attributes:
         scales: the image's size relative to its own, one for each pass.

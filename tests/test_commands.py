@@ -56,7 +56,7 @@ def test_import_is_light():
         (("train", "--data", "camvid"), 2, "--data-dir"),
         (("evaluate", "nothing.keras"), 2, "nothing.keras: no such file"),
         (("predict", "nothing.keras", "x.png", "--out", "o"), 2, "nothing.keras: no such file"),
-        (("train", "--arch", "fcn4s"), 2, "unknown architecture 'fcn4s'; expected one of fcn32s"),
+        (("train", "--arch", "fcn64s"), 2, "unknown architecture 'fcn64s'; expected one of fcn32s"),
     ],
 )
 def test_errors_are_one_line(args, status, told, tmp_path):

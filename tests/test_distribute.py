@@ -22,7 +22,7 @@ def runs(pairs, tmp_path_factory):
     whose gradient is no more than rounding noise the sign is noise as well.
     """
     root = tmp_path_factory.mktemp("ways")
-    rate = ("--learning-rate", 1e-5)
+    rate = ("--learning-rate", 1e-5, "--ema", 0.5)
     ways = {
         "one": train_command(pairs, root / "one", *rate),
         "mirrored": train_command(pairs, root / "mirrored", *rate, "--cpu-replicas", 2),

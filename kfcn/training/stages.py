@@ -73,8 +73,8 @@ def _in_folder(path: Path, given: dict[str, Any], look: bool) -> list[Stage]:
         run = RunFolder(path / f"{number}-{stage['arch']}")
         stored = run.stored_settings() if look else None
         # What a started stage began from is stored with it, and may have moved since.
-        begin = {} if stored and number > 1 else {"init_from": start}
-        config = resolve(stored, **{**given, "recipe": f"{name}/{number}", **begin})
+        begin = None if stored and number > 1 else start
+        config = resolve(stored, **{**given, "recipe": f"{name}/{number}", "init_from": begin})
         found.append(Stage(config, run))
         start = run.path
     return found
