@@ -51,7 +51,7 @@ def augment(
     A window of the source is cut out (with padding where it reaches beyond) and resized to the
     crop, with the centres of the outer pixels' edges kept: bilinear for the image, by the mean of
     the area where it shrinks below one half and bilinear would miss pixels; nearest for the
-    labels. All of it in integers, the same on every machine.
+    labels.
 
     Args:
         image: uint8 `(H, W, 3)`.

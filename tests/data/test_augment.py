@@ -107,8 +107,8 @@ def test_a_mirrored_picture_is_mirrored_exactly():
             np.testing.assert_array_equal(ours, theirs[:, ::-1])
 
 
-def test_the_bytes_are_the_same_on_every_machine():
-    """Integers all the way: a run may go on on another machine."""
+def test_the_bytes_are_golden_ones():
+    """A change of OpenCV's rounding would change the batches of a run: be told of it."""
     image, labels = augment(IMAGE, LABELS, STAY * 0.4, (30, 30), Augmentation())
     assert (int(image.sum()), int(labels.sum())) == GOLDEN
 
