@@ -5,17 +5,24 @@ Every worker must see the folders by the same paths. The files are the same byte
 `kfcn.predict`, because each worker does what it does, image by image.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.prediction import Predictions, Writer, collect, predict_file, writer_for
-from kfcn.saved import open_model
+from kfcn.saved import model_path, open_model, read_card
 
 DEAD_LETTER = "dead-letter.jsonl"
 """Beside the results: a line of JSON for each image that could not be read, with the reason."""
-_QUIET = ("--default_sdk_harness_log_level=WARNING",)
+_DEFAULTS = (
+    "--default_sdk_harness_log_level=WARNING",
+    # Several workers on this machine are threads, which share one net. As processes each would
+    # have its own TensorFlow, at 0.8 GB.
+    "--direct_running_mode=multi_threading",
+)
 
 
 def predict_by_beam(
@@ -31,7 +38,8 @@ def predict_by_beam(
     Args:
         model: a model file or a run folder, which the workers load.
         images, out, crf, format: as in `kfcn.predict`.
-        flags: Beam's own, such as `--runner=FlinkRunner` or `--direct_num_workers=2`.
+        flags: Beam's own, such as `--runner=FlinkRunner`, or `--direct_num_workers=2` for two
+            threads of this machine (`--direct_running_mode=multi_processing`: processes).
 
     Returns:
         What was written and what could not be read (also in `DEAD_LETTER`), and how many images
@@ -50,15 +58,19 @@ def predict_by_beam(
     paths = [
         path.resolve() for path in collect([images] if isinstance(images, (str, Path)) else images)
     ]
-    writer = writer_for(*open_model(model, crf), Path(out).resolve(), format)
+    model = model_path(model).resolve()
+    card = read_card(model)
+    # The net itself is the workers' affair; here only its number of classes may be wanted.
+    writer = writer_for(None if card else open_model(model)[0], card, Path(out).resolve(), format)
     writer.start()
     missing = [path for path in paths if not writer.target(path).is_file()]
     letters = writer.out / DEAD_LETTER
     letters.unlink(missing_ok=True)
     if missing:
-        handler = _handler()(str(Path(model).resolve()), crf, writer)
+        options = PipelineOptions([*_DEFAULTS, *flags])
+        handler = _handler()(str(model), crf, writer, _threads(options))
         try:
-            with beam.Pipeline(options=PipelineOptions([*_QUIET, *flags])) as pipeline:
+            with beam.Pipeline(options=options) as pipeline:
                 _ = (
                     pipeline
                     | "images" >> beam.Create([str(path) for path in missing])
@@ -89,6 +101,20 @@ def _letter(result) -> str:
     return json.dumps({"image": result.example, "reason": result.inference}, ensure_ascii=False)
 
 
+def _threads(options) -> int | None:
+    """TensorFlow's threads in each worker; None for its own choice, which is all cores.
+
+    Processes of this machine divide the cores. They would take turns otherwise, at half the speed.
+    """
+    from apache_beam.options.pipeline_options import DirectOptions
+
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return None
+    cores = os.cpu_count() or 1
+    return max(1, cores // (direct.direct_num_workers or cores))
+
+
 def _handler() -> type:
     """The class that loads a net once in each worker and segments image files with it.
 
@@ -99,12 +125,20 @@ def _handler() -> type:
     class Segmenter(ModelHandler):
         """Segments image files; the result is None, or why the file could not be read."""
 
-        def __init__(self, model: str, crf: bool, writer: Writer):
+        def __init__(self, model: str, crf: bool, writer: Writer, threads: int | None):
             super().__init__()
-            self.model, self.crf, self.writer = model, crf, writer
+            self.model, self.crf, self.writer, self.threads = model, crf, writer, threads
 
         def load_model(self):
-            return open_model(self.model, self.crf)[0]
+            if self.threads is not None:
+                import tensorflow as tf
+
+                with contextlib.suppress(RuntimeError):  # TensorFlow has begun to compute
+                    tf.config.threading.set_intra_op_parallelism_threads(self.threads)
+                    tf.config.threading.set_inter_op_parallelism_threads(self.threads)
+            net = open_model(self.model, self.crf)[0]
+            net.make_predict_function()  # before several threads ask for it at once
+            return net
 
         def run_inference(self, batch, model, inference_args=None):
             for path in batch:

@@ -98,18 +98,21 @@ class Writer:
             write_text(self.out / "classes.txt", "".join(lines))
 
 
-def writer_for(model: keras.Model, card: dict | None, out: Path | str, format: str) -> Writer:
-    """The writer with the names and colours of a model's card.
+def writer_for(
+    model: keras.Model | None, card: dict | None, out: Path | str, format: str
+) -> Writer:
+    """The writer with the names and colours of a model's card; without one, the model's classes.
 
     Raises:
         UsageError: an unknown format.
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
+    if card is not None:
+        return Writer(Path(out), card["classes"], card["palette"], format)
     classes = range(model.outputs[0].shape[-1])
-    names = card["classes"] if card else [f"class {index}" for index in classes]
-    palette = card["palette"] if card else [voc_colour(index) for index in classes]
-    return Writer(Path(out), names, palette, format)
+    names = [f"class {index}" for index in classes]
+    return Writer(Path(out), names, [voc_colour(index) for index in classes], format)
 
 
 def predict(

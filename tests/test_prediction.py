@@ -82,12 +82,20 @@ def test_patterns_and_lists_name_images_too(run, pictures, tmp_path):
         predict(run, f"{folder}/q*.png", tmp_path / "c")
 
 
-def test_beam_writes_the_same_bytes_and_goes_on_where_it_stopped(run, pictures, tmp_path):
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--direct_num_workers=2"], pytest.param(TWO_PROCESSES, marks=pytest.mark.slow)],
+    ids=["one", "threads", "processes"],
+)
+def test_beam_writes_the_same_bytes_and_goes_on_where_it_stopped(run, pictures, tmp_path, flags):
     pytest.importorskip("apache_beam")
     folder, truth = pictures
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     plain = predict(run, folder, tmp_path / "plain")
-    result, skipped = predict_by_beam(run, folder, tmp_path / "beam")
+    result, skipped = predict_by_beam(run, folder, tmp_path / "beam", flags=flags)
     assert (len(result.written), skipped) == (4, 0)
     assert {p.name: r for p, r in result.failed.items()}.keys() == {"broken.jpg"}
     letters = (tmp_path / "beam" / DEAD_LETTER).read_text().splitlines()

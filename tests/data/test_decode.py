@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfcn.data.decode import read_image, read_labels
+from kfcn.data.decode import read_image, read_labels, read_size
 from kfcn.errors import DataError
 
 LABELS = np.array([[0, 1, 2], [3, 2, 255]], np.uint8)
@@ -127,3 +127,62 @@ def test_files_that_cannot_be_read_are_named(tmp_path, read):
         read(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"none\.png: .*no such file"):
         read(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpegs_have_the_values_that_pillow_gives(tmp_path, mode, options):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((131, 97)).convert(mode)
+    image.save(tmp_path / "a.jpg", quality=85, **options)
+    with Image.open(tmp_path / "a.jpg") as stored:
+        expected = np.asarray(stored.convert("RGB"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
+    np.testing.assert_array_equal(read_image((tmp_path / "a.jpg").read_bytes()), expected)
+    assert (np.asarray(image.convert("RGB")) != expected).any()  # the control: it is lossy
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_jpeg_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((32, 48, 3), np.uint8)
+    stored[:8, :8] = 200  # the stored top left
+    Image.fromarray(stored).save(tmp_path / "a.jpg", exif=exif)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.shape[:2] == read_size(tmp_path / "a.jpg")
+    assert image.shape[:2] == ((32, 48) if orientation < 5 else (48, 32))
+    rows, columns = np.nonzero(image[..., 0] > 100)
+    corner = rows.mean() > image.shape[0] / 2, columns.mean() > image.shape[1] / 2
+    bottom, right = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0)}.get(
+        orientation, {5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}.get(orientation)
+    )
+    assert corner == (bottom, right)
+
+
+def test_a_jpeg_that_ends_too_early_is_named(tmp_path):
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    for length in (30, 300, len(content) // 2, len(content) - 2):
+        (tmp_path / "a.jpg").write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image \(\w.*\)$"):
+            read_image(tmp_path / "a.jpg")
+
+
+def test_labels_are_the_stored_numbers_whatever_the_file_says_of_their_colour(tmp_path):
+    """Gamma, a transparent value, an orientation: of a picture, not of class indices."""
+    import struct
+    import zlib
+
+    Image.fromarray(LABELS).save(tmp_path / "a.png", transparency=2)
+    content = (tmp_path / "a.png").read_bytes()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for kind, body in ((b"gAMA", struct.pack(">I", 22727)), (b"eXIf", exif.tobytes()[6:])):
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        chunk = struct.pack(">I", len(body)) + kind + body + crc
+        content = content[:33] + chunk + content[33:]
+    (tmp_path / "a.png").write_bytes(content)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), LABELS)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getexif()[0x0112] == 3 and "gamma" in image.info

@@ -307,6 +307,29 @@ def test_whole_pictures_of_like_size_share_a_batch_and_a_scale():
     assert all(sorted(epoch) == list(range(9)) for epoch in epochs)
 
 
+def test_replicas_see_whole_pictures_as_one_device_does():
+    """Each share is padded like the whole batch, whatever its own pictures measure."""
+    dataset = Painted(11, sizes=((48, 64), (30, 70), (64, 48), (20, 21)))
+    augmentation = dataclasses.replace(GEOMETRY, scale=(0.5, 2.0))
+
+    def read(shares, count):
+        stream = training_batches(dataset, 4, None, 0, 1, augmentation=augmentation, shares=shares)
+        return arrays(stream, count)
+
+    mixed = 0
+    halves = read(P.Shares(2, 2, 0), 12)
+    for step, (images, labels) in enumerate(read(P.Shares(), 6)):
+        pair = halves[2 * step : 2 * step + 2]
+        assert abs(len(pair[0][0]) - len(pair[1][0])) <= 1
+        for k, whole in enumerate((images, labels)):
+            np.testing.assert_array_equal(np.concatenate([share[k] for share in pair]), whole)
+        lowest = [np.flatnonzero((share[1] != IGNORE).any((0, 2))).max() for share in pair]
+        mixed += lowest[0] != lowest[1]
+    assert mixed  # the control: some shares alone would have been padded to less
+    (second,) = read(P.Shares(2, 1, 1), 1)  # of another worker
+    np.testing.assert_array_equal(second[0], halves[1][0])
+
+
 def indices_of(labels, images):
     """Channel 1 holds the picture's number, wherever there is no padding."""
     return [

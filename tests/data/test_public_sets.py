@@ -296,3 +296,61 @@ def test_a_folder_without_the_data_set_is_told_what_belongs_there(name, tmp_path
 def test_a_choice_of_classes_is_for_sets_that_have_one(vocdevkit):
     with pytest.raises(UsageError, match="voc has one set of classes; received the choice 'voc'"):
         data.load("voc", "train", vocdevkit, classes="voc")
+
+
+def shapes_builder():
+    """A builder as TFDS has them: named masks, three sizes, a split of its own name."""
+    import tensorflow_datasets as tfds
+
+    if "kfcn_shapes" in tfds.list_builders():
+        return "kfcn_shapes"
+
+    class KfcnShapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            picture = tfds.features.Image(shape=(None, None, 3))
+            mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+            features = {"photo": picture, "segmentation_mask": mask, "depth": mask}
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(20), "extra": self._generate_examples(3)}
+
+        def _generate_examples(self, count):
+            for index in range(count):
+                labels = np.full((6, 7 + index % 3, 1), index % 4, np.uint8)
+                labels[0, 0] = 255
+                image = np.full((6, 7 + index % 3, 3), 10 * index, np.uint8)
+                yield index, {"photo": image, "segmentation_mask": labels, "depth": labels + 1}
+
+    return KfcnShapes.name
+
+
+@pytest.mark.parametrize("format", [None, "tfrecord"])
+def test_a_data_set_of_tfds_is_read_whoever_prepared_it(tmp_path, format):
+    import tensorflow_datasets as tfds
+
+    name = shapes_builder()
+    if format is not None:  # prepared before, in its own format; else kfcn has it prepared
+        tfds.builder(name, data_dir=tmp_path, file_format=format).download_and_prepare()
+    assert set(data.splits(f"tfds:{name}", tmp_path)) == {"train", "extra", "val"}
+    train = data.load(f"tfds:{name}", "train", tmp_path)
+    val = data.load(f"tfds:{name}", "val", tmp_path)
+    assert (len(train), len(val)) == (18, 2)  # the last tenth
+    assert train.classes.names == ("class 0", "class 1", "class 2", "class 3")
+    assert "found labels 0 to 3" in train.notes[0]
+    seen = set()
+    for sample in (*train, *val):
+        index = int(sample.image[0, 0, 0]) // 10
+        seen.add(index)
+        assert sample.image.shape == (6, 7 + index % 3, 3) and (sample.image == 10 * index).all()
+        assert sample.labels[0, 0] == 255 and (sample.labels.ravel()[1:] == index % 4).all()
+    assert seen == set(range(20))
+    suffixes = {path.suffix.split("-")[0] for path in tmp_path.rglob("*-train.*")}
+    assert suffixes == {f".{format or 'array_record'}"}
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    named = data.load(f"tfds:{name}", "extra", tmp_path, classes=str(tmp_path / "classes.txt"))
+    assert named.classes.names == ("a", "b", "c", "d") and len(named) == 3
