@@ -166,7 +166,8 @@ def by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    # By name: to compare paths themselves takes seconds where there are a hundred thousand.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if path.stem in files:
