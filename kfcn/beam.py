@@ -136,9 +136,7 @@ def _handler() -> type:
                 with contextlib.suppress(RuntimeError):  # TensorFlow has begun to compute
                     tf.config.threading.set_intra_op_parallelism_threads(self.threads)
                     tf.config.threading.set_inter_op_parallelism_threads(self.threads)
-            net = open_model(self.model, self.crf)[0]
-            net.make_predict_function()  # before several threads ask for it at once
-            return net
+            return open_model(self.model, self.crf)[0]
 
         def run_inference(self, batch, model, inference_args=None):
             for path in batch:

@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
     net.add_argument(
         "--arch",
         metavar="NAME",
-        help="fcn32s, fcn16s, fcn8s (default), fcn4s, fcn2s, fcn8s-atonce, heatmap, dilated, "
-        "convnet",
+        help="fcn32s, fcn16s, fcn8s (default), fcn4s, fcn2s, fcn8s-fpn, fcn8s-atonce, "
+        "heatmap, dilated, convnet",
     )
     net.add_argument(
         "--backbone",

@@ -1,8 +1,7 @@
 """Batch normalisation for the traced training step, in few operations and over all replicas.
 
-The layers of the net stay Keras' own, so that the saved file is stock; only what they do while a
-step is traced is replaced. Keras spells batch normalisation out as a dozen operations over the
-whole map, which took half of a MobileNetV2 step on a CPU; TensorFlow has one forward and one back.
+Keras spells it out as a dozen operations over the whole map, which took half of a MobileNetV2 step
+on a CPU; TensorFlow has one forward and one back.
 """
 
 import contextlib
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from kfcn.fused import norms_as, scale_and_offset
 from kfcn.losses import over_replicas
 
 
@@ -23,28 +23,25 @@ def for_training(model: keras.Model, replicas: int) -> Iterator[None]:
         model: the net.
         replicas: how many there are; with several the statistics are those of all together.
     """
+    normalize = _over_replicas if replicas > 1 else _on_one
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     before = [layer.synchronized for layer in norms]
-    normalize = _over_replicas if replicas > 1 else _on_one
     for layer in norms:
         layer.synchronized = replicas > 1
-        layer.call = functools.partial(_call, layer, layer.call, normalize)
     try:
-        yield
+        with norms_as(model, functools.partial(_call, normalize)):
+            yield
     finally:
         for layer, value in zip(norms, before, strict=True):
             layer.synchronized = value
-            vars(layer).pop("call")
 
 
-def _call(layer, usual, normalize, inputs, training=None, mask=None):
+def _call(normalize, layer, usual, inputs, training=None, mask=None):
     """`BatchNormalization.call`; the statistics of maps `(B, H, W, C)` by `normalize`."""
     of_map = layer.axis in (-1, 3) and len(inputs.shape) == 4 and mask is None
     if not (training and layer.trainable and of_map) or layer.renorm:
         return usual(inputs, training=training, mask=mask)
-    channels = inputs.shape[-1]
-    gamma = tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones(channels)
-    beta = tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros(channels)
+    gamma, beta = scale_and_offset(layer)
     outputs, mean, variance = normalize(inputs, gamma, beta, layer.epsilon)
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(moving * layer.momentum + now * (1 - layer.momentum))
