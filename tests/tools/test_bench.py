@@ -141,7 +141,8 @@ def test_child_answers_in_json_whatever_else_is_printed():
         assert process.seconds > 0
         first = process.ask("memory")["mib"]
         assert process.ask("train 2") == {}
-        assert process.ask("memory")["mib"] > first > process.hello["imported"]
+        # A greatest memory never falls, and a small step may stay below that of tracing.
+        assert process.ask("memory")["mib"] >= first > process.hello["imported"]
     finally:
         process.end()
 
