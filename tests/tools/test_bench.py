@@ -133,6 +133,7 @@ def test_unknown_group_is_named(capsys):
     assert "group resnet18: expected some of resnet50, mobilenet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_child_answers_in_json_whatever_else_is_printed():
     spec = {"maker": "kfcn", "net": "fcn8s", "backbone": "mobilenet_v2", "classes": 3}
     process = bench.Process(spec | {"size": (32, 64), "stride": 32})
