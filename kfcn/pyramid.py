@@ -37,7 +37,9 @@ def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
         if x.shape[-1] != CHANNELS[stride]:
             x = keras.layers.Conv2D(CHANNELS[stride], 1, name=f"narrow{stride}")(x)
         skip = _lateral(tap[stride].tensor, stride)
-        x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"enlarge{stride}")(x)
+        # Not `UpSampling2D`: bilinear, it cannot be traced for a size known only at run time.
+        shift = fcn.offset(tap, 2 * stride, stride) if align else None
+        x = upsample(x, 2, f"enlarge{stride}", offset=shift)
         x = keras.layers.Add(name=f"join{stride}")([match_size(x, skip), skip])
         x = keras.layers.ReLU(6.0, name=f"join{stride}_relu")(x)
         x = _separable(x, f"smooth{stride}")  # (B, H/stride, W/stride, D)

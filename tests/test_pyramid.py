@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from nets import TINY, fit_statistics, randomize
 
@@ -53,24 +54,17 @@ def test_a_stage_of_the_pyramid_by_hand(trained):
     """Stride 16: the map of stride 32 enlarged, the lateral added, clipped to 0..6."""
     net = randomize(fit_statistics(fcn8s_fpn(4, **TINY)))
     coarse, lateral = output(net, "lateral32_BN"), output(net, "lateral16_BN")
-    rows, columns = (np.arange(2 * n) / 2 - 0.25 for n in coarse.shape[1:3])
-    expected = np.maximum(0, np.minimum(6, bilinear(coarse[0], rows, columns) + lateral[0]))
-    np.testing.assert_allclose(output(net, "join16_relu")[0], expected, atol=1e-4)
-
-
-def bilinear(x, rows, columns):
-    """`x` `(h, w, C)` read between its cells, the border repeated."""
-    for axis, places in enumerate((rows, columns)):
-        places = places.clip(0, x.shape[axis] - 1)
-        low = np.floor(places).astype(int)
-        high = np.minimum(low + 1, x.shape[axis] - 1)
-        share = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        x = (1 - share) * x.take(low, axis) + share * x.take(high, axis)
-    return x
+    expected = np.maximum(0, np.minimum(6, enlarged(coarse, 2) + lateral))
+    np.testing.assert_allclose(output(net, "join16_relu"), expected, atol=1e-4)
+    alone = np.maximum(0, np.minimum(6, lateral))
+    assert np.abs(alone - expected).max() > 0.1  # the coarse map is seen
 
 
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_on_every_backbone_and_of_any_size(backbone):
     options = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}.get(backbone, {})
     net = fcn8s_fpn(3, backbone, align=True, **options)
-    assert net.predict_on_batch(np.zeros((1, 37, 50, 3), "float32")).shape == (1, 37, 50, 3)
+    # As one function of unknown size, as `predict` has it after pictures of several sizes.
+    run = tf.function(net, input_signature=[tf.TensorSpec((1, None, None, 3), tf.float32)])
+    for size in ((1, 1), (37, 50), (64, 32)):
+        assert run(np.zeros((1, *size, 3), "float32")).shape == (1, *size, 3)
