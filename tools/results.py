@@ -53,7 +53,7 @@ class Result:
     def same(self) -> str:
         """Equal for results that differ in the seed only."""
         kept = {name: value for name, value in self.settings.items() if name != "seed"}
-        return json.dumps([kept, self.measured, self.hardware], sort_keys=True)
+        return json.dumps([kept, self.measured], sort_keys=True)
 
 
 def read_run(path: Path | str) -> list[Result]:
@@ -114,7 +114,8 @@ def hardware(machine: dict[str, Any] | None) -> str:
     gpus = machine["gpus"]
     if gpus:
         return f"{len(gpus)} x {gpus[0]}" if len(gpus) > 1 else gpus[0]
-    return f"{machine['cpu']}, {machine['cores']} cores"
+    cores = machine["cores"]
+    return f"{machine['cpu']}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def document(results: Sequence[Result]) -> str:
@@ -178,7 +179,7 @@ def _cells(group: Sequence[Result], base: Result) -> list[str]:
         ", ".join(str(result.settings["seed"]) for result in group),
         *(_spread([result.figures[name] for result in group]) for name in FIGURES),
         _duration(sum(result.seconds for result in group) / len(group)),
-        first.hardware,
+        "; ".join(dict.fromkeys(result.hardware for result in group)),
     ]
 
 
