@@ -59,7 +59,6 @@ def albumentations() -> Callable:
     import albumentations as A  # noqa: N812
     import cv2
 
-    cv2.setNumThreads(0)
     change = A.Compose(
         [
             A.RandomScale((-0.25, 0.75), p=1.0),
@@ -70,12 +69,7 @@ def albumentations() -> Callable:
         ]
     )
 
-    def pair(image: str, labels: str):
-        pixels = cv2.imread(image, cv2.IMREAD_COLOR_RGB)
-        changed = change(image=pixels, mask=cv2.imread(labels, cv2.IMREAD_UNCHANGED))
-        return changed["image"], changed["mask"]
-
-    return pair
+    return _read_and(change)
 
 
 def albumentations_window() -> Callable:
@@ -86,7 +80,6 @@ def albumentations_window() -> Callable:
     import albumentations as A  # noqa: N812
     import cv2
 
-    cv2.setNumThreads(0)
     least, most = (round(CROP[0] / scale) for scale in (1.75, 0.75))
     sides = round(CROP[0] / 0.75), round(CROP[1] / 0.75)
     change = A.Compose(
@@ -97,6 +90,15 @@ def albumentations_window() -> Callable:
             A.ColorJitter((0.9, 1.1), (0.75, 1.25), (0.75, 1.25), (0.0, 0.0), p=1.0),
         ]
     )
+
+    return _read_and(change)
+
+
+def _read_and(change: Callable) -> Callable:
+    """Reads a pair by OpenCV, with one thread, and changes it."""
+    import cv2
+
+    cv2.setNumThreads(0)
 
     def pair(image: str, labels: str):
         pixels = cv2.imread(image, cv2.IMREAD_COLOR_RGB)

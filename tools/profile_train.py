@@ -10,13 +10,12 @@ main: how much more the process held at its peak than before its first step.
 """
 
 import collections
-import resource
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from . import bench_train
+from .timing import peak_mib
 
 MIB = 2**20
 # By what stands in the operation's name and type; the first that fits.
@@ -41,8 +40,8 @@ def main(argv=None) -> int:
     events, total = found.events, sum(time for *_, time in found.events)
     print(
         f"{args.arch} on {args.backbone}: {1e3 * found.seconds:.0f} ms a step of "
-        f"{args.batch_size}; memory {found.memory / MIB:.0f} MiB, {found.memory / found.maps:.2f} "
-        f"times the layers' maps ({found.maps / MIB:.0f} MiB)"
+        f"{args.batch_size}; memory {found.memory:.0f} MiB, {found.memory / found.maps:.2f} "
+        f"times the layers' maps ({found.maps:.0f} MiB)"
     )
     for title, key, rows in (("kind", 1, len(KINDS) + 1), ("layer", 0, args.layers)):
         print(f"\n{title:36}       ms   share")
@@ -60,14 +59,14 @@ class Profile(NamedTuple):
     Attributes:
         events: the operations as (layer, kind, seconds a step).
         seconds: of a step.
-        memory: bytes held at the peak beyond those before the first step.
-        maps: bytes of the outputs of all layers.
+        memory: MiB held at the peak beyond those before the first step.
+        maps: MiB of the outputs of all layers.
     """
 
     events: list[tuple[str, str, float]]
     seconds: float
-    memory: int
-    maps: int
+    memory: float
+    maps: float
 
 
 def profile(args) -> Profile:
@@ -76,10 +75,10 @@ def profile(args) -> Profile:
     import tensorflow as tf
 
     with bench_train.loop(args) as loop, tempfile.TemporaryDirectory() as folder:
-        before = peak_memory()
+        before = peak_mib()
         for _ in range(3):  # the first one traces
             loop.one_step()
-        memory, seconds = peak_memory() - before, loop.progress.seconds
+        memory, seconds = peak_mib() - before, loop.progress.seconds
         tf.profiler.experimental.start(folder)
         for _ in range(args.steps):
             loop.one_step()
@@ -93,13 +92,7 @@ def profile(args) -> Profile:
         outputs = keras.Model(loop.model.inputs, [layer.output for layer in loop.model.layers])
         maps = outputs(tf.zeros((args.batch_size, *args.crop, 3)), training=False)
         sizes = (x.dtype.size * int(tf.size(x)) for x in keras.tree.flatten(maps))
-        return Profile(events, seconds, memory, sum(sizes))
-
-
-def peak_memory() -> int:
-    """Bytes that this process has held at most."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return Profile(events, seconds, memory, sum(sizes) / MIB)
 
 
 def read(folder: str):
