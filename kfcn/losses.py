@@ -5,6 +5,9 @@ from keras import ops
 
 from kfcn.data.dataset import IGNORE
 
+TINY = 1.2e-38
+"""Just above the smallest normal float32, for the logarithm."""
+
 
 class PixelCrossEntropy(keras.losses.Loss):
     """Cross entropy averaged over the pixels that have a label, whoever computes them.
@@ -46,11 +49,34 @@ def pixel_terms(labels, logits, ignore: int = IGNORE, class_weights=None):
     valid = ops.not_equal(labels, ignore)
     labels = ops.where(valid, labels, ops.zeros_like(labels))
     logits = ops.cast(logits, "float32")
-    terms = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    terms = _negative_log_likelihood(labels, logits)
     weights = ops.cast(valid, "float32")
     if class_weights is not None:
         weights *= ops.take(ops.convert_to_tensor(class_weights, "float32"), labels, axis=0)
     return terms * weights, weights
+
+
+def _negative_log_likelihood(labels, logits):
+    """-log softmax of the logits `(..., C)` at integer labels; one number for each pixel.
+
+    By way of the softmax itself, whose operation is twice to two and a half times as fast on a CPU
+    as `sparse_softmax_cross_entropy_with_logits`, a tenth of a MobileNetV2 step. The gradient,
+    softmax - one_hot, is exact for any logits; the value stops at 87.3, where a probability has
+    no float32 left.
+    """
+
+    @ops.custom_gradient
+    def likelihood(logits):
+        share = ops.softmax(logits)
+        chosen = ops.take_along_axis(share, labels[..., None], axis=-1)[..., 0]
+
+        def gradient(*args, upstream=None):  # by position in TensorFlow, by name elsewhere
+            upstream = (args[0] if upstream is None else upstream)[..., None]
+            return share * upstream - ops.one_hot(labels, logits.shape[-1]) * upstream
+
+        return -ops.log(ops.maximum(chosen, TINY)), gradient
+
+    return likelihood(logits)
 
 
 def over_replicas(value):

@@ -4,7 +4,8 @@ import pytest
 from nets import TINY, fit_statistics, randomize
 
 import kfcn
-from kfcn.fused import _function, run_net
+from kfcn.fused import _function, cuts_as_slices, run_net
+from kfcn.upsample import match_size
 
 
 @pytest.mark.parametrize("size", [(64, 96), (33, 47)])
@@ -40,3 +41,51 @@ def test_follows_the_weights_and_the_size():
     assert np.all(run_net(model, np.full((1, 2, 5, 3), 30, "float32")) == 21)
     model.get_layer("norm").set_weights(np.repeat([[2.0], [0.0], [10.0], [4.0]], 3, 1))
     assert np.all(run_net(model, np.full((3, 4, 2, 3), 30, "float32")) == 20)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((5, 6), (5, 6)), ((7, 6), (5, 9)), ((3, 2), (6, 5))])
+def test_cuts_by_slices_have_the_values_and_gradients_of_gathers(size, wanted):
+    """Equal, too much, short by several; `match_size` itself is tested by hand elsewhere."""
+    import tensorflow as tf
+
+    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    model = keras.Model([x, reference], match_size(x, reference))
+    rng = np.random.default_rng(0)
+    values = tf.constant(rng.normal(size=(2, *size, 2)).astype("float32"))
+    above = tf.constant(rng.normal(size=(2, *wanted, 2)).astype("float32"))
+
+    def step(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            cut = model([values, tf.zeros((2, *wanted, 1))])
+            loss = tf.reduce_sum(cut * above)
+        return cut, tape.gradient(loss, values)
+
+    def traced():
+        # Not the gradient of a slice itself, which TensorFlow names alike.
+        forward = tf.function(lambda values: step(values)[0])
+        graph = forward.get_concrete_function(values).graph
+        kinds = {operation.type for operation in graph.get_operations()}
+        return tf.function(lambda values: step(values))(values), "GatherV2" in kinds
+
+    with cuts_as_slices(model):
+        ours, gathers = traced()
+    theirs, gathered = traced()
+    assert gathered and not gathers
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert not any("call" in vars(operation) for operation in model.operations)
+
+
+def test_cuts_of_unknown_sizes_stay_gathers():
+    import tensorflow as tf
+
+    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    model = keras.Model([x, reference], match_size(x, reference))
+    forward = tf.function(lambda x, reference: model([x, reference]))
+    specs = [tf.TensorSpec((1, None, None, channels)) for channels in (2, 1)]
+    with cuts_as_slices(model):
+        cut = forward.get_concrete_function(*specs)
+    values = np.arange(2 * 3 * 2, dtype="float32").reshape(1, 2, 3, 2)
+    expected = values[:, [0, 1, 1]][:, :, [0, 1]]
+    np.testing.assert_array_equal(cut(values, np.zeros((1, 3, 2, 1), "float32")), expected)

@@ -40,6 +40,35 @@ def test_equals_numpy(weights):
     assert abs(value - other) > 1e-2  # counting the ignored pixels would be seen
 
 
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 3.0]])
+def test_gradient_by_softmax_minus_truth(weights):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (2, 5, 6)).astype("uint8")
+    labels[rng.random(labels.shape) < 0.3] = 255
+    logits = tf.constant(rng.normal(size=(2, 5, 6, 4)).astype("float32") * 3)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = PixelCrossEntropy(class_weights=weights)(labels, logits)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    weight = np.where(labels == 255, 0, np.asarray(weights or [1] * 4)[labels % 4])
+    expected = (shares - np.eye(4)[labels % 4]) * (weight / weight.sum())[..., None]
+    np.testing.assert_allclose(tape.gradient(value, logits), expected, atol=1e-8, rtol=1e-5)
+
+
+def test_logits_far_apart():
+    """The value stops where a probability leaves float32; the gradient does not."""
+    import tensorflow as tf
+
+    logits = tf.constant([[[[1000.0, 0.0], [80.0, 0.0]]]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = PixelCrossEntropy()(np.array([[[1, 1]]], "uint8"), logits)
+    assert float(value) == pytest.approx((-np.log(1.2e-38) + 80) / 2, rel=1e-6)
+    np.testing.assert_array_equal(tape.gradient(value, logits)[0, 0, 0], [0.5, -0.5])
+
+
 def test_mean_is_over_the_batch_and_not_over_images():
     logits = np.zeros((2, 1, 4, 2))
     logits[0, ..., 0] = 5.0

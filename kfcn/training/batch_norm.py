@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from kfcn.fused import norms_as, scale_and_offset
+from kfcn.fused import calls_as, norms, scale_and_offset
 from kfcn.losses import over_replicas
 
 
@@ -24,15 +24,15 @@ def for_training(model: keras.Model, replicas: int) -> Iterator[None]:
         replicas: how many there are; with several the statistics are those of all together.
     """
     normalize = _over_replicas if replicas > 1 else _on_one
-    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    before = [layer.synchronized for layer in norms]
-    for layer in norms:
+    layers = norms(model)
+    before = [layer.synchronized for layer in layers]
+    for layer in layers:
         layer.synchronized = replicas > 1
     try:
-        with norms_as(model, functools.partial(_call, normalize)):
+        with calls_as(layers, functools.partial(_call, normalize)):
             yield
     finally:
-        for layer, value in zip(norms, before, strict=True):
+        for layer, value in zip(layers, before, strict=True):
             layer.synchronized = value
 
 

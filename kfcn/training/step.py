@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from kfcn.fused import cuts_as_slices
 from kfcn.losses import over_replicas, pixel_terms
 from kfcn.metrics import count_cells
 from kfcn.training.average import Average
@@ -88,7 +89,7 @@ class Step:
         def step(batch, stop):
             before = [tf.identity(variable.value) for variable in kept]
             # Around all replicas: their threads take turns while they trace.
-            with for_training(model, replicas.total):
+            with for_training(model, replicas.total), cuts_as_slices(model):
                 gradients, figures, cells = strategy.run(backward, (*batch, stop))
             figures = strategy.experimental_local_results(figures)[0]
             cells = strategy.experimental_local_results(cells)[0]
