@@ -4,8 +4,15 @@ import pytest
 from nets import TINY, fit_statistics, randomize
 
 import kfcn
-from kfcn.fused import _function, cuts_as_slices, run_net
-from kfcn.upsample import match_size
+from kfcn.fused import (
+    _function,
+    calls_as,
+    channelwise_enlargements,
+    cuts_as_slices,
+    enlarge_by_channel,
+    run_net,
+)
+from kfcn.upsample import match_size, upsample
 
 
 @pytest.mark.parametrize("size", [(64, 96), (33, 47)])
@@ -20,16 +27,77 @@ def test_equals_keras_own_inference(size):
     assert np.abs(usual - np.asarray(model(images, training=True))).max() > 1e-2 * spread
 
 
-def test_norms_are_one_operation_and_the_layers_stay():
-    import weakref
-
+def test_norms_are_one_operation_or_none_and_the_layers_stay():
     model = kfcn.fcn8s(4, **TINY)
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    forward = _function(weakref.ref(model))
-    graph = forward.get_concrete_function(keras.ops.zeros((1, 32, 32, 3))).graph
+    depthwise = [x for x in model.layers if isinstance(x, keras.layers.DepthwiseConv2D)]
+    graph = _function(model).get_concrete_function(keras.ops.zeros((1, 32, 32, 3))).graph
     kinds = [operation.type for operation in graph.get_operations()]
-    assert kinds.count("FusedBatchNormV3") == len(norms) > 40
-    assert not any("call" in vars(layer) for layer in norms)
+    assert kinds.count("FusedBatchNormV3") == len(norms) - len(depthwise)
+    assert kinds.count("DepthwiseConv2dNative") == len(depthwise) == 17
+    assert not any("call" in vars(layer) for layer in model.operations)
+
+
+def test_a_norm_whose_map_others_need_is_not_folded():
+    image = keras.Input((None, None, 3))
+    x = keras.layers.DepthwiseConv2D(3, use_bias=False, padding="same")(image)
+    y = keras.layers.BatchNormalization()(x)
+    model = randomize(keras.Model(image, keras.layers.Add()([x, y])))
+    images = np.random.default_rng(0).uniform(0, 9, (1, 5, 6, 3)).astype("float32")
+    np.testing.assert_allclose(
+        run_net(model, images), model.predict_on_batch(images), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("stride", "channels", "offset"), [(8, 3, None), (2, 40, None), (4, 5, 3), (2, 3, 0)]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
+    stride, channels, offset, known
+):
+    import tensorflow as tf
+
+    x = keras.Input((None, None, channels))
+    model = keras.Model(x, upsample(x, stride, "up", offset=offset))
+    layers = channelwise_enlargements(model)
+    assert len(layers) == (2 if channels == 40 else 1)  # groups of 16 and a rest of 8
+    rng = np.random.default_rng(0)
+    values = tf.constant(rng.normal(size=(2, 5, 3, channels)).astype("float32"))
+
+    def traced():
+        def step(values):
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                enlarged = model(values)
+                loss = tf.reduce_sum(tf.square(enlarged))
+            return enlarged, tape.gradient(loss, values)
+
+        spec = tf.TensorSpec(values.shape if known else (None, None, None, channels))
+        function = tf.function(step, input_signature=[spec])
+        graph = function.get_concrete_function().graph
+        return function(values), {operation.type for operation in graph.get_operations()}
+
+    with calls_as(layers, enlarge_by_channel):
+        ours, kinds = traced()
+    theirs, usual = traced()
+    assert "DepthwiseConv2dNativeBackpropInput" in kinds - usual
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_mixes_classes_or_learns_is_not_done_by_channel():
+    def found(change=None, **options):
+        x = keras.Input((None, None, 3))
+        model = keras.Model(x, upsample(x, 4, "up", **options))
+        if change:
+            kernel = model.get_layer("up").get_weights()[0]
+            kernel[change] = 1e-3
+            model.get_layer("up").set_weights([kernel])
+        return len(channelwise_enlargements(model))
+
+    assert found() == found(change=(0, 0, 1, 1)) == 1
+    assert found(change=(0, 0, 0, 1)) == found(trainable=True) == 0
 
 
 def test_follows_the_weights_and_the_size():

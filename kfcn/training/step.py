@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kfcn.fused import cuts_as_slices
+from kfcn.fused import calls_as, channelwise_enlargements, cuts_as_slices, enlarge_by_channel
 from kfcn.losses import over_replicas, pixel_terms
 from kfcn.metrics import count_cells
 from kfcn.training.average import Average
@@ -67,6 +67,8 @@ class Step:
             model.non_trainable_variables
         )  # batch statistics and seeds: a forward pass moves them
 
+        channelwise = channelwise_enlargements(model)
+
         def backward(images, labels, stop):
             with tf.GradientTape() as tape:
                 logits = model(images, training=True)
@@ -89,7 +91,11 @@ class Step:
         def step(batch, stop):
             before = [tf.identity(variable.value) for variable in kept]
             # Around all replicas: their threads take turns while they trace.
-            with for_training(model, replicas.total), cuts_as_slices(model):
+            with (
+                for_training(model, replicas.total),
+                cuts_as_slices(model),
+                calls_as(channelwise, enlarge_by_channel),
+            ):
                 gradients, figures, cells = strategy.run(backward, (*batch, stop))
             figures = strategy.experimental_local_results(figures)[0]
             cells = strategy.experimental_local_results(cells)[0]
