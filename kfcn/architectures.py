@@ -24,7 +24,7 @@ def build(
     arch: str,
     classes: int,
     backbone: str,
-    output_stride: int = 8,
+    output_stride: int | None = None,
     head_options: dict | None = None,
     backbone_options: dict | None = None,
 ) -> keras.Model:
@@ -34,7 +34,8 @@ def build(
         arch: one of `NAMES`.
         classes: number of classes.
         backbone: a key of `kfcn.backbones.BACKBONES`; `convnet` has none.
-        output_stride: of `dilated`.
+        output_stride: of the backbone; None for 8 in `dilated` and 32 in the skip nets. `heatmap`
+            and `convnet` have no other than their own.
         head_options: of the skip nets, see `kfcn.fcn.fcn8s`.
         backbone_options: of the backbone.
 
@@ -43,11 +44,14 @@ def build(
     """
     body = backbone_options or {}
     if arch in SKIP_NETS:
-        return SKIP_NETS[arch](classes, backbone, **(head_options or {}), **body)
+        stride = output_stride or 32
+        return SKIP_NETS[arch](
+            classes, backbone, output_stride=stride, **(head_options or {}), **body
+        )
     if arch == "heatmap":
         return heatmap(classes, backbone, **body)
     if arch == "dilated":
-        return dilated(classes, backbone, output_stride, **body)
+        return dilated(classes, backbone, output_stride or 8, **body)
     if arch == "convnet":
         return convnet(classes)
     raise UsageError(f"unknown architecture '{arch}'; expected one of {', '.join(NAMES)}")

@@ -225,20 +225,23 @@ BACKBONES = {
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-def taps(image, backbone: str, whole: bool = True, **options) -> dict[int, Tap]:
+def taps(image, backbone: str, output_stride: int = 32, **options) -> dict[int, Tap]:
     """Builds a backbone on an image tensor.
 
     Args:
         image: symbolic `(B, H, W, 3)`, RGB, 0 to 255.
         backbone: a key of `BACKBONES`.
-        whole: give odd maps their last cell. `to_atrous` needs the padding as it was.
+        output_stride: 32, or 16 or 8: strides beyond it are removed and later filters dilated
+            (`kfcn.to_atrous`), so that the coarsest maps are finer, at the cost of computation.
         options: of that backbone (`alpha` of mobilenet_v2, `fc_filters` of vgg16).
 
     Returns:
-        `{stride: Tap}` for the strides 2, 4, 8, 16 and 32.
+        A tap for each of the backbone's own strides 2, 4, 8, 16 and 32. Beyond `output_stride`
+        a tap's `stride` is `output_stride`.
 
     Raises:
-        UsageError: an unknown backbone or option.
+        UsageError: an unknown backbone or option, or another output stride.
+        KfcnError: a backbone that cannot be dilated.
     """
     row = _row(backbone)
     unknown = set(options) - set(row.options)
@@ -247,16 +250,41 @@ def taps(image, backbone: str, whole: bool = True, **options) -> dict[int, Tap]:
             f"backbone {backbone} has no option {', '.join(sorted(unknown))}; "
             f"it has: {', '.join(row.options) or 'none'}"
         )
+    if output_stride not in (8, 16, 32):
+        raise UsageError(f"output stride {output_stride}: expected 8, 16 or 32")
     body = row.build(image, **options)
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
-    if whole:
-        keep_last_cells(body)
-    return {
-        stride: Tap(body.get_layer(name).output, stride, row.offset(stride), name)
-        for stride, name in row.taps.items()
-    }
+    if output_stride < 32:
+        body = _denser(body, image, list(row.taps.values()), output_stride)
+    keep_last_cells(body)
+    found = {}
+    for stride, name in row.taps.items():
+        tensor, here = body.get_layer(name).output, min(stride, output_stride)
+        # A dense map's cells lie where the net's padding has them.
+        offset = row.offset(stride) if here == stride else _offset(image, tensor, here)
+        found[stride] = Tap(tensor, here, offset, name)
+    return found
+
+
+def _denser(body, image, names, output_stride):
+    """The untrained body with strides removed, on the same image."""
+    # On import: `kfcn.rewrite` is for those who dilate.
+    from kfcn.rewrite import to_atrous
+
+    maps = keras.Model(body.inputs, [body.get_layer(name).output for name in names])
+    dense = to_atrous(maps, output_stride, centered=True)
+    return keras.models.clone_model(dense, input_tensors=[image])
+
+
+def _offset(image, tensor, stride) -> float:
+    """The place of cell 0 that an enlarging kernel can have and that is nearest to the true one."""
+    from kfcn.rewrite import receptive_field
+
+    centre = receptive_field(keras.Model(image, tensor)).offset
+    centre = centre[0] if isinstance(centre, tuple) else centre
+    return min((0, (stride - 1) / 2, stride - 1), key=lambda place: abs(place - centre))
 
 
 def keep_last_cells(body: keras.Model) -> None:

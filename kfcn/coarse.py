@@ -7,7 +7,6 @@ second against a denser map bought with computation.
 import keras
 
 from kfcn import backbones
-from kfcn.rewrite import receptive_field, to_atrous
 from kfcn.upsample import match_size, upsample
 
 
@@ -49,17 +48,10 @@ def dilated(classes: int, backbone: str = "vgg16", output_stride: int = 8, **opt
         KfcnError: a backbone that cannot be dilated.
     """
     image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, whole=False, **options)[32]
-    body = to_atrous(keras.Model(image, tap.tensor), output_stride, centered=True)
-    backbones.keep_last_cells(body)
-    # The kernel that fits best: cells of the denser map lie where the net's padding has them.
-    s = output_stride
-    centre = receptive_field(body).offset
-    centre = centre[0] if isinstance(centre, tuple) else centre
-    offset = min((0, (s - 1) / 2, s - 1), key=lambda candidate: abs(candidate - centre))
-    x = _score(body.output, classes)
-    x = upsample(x, s, "upscore", offset=offset, dtype="float32")
-    return keras.Model(body.input, match_size(x, body.input), name="dilated")
+    tap = backbones.taps(image, backbone, output_stride, **options)[32]
+    x = _score(tap.tensor, classes)
+    x = upsample(x, tap.stride, "upscore", offset=tap.offset, dtype="float32")
+    return keras.Model(image, match_size(x, image), name="dilated")
 
 
 def _score(x, classes):

@@ -71,6 +71,8 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
         learn_last: whether the last upsampling learns. Default False, as published.
         align: use kernels that put each cell where the backbone's padding has it, instead of the
             usual ones, which are right for 2x2 pooling. Default False.
+        output_stride: 32; 16 or 8 for a backbone dilated from there on, whose maps of the same
+            stride are added without upsampling.
         options: of the backbone, e.g. `alpha=0.35`.
 
     Returns:
@@ -107,9 +109,9 @@ def _fcn(
     image, tap, x = scores(classes, backbone, finest, atonce, learn_middle, align, **options)
     x = upsample(
         x,
-        finest,
+        tap[finest].stride,
         LAST[finest],
-        offset=offset(tap, finest, 1) if align else None,
+        offset=offset(tap, finest) if align else None,
         trainable=learn_last,
         dtype="float32",  # also under mixed precision: softmax and argmax need the resolution
     )
@@ -135,7 +137,7 @@ def scores(
         atonce: scale the skips as `fcn8s_atonce`.
         learn_middle: whether the 2x upsampling layers learn.
         align: as in `fcn8s`.
-        options: of the backbone.
+        options: of the backbone, and its output stride.
 
     Returns:
         The image `(B, H, W, 3)`, the taps by stride, the scores `(B, H/finest, W/finest, C)`.
@@ -148,8 +150,9 @@ def scores(
     for stride, stage in STAGES.items():
         if stride < finest:
             break
-        shift = offset(tap, 2 * stride, stride) if align else None
-        x = upsample(x, 2, stage.up, offset=shift, trainable=learn_middle)
+        if tap[stride].stride < tap[2 * stride].stride:
+            shift = offset(tap, 2 * stride, stride) if align else None
+            x = upsample(x, 2, stage.up, offset=shift, trainable=learn_middle)
         skip = tap[stride].tensor
         if atonce:
             skip = keras.layers.Rescaling(ATONCE[stride], name=f"scale_{stage.pool}")(skip)
@@ -159,9 +162,11 @@ def scores(
     return image, tap, x
 
 
-def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int) -> float:
-    """Where the grid of stride `fine` has cell 0 of that of stride `coarse`, in its own cells."""
-    return (tap[coarse].offset - (tap[fine].offset if fine > 1 else 0)) / fine
+def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int = 1) -> float:
+    """Where the grid of the tap `fine`, or of the image, has cell 0 of `coarse`, in its cells."""
+    if fine == 1:
+        return tap[coarse].offset
+    return (tap[coarse].offset - tap[fine].offset) / tap[fine].stride
 
 
 def score(x, classes: int, name: str):

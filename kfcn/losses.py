@@ -1,4 +1,4 @@
-"""The loss: cross entropy over the valid pixels of the global batch."""
+"""The losses: cross entropy and soft IoU over the valid pixels of the global batch."""
 
 import keras
 from keras import ops
@@ -45,9 +45,7 @@ def pixel_terms(labels, logits, ignore: int = IGNORE, class_weights=None):
     Returns:
         `(terms, weights)`, both float32 `(B, H, W)`, zero where the label is `ignore`.
     """
-    labels = ops.cast(labels, "int32")  # Keras hands them over as float32
-    valid = ops.not_equal(labels, ignore)
-    labels = ops.where(valid, labels, ops.zeros_like(labels))
+    valid, labels = _valid(labels, ignore)
     logits = ops.cast(logits, "float32")
     terms = _negative_log_likelihood(labels, logits)
     weights = ops.cast(valid, "float32")
@@ -77,6 +75,74 @@ def _negative_log_likelihood(labels, logits):
         return -ops.log(ops.maximum(chosen, TINY)), gradient
 
     return likelihood(logits)
+
+
+def soft_iou_loss(labels, logits, ignore: int = IGNORE):
+    """One minus the mean IoU of the batch, with probabilities in the place of predictions.
+
+    M. A. Rahman and Y. Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for Image
+    Segmentation" (2016), section 3: for class c, with p the softmax and t the truth of the labelled
+    pixels, I = sum(p t), U = sum(p + t - p t). Over all pixels of the global batch at once, and the
+    mean over the classes that it has: a class of few pixels counts as much as a large one.
+
+    Args:
+        labels: `(B, H, W)` integers 0..C-1 or `ignore`.
+        logits: `(B, H, W, C)`.
+        ignore: label that takes no part.
+
+    Returns:
+        A number in [0, 1], 0 where nothing is labelled. Over replicas each gives its share, so
+        that values and gradients add up to those of one device.
+    """
+    own = _soft_areas(labels, logits, ignore)
+    # Values of all replicas, gradients of this one's pixels.
+    together = over_replicas(ops.stop_gradient(own))
+    intersection, found, truth = ops.unstack(together + own - ops.stop_gradient(own), 3)
+    here = ops.cast(truth > 0, "float32")
+    iou = intersection / ops.maximum(found + truth - intersection, 1e-12)
+    number = ops.sum(here)
+    loss = ops.where(number > 0, 1 - ops.sum(iou * here) / ops.maximum(number, 1.0), 0.0)
+    others = over_replicas(ops.ones(())) - 1
+    return loss - ops.stop_gradient(loss) * others / (others + 1)
+
+
+def _soft_areas(labels, logits, ignore):
+    """Float32 `(3, C)`: pixels of intersection, prediction and truth of each class."""
+    classes = logits.shape[-1]
+    valid, labels = _valid(labels, ignore)
+    valid = ops.cast(valid, "float32")
+
+    # Spelled out it would walk over all probabilities a dozen times.
+    @ops.custom_gradient
+    def areas(logits):
+        share = ops.softmax(logits)
+        chosen = ops.take_along_axis(share, labels[..., None], axis=-1)[..., 0]
+        flat = ops.reshape(labels, [-1])
+        rows = [
+            ops.segment_sum(ops.reshape(chosen * valid, [-1]), flat, classes),
+            ops.matmul(ops.reshape(valid, [1, -1]), ops.reshape(share, [-1, classes]))[0],
+            ops.segment_sum(ops.reshape(valid, [-1]), flat, classes),
+        ]
+
+        def gradient(*args, upstream=None):
+            by_intersection, by_found, _ = ops.unstack(args[0] if upstream is None else upstream, 3)
+            # By a probability: b + a where it is that of the truth, with a and b by class. By the
+            # logits: p times what that is above its mean under p.
+            at_truth = chosen * ops.take(by_intersection, labels, axis=0)
+            mean = ops.matmul(share, by_found[:, None])[..., 0] + at_truth
+            rest = share * (by_found - mean[..., None]) * valid[..., None]
+            return rest + ops.one_hot(labels, classes) * (at_truth * valid)[..., None]
+
+        return ops.stack(rows), gradient
+
+    return areas(ops.cast(logits, "float32"))
+
+
+def _valid(labels, ignore):
+    """Which pixels have a label, and int32 labels that are 0 where they have none."""
+    labels = ops.cast(labels, "int32")  # Keras hands them over as float32
+    valid = ops.not_equal(labels, ignore)
+    return valid, ops.where(valid, labels, ops.zeros_like(labels))
 
 
 def over_replicas(value):

@@ -38,8 +38,9 @@ def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
             x = keras.layers.Conv2D(CHANNELS[stride], 1, name=f"narrow{stride}")(x)
         skip = _lateral(tap[stride].tensor, stride)
         # Not `UpSampling2D`: bilinear, it cannot be traced for a size known only at run time.
-        shift = fcn.offset(tap, 2 * stride, stride) if align else None
-        x = upsample(x, 2, f"enlarge{stride}", offset=shift)
+        if tap[stride].stride < tap[2 * stride].stride:
+            shift = fcn.offset(tap, 2 * stride, stride) if align else None
+            x = upsample(x, 2, f"enlarge{stride}", offset=shift)
         x = keras.layers.Add(name=f"join{stride}")([match_size(x, skip), skip])
         x = keras.layers.ReLU(6.0, name=f"join{stride}_relu")(x)
         x = _separable(x, f"smooth{stride}")  # (B, H/stride, W/stride, D)
@@ -47,7 +48,7 @@ def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
     shift = fcn.offset(tap, 8, 2) if align else None
     scores = upsample(scores, 4, "upscore_pool3", offset=shift)
     x = keras.layers.Add(name="fuse_pyramid")([match_size(scores, detail), detail])
-    shift = fcn.offset(tap, 2, 1) if align else None
+    shift = fcn.offset(tap, 2) if align else None
     x = upsample(x, 2, fcn.LAST[2], offset=shift, trainable=learn_last, dtype="float32")
     return keras.Model(image, match_size(x, image), name="fcn8s_fpn")
 

@@ -78,7 +78,9 @@ def test_flags_go_before_the_recipe_and_the_recipe_before_the_data():
         ({"recipe": "voc_fcn8s/4"}, "expected voc_fcn8s/1 or voc_fcn8s/2 or voc_fcn8s/3"),
         ({"recipe": "scenes/1"}, "expected scenes"),
         ({"recipe": "voc_fcn8s", "arch": "fcn8s"}, "leave arch out"),
-        ({"recipe": "camvid_fcn8s", "output_stride": 16}, "is for the dilated net"),
+        ({"arch": "convnet", "output_stride": 16}, "convnet has none to choose"),
+        ({"recipe": "camvid_fcn8s", "output_stride": 4}, "expected 8, 16 or 32"),
+        ({"iou_loss": -1.0}, "expected a weight of 0 or more"),
     ],
 )
 def test_what_makes_no_sense_is_told(given, told):

@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
         "--output-stride",
         type=int,
         metavar="8|16",
-        help="train the dilated net: strides beyond this are removed, later filters dilated",
+        help="strides of the backbone beyond this are removed, later filters dilated; without "
+        "--arch it trains the dilated net",
     )
     net.add_argument("--alpha", type=float, help="width of mobilenet_v2: 0.35, 0.5, 0.75, 1.0 ...")
     net.add_argument("--fc-filters", type=int, help="channels of vgg16's fc6 and fc7 (4096)")
@@ -124,6 +125,12 @@ def parser() -> argparse.ArgumentParser:
         "--class-weights",
         metavar="none|median|sqrt",
         help="median-frequency class weights of the loss, or their square root",
+    )
+    training.add_argument(
+        "--iou-loss",
+        type=float,
+        metavar="W",
+        help="add the soft IoU loss of the batch, with this weight, to the cross entropy",
     )
     training.add_argument("--seed", type=int, metavar="N", help="same seed, same data and start")
     training.add_argument(

@@ -64,7 +64,7 @@ class Loop:
         batches = replicas.strategy.distribute_datasets_from_function(self._batches)
         self._step = Step(
             model, optimizer, len(train_set.classes), class_weights, replicas,
-            batches.element_spec, average,
+            batches.element_spec, average, config.iou_loss,
         )  # fmt: skip
         self._stream = iter(batches)
 

@@ -16,7 +16,7 @@ class Settings:
         recipe: name of `kfcn.recipes` whose settings were the defaults, "NAME/N" for its stage N.
         arch: one of `kfcn.architectures.NAMES`.
         backbone: a key of `kfcn.backbones.BACKBONES`.
-        output_stride: of the arch `dilated`.
+        output_stride: of the backbone, 8, 16 or 32; None for 8 in the arch `dilated`, else 32.
         alpha: width of mobilenet_v2; None for 1.0.
         fc_filters: channels of vgg16's fc6 and fc7; None for the paper's 4096.
         learn_middle: whether the 2x upsampling layers learn.
@@ -44,6 +44,8 @@ class Settings:
         ema: momentum of the weights' average, which is validated and saved in their place
             (`kfcn.training.average`); 0 for none.
         class_weights: "none", "median" (median frequency) or "sqrt" (its square root).
+        iou_loss: weight of the soft IoU loss (`kfcn.losses.soft_iou_loss`) that is added to the
+            cross entropy; 0 for none.
         seed: of initial weights, data order, augmentation and dropout.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         deterministic: operations that give the same bits every time, some of them slower.
@@ -52,7 +54,7 @@ class Settings:
     recipe: str | None = None
     arch: str = "fcn8s"
     backbone: str = "mobilenet_v2"
-    output_stride: int = 8
+    output_stride: int | None = None
     alpha: float | None = None
     fc_filters: int | None = None
     learn_middle: bool = True
@@ -78,6 +80,7 @@ class Settings:
     weight_decay: float = 1e-4
     ema: float = 0.0
     class_weights: str = "none"
+    iou_loss: float = 0.0
     seed: int = 0
     precision: str = "float32"
     deterministic: bool = False
@@ -147,6 +150,9 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
     if stored is not None:
         pairs = {name: tuple(stored[name]) for name in ("crop", "scale") if name in stored}
         base = Settings(**{**stored, **pairs})
+        if base.arch != "dilated" and base.output_stride == 8 and "iou_loss" not in stored:
+            # Written before skip nets could be dilated: the 8 meant nothing.
+            base = dataclasses.replace(base, output_stride=None)
         changed = {n: v for n, v in given.items() if v != getattr(base, n)}
         if changed:
             told = ", ".join(f"{n}={getattr(base, n)} (now {v})" for n, v in changed.items())
@@ -157,12 +163,7 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
         return base
     recipe = recipes.settings(given["recipe"]) if "recipe" in given else {}
     if "output_stride" in given:
-        arch = given.setdefault("arch", recipe.get("arch", "dilated"))
-        if arch != "dilated":
-            raise UsageError(
-                f"output_stride {given['output_stride']} is for the dilated net; received arch "
-                f"{arch}: leave one of the two out"
-            )
+        given.setdefault("arch", recipe.get("arch", "dilated"))
     name = {**recipe, **given}.get("data", Settings.data)
     if given.get("crf") and "init_from" in given and "crf_options" not in given:
         from kfcn.saved import read_crf
@@ -218,6 +219,15 @@ def _validate(settings: Settings) -> None:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"
         )
+    if settings.output_stride and settings.arch in ("heatmap", "convnet"):
+        raise UsageError(
+            f"output_stride {settings.output_stride}: the arch {settings.arch} has none to choose; "
+            "leave it out, or use --arch dilated or a skip net"
+        )
+    if settings.output_stride not in (None, 8, 16, 32):
+        raise UsageError(f"output_stride {settings.output_stride}: expected 8, 16 or 32")
+    if settings.iou_loss < 0:
+        raise UsageError(f"iou_loss {settings.iou_loss}: expected a weight of 0 or more")
     if settings.arch == "convnet" and settings.weights != "none":
         raise UsageError(
             f"weights {settings.weights}: convnet has no backbone; leave --weights out, or "

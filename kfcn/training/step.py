@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from kfcn.fused import calls_as, channelwise_enlargements, cuts_as_slices, enlarge_by_channel
-from kfcn.losses import over_replicas, pixel_terms
+from kfcn.losses import over_replicas, pixel_terms, soft_iou_loss
 from kfcn.metrics import count_cells
 from kfcn.training.average import Average
 from kfcn.training.batch_norm import for_training
@@ -22,7 +22,8 @@ class Done(NamedTuple):
     """What a step gives, the same on every worker.
 
     Attributes:
-        loss: mean over the labelled pixels of the global batch, by class weight.
+        loss: mean over the labelled pixels of the global batch, by class weight, with the soft
+            IoU loss where there is one.
         weight: the sum of these pixels' weights.
         matrix: int64 `(C, C)`, the counted pixels by true class (row) and predicted class.
         stop: whether a worker was asked to stop.
@@ -49,6 +50,7 @@ class Step:
         replicas: of the run.
         element_spec: of the batches.
         average: of the weights, where the run keeps one.
+        iou_loss: weight of the soft IoU loss beside the cross entropy.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Step:
         replicas: Replicas,
         element_spec,
         average: Average | None = None,
+        iou_loss: float = 0.0,
     ):
         strategy = replicas.strategy
         self._replicas, self._classes = replicas, classes
@@ -75,6 +78,8 @@ class Step:
                 terms, weights = pixel_terms(labels, logits, class_weights=class_weights)
                 weight = over_replicas(ops.sum(weights))
                 part = ops.sum(terms) / ops.maximum(weight, 1e-12)
+                if iou_loss:
+                    part += iou_loss * soft_iou_loss(labels, logits)
                 scaled = optimizer.scale_loss(part)
             gradients = tape.gradient(scaled, model.trainable_variables)
             # A map that is not finite shows in its batch statistics, but not always in the loss:
