@@ -32,7 +32,7 @@ def net():
     return keras.Model(inputs, keras.layers.Conv2D(3, 1)(x))
 
 
-def train(where, batches):
+def train(where, batches, iou_loss=0.0):
     """The net after steps on `batches` (lists of rows), and what the steps gave."""
     keras.utils.set_random_seed(0)
     with where.strategy.scope():
@@ -51,7 +51,7 @@ def train(where, batches):
         return tf.data.Dataset.from_generator(rows, output_signature=spec)
 
     stream = where.strategy.distribute_datasets_from_function(read)
-    one = step.Step(model, optimizer, 3, None, where, stream.element_spec, average)
+    one = step.Step(model, optimizer, 3, None, where, stream.element_spec, average, iou_loss)
     done, weights = [], []
     for batch in stream:
         done.append(one(batch))
@@ -89,6 +89,14 @@ found["asked for in the saved net"] = any(
 )
 whole, means = by_hand()
 found["loss"] = {"1": done[0].loss, "2": done2[0].loss, "numpy": whole, "mean of means": means}
+
+(_, one_iou, done), (_, two_iou, done2) = (train(WAYS[n], batches, 1.0) for n in (1, 2))
+found["soft IoU"] = {
+    "synchronised": apart(one_iou[-1], two_iou[-1]),
+    "loss": abs(done[0].loss - done2[0].loss),
+    "without it": apart(one_iou[-1], one[-1]),
+    "adds": done[0].loss - found["loss"]["1"],
+}
 
 found["not finite"] = {}
 for number, where in WAYS.items():

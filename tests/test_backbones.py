@@ -47,6 +47,32 @@ def test_offsets_measured_by_gradient(backbone):
         assert centre == pytest.approx([stride * middle + tap.offset] * 2, abs=0.2), stride
 
 
+@pytest.mark.parametrize(
+    ("body", "output_stride"), [("mobilenet_v2", 16), ("mobilenet_v2", 8), ("resnet50", 16)]
+)
+def test_a_dilated_backbone_has_finer_taps_where_it_says(body, output_stride):
+    image = keras.Input((None, None, 3))
+    taps = backbones.taps(image, body, output_stride, **NARROW.get(body, {}))
+    net = keras.Model(image, {str(s): t.tensor for s, t in taps.items()})
+    for size in ((64, 96), (33, 47)):
+        maps = net.predict_on_batch(np.zeros((1, *size, 3), "float32"))
+        for stride, tap in taps.items():
+            assert tap.stride == min(stride, output_stride)
+            assert maps[str(stride)].shape[1:3] == tuple(-(-n // tap.stride) for n in size)
+    tap = taps[32]
+    middle = 448 // 2 // tap.stride
+    cell = (slice(middle, middle + 1), slice(middle, middle + 1))
+    centre = gradient_centre(box_twin(keras.Model(image, tap.tensor)), 448, cell)
+    assert centre == pytest.approx([tap.stride * middle + tap.offset] * 2, abs=0.6)
+
+
+def test_output_strides_that_there_are_not():
+    with pytest.raises(UsageError, match="output stride 4: expected 8, 16 or 32"):
+        backbones.taps(keras.Input((None, None, 3)), "mobilenet_v2", 4)
+    with pytest.raises(KfcnError, match="squeeze_excite"):
+        fcn.fcn8s(3, "mobilenet_v3_large", output_stride=16)
+
+
 def test_batch_norm_adapts_within_an_epoch(backbone):
     net = fcn.fcn32s(2, backbone, **NARROW.get(backbone, {}))
     norms = [x for x in net.layers if isinstance(x, keras.layers.BatchNormalization)]

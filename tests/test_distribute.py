@@ -85,6 +85,13 @@ def test_the_loss_is_the_mean_over_all_valid_pixels(steps):
     assert abs(steps["loss"]["mean of means"] / steps["loss"]["numpy"] - 1) > 1e-3  # the control
 
 
+def test_the_soft_iou_is_over_all_replicas(steps):
+    found = steps["soft IoU"]
+    assert found["synchronised"] < 1e-6 and found["loss"] < 1e-6
+    assert 0.3 < found["adds"] < 1  # of three classes told at random
+    assert found["without it"] > 1e-3  # the control
+
+
 def config(**changed):
     whole = {
         "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kfcn.losses import PixelCrossEntropy
+from kfcn.losses import PixelCrossEntropy, soft_iou_loss
 
 
 def loss(labels, logits, **options):
@@ -120,3 +120,46 @@ def test_config_round_trip():
     again = PixelCrossEntropy.from_config(made.get_config())
     assert again.class_weights == [1.0, 2.0]
     assert isinstance(again, keras.losses.Loss)
+
+
+def test_soft_iou_by_hand():
+    # Class 0: p = 1/2 at its one pixel, and 1/4 at the other: I = 1/2, U = 1 + 1/4. Class 1: p =
+    # 3/4 at its pixel, and 1/2: I = 3/4, U = 1 + 1/2. Class 2 is not there.
+    logits = np.log(
+        np.array([[[[1.0, 1.0, 1e-30], [1.0, 3.0, 1e-30], [9.0, 1.0, 5.0]]]], "float32")
+    )
+    labels = np.array([[[0, 1, 255]]], "uint8")
+    expected = 1 - (0.5 / 1.25 + 0.75 / 1.5) / 2
+    assert float(soft_iou_loss(labels, logits)) == pytest.approx(expected, rel=1e-6)
+    assert float(soft_iou_loss(np.full_like(labels, 255), logits)) == 0
+    sure = 99 * np.eye(3, dtype="float32")[[[[0, 1, 0]]]]
+    assert float(soft_iou_loss(labels, sure)) == pytest.approx(0, abs=1e-6)
+
+
+def test_soft_iou_has_the_gradient_of_its_formula():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, (2, 7, 9)).astype("uint8")
+    labels[0, :2] = labels[labels == 3] = 255  # one class is not there
+    logits = tf.constant(rng.normal(0, 2, (2, 7, 9, 5)).astype("float32"))
+
+    def formula(logits):
+        valid = tf.cast(labels != 255, tf.float32)[..., None]
+        truth = tf.one_hot(labels.astype("int32"), 5)
+        found = tf.nn.softmax(logits) * valid
+        both = tf.reduce_sum(found * truth, (0, 1, 2))
+        union = tf.reduce_sum(found + truth - found * truth, (0, 1, 2))
+        there = np.array([0, 1, 2, 4])
+        return 1 - tf.reduce_mean(tf.gather(both / union, there))
+
+    values, gradients = [], []
+    for function in (lambda x: soft_iou_loss(labels, x), formula):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            values.append(function(logits))
+        gradients.append(tape.gradient(values[-1], logits).numpy())
+    assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-6)
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-8)
+    assert abs(gradients[0]).max() > 1e-3
+    assert not gradients[0][labels == 255].any()

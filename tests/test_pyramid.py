@@ -68,3 +68,16 @@ def test_on_every_backbone_and_of_any_size(backbone):
     run = tf.function(net, input_signature=[tf.TensorSpec((1, None, None, 3), tf.float32)])
     for size in ((1, 1), (37, 50), (64, 32)):
         assert run(np.zeros((1, *size, 3), "float32")).shape == (1, *size, 3)
+
+
+@pytest.mark.parametrize("build", [fcn8s, fcn8s_fpn])
+def test_on_a_dilated_backbone_maps_of_one_stride_are_added_as_they_are(build):
+    net = randomize(fit_statistics(build(4, output_stride=16, **TINY)))
+    names = {layer.name for layer in net.layers}
+    assert "upscore2" not in names and "enlarge16" not in names and "upscore_pool4" in names
+    expected = output(net, "score_fr") + output(net, "score_pool4")
+    assert expected.shape == (1, 4, 6, 4)
+    np.testing.assert_allclose(output(net, "fuse_pool4"), expected, atol=1e-5)
+    assert {w.path for w in net.weights} < {w.path for w in build(4, **TINY).weights}
+    for size in ((1, 1), (33, 47)):
+        assert net.predict_on_batch(np.zeros((1, *size, 3), "float32")).shape == (1, *size, 4)
