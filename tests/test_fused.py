@@ -10,6 +10,7 @@ from kfcn.fused import (
     channelwise_enlargements,
     cuts_as_slices,
     enlarge_by_channel,
+    kernel_gradients_in_parts,
     run_net,
 )
 from kfcn.upsample import match_size, upsample
@@ -157,3 +158,38 @@ def test_cuts_of_unknown_sizes_stay_gathers():
     values = np.arange(2 * 3 * 2, dtype="float32").reshape(1, 2, 3, 2)
     expected = values[:, [0, 1, 1]][:, :, [0, 1]]
     np.testing.assert_array_equal(cut(values, np.zeros((1, 3, 2, 1), "float32")), expected)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("padding", "stride", "size"), [("same", 1, (9, 6)), ("same", 2, (9, 6)), ("valid", 2, (10, 9))]
+)
+def test_kernel_gradients_in_parts_are_those_of_the_whole(padding, stride, size, known):
+    import tensorflow as tf
+
+    x = keras.Input((None, None, 3))
+    layer = keras.layers.DepthwiseConv2D(5, stride, padding, use_bias=False)
+    model = randomize(keras.Model(x, layer(x)))
+    values = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32"))
+
+    def traced():
+        def step(values):
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                outputs = model(values)
+                loss = tf.reduce_sum(tf.square(outputs))
+            return outputs, *tape.gradient(loss, [values, *model.trainable_variables])
+
+        spec = tf.TensorSpec(values.shape if known else (None, None, None, 3))
+        function = tf.function(step, input_signature=[spec])
+        graph = function.get_concrete_function().graph
+        kinds = [operation.type for operation in graph.get_operations()]
+        return function(values), kinds.count("DepthwiseConv2dNativeBackpropFilter")
+
+    with kernel_gradients_in_parts(model):
+        ours, parts = traced()
+    theirs, whole = traced()
+    assert (parts, whole) == (4, 1)
+    assert ours[2].shape == (5, 5, 3, 1)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

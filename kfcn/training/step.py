@@ -6,7 +6,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kfcn.fused import calls_as, channelwise_enlargements, cuts_as_slices, enlarge_by_channel
+from kfcn.fused import (
+    calls_as,
+    channelwise_enlargements,
+    cuts_as_slices,
+    enlarge_by_channel,
+    kernel_gradients_in_parts,
+)
 from kfcn.losses import over_replicas, pixel_terms, soft_iou_loss
 from kfcn.metrics import count_cells
 from kfcn.training.average import Average
@@ -100,6 +106,7 @@ class Step:
                 for_training(model, replicas.total),
                 cuts_as_slices(model),
                 calls_as(channelwise, enlarge_by_channel),
+                kernel_gradients_in_parts(model),
             ):
                 gradients, figures, cells = strategy.run(backward, (*batch, stop))
             figures = strategy.experimental_local_results(figures)[0]
