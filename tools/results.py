@@ -1,6 +1,8 @@
 """kfcn_tools.results: a table of results from run folders, so that no figure is typed.
 
-python -m kfcn_tools.results RUN... --out docs/RESULTS.md
+python -m kfcn_tools.results RUN... --store docs/results.json --out docs/RESULTS.md
+
+Run folders are large and do not last; the store keeps what the table needs of them.
 """
 
 import argparse
@@ -22,8 +24,8 @@ FIGURES = {
     "frequency_weighted_iou": "f.w. IoU",
     "boundary_iou": "boundary IoU",
 }
-OWN_COLUMN = ("recipe", "seed", "data", "data_dir", "arch", "backbone", "epochs", "val_split")
-"""Settings that are told elsewhere than under "changed"; a data set's folder is nobody's affair."""
+OWN_COLUMN = ("recipe", "seed", "data", "arch", "backbone", "epochs", "val_split")
+"""Settings that are told elsewhere than under "changed"."""
 UNKNOWN = "-"
 
 
@@ -55,6 +57,16 @@ class Result:
         kept = {name: value for name, value in self.settings.items() if name != "seed"}
         return json.dumps([kept, self.measured], sort_keys=True)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Result":
+        """One that was stored, with the defaults of settings that came later."""
+        import dataclasses
+
+        from kfcn.training.settings import resolve
+
+        settings = dataclasses.asdict(resolve(values["settings"]))
+        return cls(**{**values, "settings": settings, "measured": tuple(values["measured"])})
+
 
 def read_run(path: Path | str) -> list[Result]:
     """The results of a finished run: that of its card, then those of `kfcn-evaluate --json`.
@@ -80,6 +92,7 @@ def read_run(path: Path | str) -> list[Result]:
     settings = dataclasses.asdict(resolve(stored))
     for name in ("weights", "init_from"):
         settings[name] = settings[name] and Path(settings[name]).name
+    settings["data_dir"] = None
     try:
         config = json.loads(folder.config.read_text(encoding="utf-8"))
         with folder.history.open(encoding="utf-8") as file:
@@ -105,6 +118,23 @@ def read_run(path: Path | str) -> list[Result]:
         raise KfcnError(f"{path} is damaged: {first_line(error)}") from error
     # The same measurement twice: what was measured later stands in a file, and may know more.
     return list({result.measured: result for result in results}.values())
+
+
+def with_stored(results: Sequence[Result], path: Path | str) -> list[Result]:
+    """The results, and behind them those of the store that were not measured again.
+
+    Raises:
+        KfcnError: the store is damaged.
+    """
+    stored = []
+    if Path(path).is_file():
+        try:
+            texts = json.loads(Path(path).read_text(encoding="utf-8"))
+            stored = [Result.from_json(values) for values in texts]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KfcnError(f"{path} is damaged: {first_line(error)}") from error
+    ours = {(result.same, result.settings["seed"]) for result in results}
+    return [*results, *(r for r in stored if (r.same, r.settings["seed"]) not in ours)]
 
 
 def hardware(machine: dict[str, Any] | None) -> str:
@@ -241,19 +271,33 @@ def parser() -> argparse.ArgumentParser:
         "share a row; the first run is what the others are compared with. Evaluations that lie in "
         "a run folder (kfcn-evaluate RUN --flip --json RUN/flip.json) have tables of their own.",
     )
-    cli.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs")
+    cli.add_argument("runs", nargs="*", metavar="RUN", help="folders of finished runs")
     cli.add_argument("--out", metavar="FILE", help="Markdown file (default: print)")
+    cli.add_argument(
+        "--store",
+        metavar="FILE",
+        help="JSON file of results whose run folders are gone; they follow, and those of RUN are "
+        "added to it",
+    )
     return cli
 
 
 def work(args: argparse.Namespace) -> None:
     """Reads, and writes or prints."""
-    from kfcn.files import write_text
+    import dataclasses
 
-    text = document([result for path in args.runs for result in read_run(path)])
+    from kfcn.files import write_json, write_text
+
+    if not args.runs and not args.store:
+        raise UsageError("expected run folders, or a --store of earlier ones; received neither")
+    results = [result for path in args.runs for result in read_run(path)]
+    if args.store:
+        results = with_stored(results, args.store)
+        write_json(args.store, [dataclasses.asdict(result) for result in results])
+    text = document(results)
     if args.out:
         write_text(args.out, text)
-        print(f"wrote {args.out} from {len(args.runs)} runs")
+        print(f"wrote {args.out}: {len(results)} results, {len(args.runs)} runs read now")
     else:
         print(text, end="")
 

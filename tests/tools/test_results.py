@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from kfcn_tools import results
@@ -96,6 +97,33 @@ def test_runs_of_old_are_read(tmp_path):
     row = results.document(results.read_run(folder)).splitlines()
     (row,) = [line for line in row if line.startswith("| fcn8s")]
     assert row.endswith("| 70.0 | 85.0 | - | 3 min | not recorded |")
+
+
+def test_the_store_keeps_what_run_folders_told(tmp_path, capsys):
+    store, out = tmp_path / "results.json", tmp_path / "RESULTS.md"
+    flags = ["--store", str(store), "--out", str(out)]
+    first = write_run(tmp_path / "a", **CAMVID)
+    other = write_run(tmp_path / "b", **CAMVID, learning_rate=2e-3, crop=(320, 320))
+    assert results.main([str(first), str(other), *flags]) == 0
+    both = out.read_text()
+    assert results.main(flags) == 0  # the folders may be gone
+    assert out.read_text() == both
+
+    shutil.rmtree(first)
+    better = write_run(first, figures={**FIGURES, "mean_iou": 0.75}, **CAMVID)
+    assert results.main([str(better), *flags]) == 0
+    rows = [line for line in out.read_text().splitlines() if line.startswith("| fcn8s")]
+    assert [" 75.0 |" in row for row in rows] == [True, False]  # measured again, not twice
+    assert "/home" not in store.read_text()
+
+    kept = json.loads(store.read_text())
+    del kept[0]["settings"]["iou_loss"]  # a setting that came later
+    store.write_text(json.dumps(kept))
+    assert results.main(flags) == 0 and " 75.0 |" in out.read_text()
+    store.write_text("[1]")
+    assert results.main(flags) == 1
+    assert "results.json is damaged" in capsys.readouterr().err
+    assert results.main([]) == 2
 
 
 def test_what_is_no_finished_run_is_told(tmp_path):
