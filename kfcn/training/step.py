@@ -7,10 +7,9 @@ import tensorflow as tf
 from keras import ops
 
 from kfcn.fused import (
-    calls_as,
     channelwise_enlargements,
     cuts_as_slices,
-    enlarge_by_channel,
+    enlarged_by_channel,
     kernel_gradients_in_parts,
 )
 from kfcn.losses import over_replicas, pixel_terms, soft_iou_loss
@@ -105,7 +104,7 @@ class Step:
             with (
                 for_training(model, replicas.total),
                 cuts_as_slices(model),
-                calls_as(channelwise, enlarge_by_channel),
+                enlarged_by_channel(model, channelwise),
                 kernel_gradients_in_parts(model),
             ):
                 gradients, figures, cells = strategy.run(backward, (*batch, stop))
