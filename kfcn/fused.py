@@ -93,11 +93,16 @@ def cuts_as_slices(model: keras.Model):
 
     Where both sizes are known while it is traced. The gradient of a gather adds up row by row
     and transposes twice, a sixteenth of a MobileNetV2 step; that of a slice pads.
-
-    Args:
-        model: a net of kfcn, whose only gathers are those of `match_size`.
     """
-    return calls_as([x for x in model.operations if type(x).__name__ == "Take"], _cut)
+    return calls_as(filter(_is_cut, model.operations), _cut)
+
+
+def _is_cut(operation) -> bool:
+    """Whether this gathers along a line of positions that stops at the last one."""
+    if type(operation).__name__ != "Take" or len(operation._inbound_nodes) != 1:
+        return False
+    _, *indices = operation._inbound_nodes[0].input_tensors
+    return [type(x._keras_history.operation).__name__ for x in indices] == ["Minimum"]
 
 
 def _cut(operation, usual, x, indices):

@@ -124,6 +124,7 @@ def test_cuts_by_slices_have_the_values_and_gradients_of_gathers(size, wanted):
 
     x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
     model = keras.Model([x, reference], match_size(x, reference))
+    model = keras.models.clone_model(model)  # as one that was saved and loaded
     rng = np.random.default_rng(0)
     values = tf.constant(rng.normal(size=(2, *size, 2)).astype("float32"))
     above = tf.constant(rng.normal(size=(2, *wanted, 2)).astype("float32"))
@@ -149,6 +150,13 @@ def test_cuts_by_slices_have_the_values_and_gradients_of_gathers(size, wanted):
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     assert not any("call" in vars(operation) for operation in model.operations)
+
+
+def test_other_gathers_stay_as_they_are():
+    x = keras.Input((4, 5, 2))
+    model = keras.Model(x, keras.ops.take(x, keras.ops.convert_to_tensor([2, 0]), axis=1))
+    values = np.arange(40, dtype="float32").reshape(1, 4, 5, 2)
+    np.testing.assert_array_equal(run_net(model, values), values[:, [2, 0]])
 
 
 def test_cuts_of_unknown_sizes_stay_gathers():
