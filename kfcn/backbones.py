@@ -270,7 +270,6 @@ def taps(image, backbone: str, output_stride: int = 32, **options) -> dict[int, 
 
 def _denser(body, image, names, output_stride):
     """The untrained body with strides removed, on the same image."""
-    # On import: `kfcn.rewrite` is for those who dilate.
     from kfcn.rewrite import to_atrous
 
     maps = keras.Model(body.inputs, [body.get_layer(name).output for name in names])

@@ -5,14 +5,33 @@ from nets import TINY, fit_statistics, randomize
 
 import kfcn
 from kfcn.fused import (
-    _function,
     channelwise_enlargements,
     cuts_as_slices,
     enlarged_by_channel,
     kernel_gradients_in_parts,
     run_net,
 )
+from kfcn.fused.inference import _function
 from kfcn.upsample import match_size, upsample
+
+
+def traced(net, values, known=True):
+    """Outputs of a net, the gradients of their squares by inputs and weights, and operations."""
+    import tensorflow as tf
+
+    weights = getattr(net, "trainable_variables", [])
+
+    def step(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            outputs = net(values)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, *tape.gradient(loss, [values, *weights])
+
+    shape = values.shape if known else (None, None, None, values.shape[-1])
+    function = tf.function(step, input_signature=[tf.TensorSpec(shape)])
+    graph = function.get_concrete_function().graph
+    return function(values), [operation.type for operation in graph.get_operations()]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (33, 47)])
@@ -68,22 +87,9 @@ def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
     rng = np.random.default_rng(0)
     values = tf.constant(rng.normal(size=(2, 5, 3, channels)).astype("float32"))
 
-    def traced():
-        def step(values):
-            with tf.GradientTape() as tape:
-                tape.watch(values)
-                enlarged = model(values)
-                loss = tf.reduce_sum(tf.square(enlarged))
-            return enlarged, tape.gradient(loss, values)
-
-        spec = tf.TensorSpec(values.shape if known else (None, None, None, channels))
-        function = tf.function(step, input_signature=[spec])
-        graph = function.get_concrete_function().graph
-        return function(values), [operation.type for operation in graph.get_operations()]
-
     with enlarged_by_channel(model, names):
-        ours, kinds = traced()
-    theirs, usual = traced()
+        ours, kinds = traced(model, values, known)
+    theirs, usual = traced(model, values, known)
     assert kinds.count("DepthwiseConv2dNativeBackpropInput") == 1
     assert usual.count("Conv2DBackpropInput") == (3 if channels == 40 else 1)
     assert "Conv2DBackpropInput" not in kinds
@@ -127,26 +133,14 @@ def test_cuts_by_slices_have_the_values_and_gradients_of_gathers(size, wanted):
     model = keras.models.clone_model(model)  # as one that was saved and loaded
     rng = np.random.default_rng(0)
     values = tf.constant(rng.normal(size=(2, *size, 2)).astype("float32"))
-    above = tf.constant(rng.normal(size=(2, *wanted, 2)).astype("float32"))
 
-    def step(values):
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            cut = model([values, tf.zeros((2, *wanted, 1))])
-            loss = tf.reduce_sum(cut * above)
-        return cut, tape.gradient(loss, values)
-
-    def traced():
-        # Not the gradient of a slice itself, which TensorFlow names alike.
-        forward = tf.function(lambda values: step(values)[0])
-        graph = forward.get_concrete_function(values).graph
-        kinds = {operation.type for operation in graph.get_operations()}
-        return tf.function(lambda values: step(values))(values), "GatherV2" in kinds
+    def cut(values):
+        return model([values, tf.zeros((2, *wanted, 1))])
 
     with cuts_as_slices(model):
-        ours, gathers = traced()
-    theirs, gathered = traced()
-    assert gathered and not gathers
+        ours, kinds = traced(cut, values)
+    theirs, usual = traced(cut, values)
+    assert "GatherV2" in usual and "GatherV2" not in kinds
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     assert not any("call" in vars(operation) for operation in model.operations)
@@ -185,24 +179,11 @@ def test_kernel_gradients_in_parts_are_those_of_the_whole(padding, stride, size,
     model = randomize(keras.Model(x, layer(x)))
     values = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32"))
 
-    def traced():
-        def step(values):
-            with tf.GradientTape() as tape:
-                tape.watch(values)
-                outputs = model(values)
-                loss = tf.reduce_sum(tf.square(outputs))
-            return outputs, *tape.gradient(loss, [values, *model.trainable_variables])
-
-        spec = tf.TensorSpec(values.shape if known else (None, None, None, 3))
-        function = tf.function(step, input_signature=[spec])
-        graph = function.get_concrete_function().graph
-        kinds = [operation.type for operation in graph.get_operations()]
-        return function(values), kinds.count("DepthwiseConv2dNativeBackpropFilter")
-
     with kernel_gradients_in_parts(model):
-        ours, parts = traced()
-    theirs, whole = traced()
-    assert (parts, whole) == (4, 1)
+        ours, parts = traced(model, values, known)
+    theirs, whole = traced(model, values, known)
+    kind = "DepthwiseConv2dNativeBackpropFilter"
+    assert (parts.count(kind), whole.count(kind)) == (4, 1)
     assert ours[2].shape == (5, 5, 3, 1)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
