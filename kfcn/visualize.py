@@ -127,16 +127,16 @@ def curves(history: Sequence[dict], path: Path) -> None:
 
     epochs = [row["epoch"] for row in history]
     panels = (
-        ("cross entropy", ("loss", "val_cross_entropy")),
-        ("mean IoU", ("mean_iou", "val_mean_iou")),
-        ("learning rate", ("learning_rate",)),
+        # What is minimised has class weights and may have more terms: two scales, not one.
+        ("loss", {"loss": "training", "val_cross_entropy": "validation, cross entropy alone"}),
+        ("mean IoU", {"mean_iou": "training", "val_mean_iou": "validation"}),
+        ("learning rate", {"learning_rate": "training"}),
     )
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, keys) in zip(figure.subplots(1, 3), panels, strict=True):
-        for key in keys:
+        for key, label in keys.items():
             if key in history[0]:
-                label = "validation" if key.startswith("val_") else "training"
                 axes.plot(epochs, [row[key] for row in history], marker=".", label=label)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
