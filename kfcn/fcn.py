@@ -178,9 +178,9 @@ def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
     """Starts `target` from the trained `source`, layer by layer by name.
 
     This is how 16s grows from 32s, 8s from 16s and so on: all layers of the coarser net are in
-    the finer one, but for its last upsampling. New score layers stay at zero, so the grown net
-    starts as the coarser one. Between nets of different classes the layers that know the classes
-    stay as they are, and the body is carried over.
+    the finer one, but for upsampling. New score layers stay at zero, so the grown net starts as the
+    coarser one. Between nets of different classes the layers that know the classes stay as they
+    are, and the body is carried over.
 
     Returns:
         Names of the layers that were filled.
@@ -193,7 +193,9 @@ def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
     same_classes = source.outputs[0].shape[-1] == target.outputs[0].shape[-1]
     filled = []
     for layer in source.layers:
-        left_out = layer.name.removesuffix("_rest") in LAST.values() and layer.name not in layers
+        # The last upsampling, and the 2x ones for which a dilated backbone leaves nothing to do.
+        enlarges = isinstance(layer, keras.layers.Conv2DTranspose)
+        left_out = enlarges and layer.name not in layers
         if not same_classes:
             left_out = layer.name.startswith(("score", "upscore"))
         if not layer.weights or left_out:

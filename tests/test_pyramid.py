@@ -6,7 +6,8 @@ from keras import ops
 from nets import TINY, fit_statistics, randomize
 
 from kfcn.backbones import BACKBONES
-from kfcn.fcn import carry_weights, fcn8s
+from kfcn.errors import KfcnError
+from kfcn.fcn import carry_weights, fcn8s, fcn32s
 from kfcn.pyramid import fcn8s_fpn
 from kfcn.upsample import bilinear_kernel
 
@@ -68,6 +69,15 @@ def test_on_every_backbone_and_of_any_size(backbone):
     run = tf.function(net, input_signature=[tf.TensorSpec((1, None, None, 3), tf.float32)])
     for size in ((1, 1), (37, 50), (64, 32)):
         assert run(np.zeros((1, *size, 3), "float32")).shape == (1, *size, 3)
+
+
+def test_a_dilated_net_starts_from_one_that_is_not(trained):
+    net = fcn8s_fpn(4, output_stride=16, **TINY)
+    filled = carry_weights(trained, net)
+    assert {"score_fr", "score_pool3", "upscore_pool4", "block_16_depthwise"} <= set(filled)
+    np.testing.assert_array_equal(output(net, "score_pool4"), output(trained, "score_pool4"))
+    with pytest.raises(KfcnError, match="score_pool4 of fcn8s matches nothing in fcn32s"):
+        carry_weights(trained, fcn32s(4, **TINY))
 
 
 @pytest.mark.parametrize("build", [fcn8s, fcn8s_fpn])
