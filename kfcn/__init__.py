@@ -6,29 +6,27 @@ costs nothing and TensorFlow is loaded only when work starts.
 
 import importlib
 
-__version__ = "0.1.0"
-
 # No module of this package bears the name of a function here: importing `kfcn.predict` somewhere
 # would put the module in the function's place.
 _PUBLIC = {
-    "fcn32s": "kfcn.fcn",
-    "fcn16s": "kfcn.fcn",
-    "fcn2s": "kfcn.fcn",
-    "fcn4s": "kfcn.fcn",
-    "fcn8s": "kfcn.fcn",
-    "fcn8s_atonce": "kfcn.fcn",
-    "fcn8s_fpn": "kfcn.pyramid",
-    "dilated": "kfcn.coarse",
-    "convnet": "kfcn.conv_only",
+    "fcn32s": "kfcn.nets.fcn",
+    "fcn16s": "kfcn.nets.fcn",
+    "fcn2s": "kfcn.nets.fcn",
+    "fcn4s": "kfcn.nets.fcn",
+    "fcn8s": "kfcn.nets.fcn",
+    "fcn8s_atonce": "kfcn.nets.fcn",
+    "fcn8s_fpn": "kfcn.nets.fcn_fpn",
+    "dilated": "kfcn.nets.baselines",
+    "convnet": "kfcn.nets.convnet",
     "train": "kfcn.training",
-    "evaluate": "kfcn.evaluation",
-    "predict": "kfcn.prediction",
+    "evaluate": "kfcn.inference.evaluate",
+    "predict": "kfcn.inference.predict",
     "convolutionalize": "kfcn.rewrite",
     "to_atrous": "kfcn.rewrite",
     "receptive_field": "kfcn.rewrite",
     "DilatedPooling2D": "kfcn.rewrite",
-    "class_heatmap": "kfcn.heatmap",
-    "shift_and_stitch": "kfcn.stitch",
+    "class_heatmap": "kfcn.inference.heatmap",
+    "shift_and_stitch": "kfcn.rewrite.stitch",
     "DenseCRF": "kfcn.crf",
     "add_crf": "kfcn.crf",
 }
@@ -37,12 +35,16 @@ __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name):
-    if name in _PUBLIC:
-        module = importlib.import_module(_PUBLIC[name])
-        value = getattr(module, name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'kfcn' has no attribute '{name}'")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("kfcn")  # stands in setup.cfg and nowhere else
+    elif name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    else:
+        raise AttributeError(f"module 'kfcn' has no attribute '{name}'")
+    globals()[name] = value
+    return value
 
 
 def __dir__():

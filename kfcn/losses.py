@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kfcn.data.dataset import IGNORE
+from kfcn.labels import IGNORE
 
 TINY = 1.2e-38
 """Just above the smallest normal float32, for the logarithm."""

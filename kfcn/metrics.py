@@ -15,7 +15,7 @@ there does count, as an IoU of 0.
 import numpy as np
 from keras import ops
 
-from kfcn.data.dataset import IGNORE
+from kfcn.labels import IGNORE
 
 NAMES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
 

@@ -1,4 +1,4 @@
-"""Tiny nets and one small bundle for the tests of tools/ and mobile/."""
+"""Tiny nets and one small bundle for the tests of kfcn_tools and kfcn_mobile."""
 
 import functools
 import tempfile
@@ -24,7 +24,7 @@ def tiny_fcn(classes=3, learn_middle=False, seed=0):
     import keras
     from keras import layers
 
-    from kfcn.upsample import match_size, upsample
+    from kfcn.nets.upsample import match_size, upsample
 
     keras.utils.set_random_seed(seed)
     image = keras.Input((None, None, 3), name="image")
@@ -84,7 +84,7 @@ def tiny_model():
 @functools.cache
 def tiny_files():
     """float32, int8 and mixed files of `tiny_model`: mode -> (content, details)."""
-    from kfcn_tools.modes import convert_modes
+    from kfcn_tools.convert.modes import convert_modes
 
     images = [picture(seed) for seed in range(12)]
     return convert_modes(tiny_model(), SIZE, ("float32", "int8"), images)
@@ -117,7 +117,7 @@ def computed(content, image):
 @functools.cache
 def tiny_bundle() -> Path:
     """A bundle with float32 and int8 files and three golden images, with the truth."""
-    from kfcn_tools import bundle
+    from kfcn_tools.convert import write_bundle as bundle
 
     path = Path(tempfile.mkdtemp(prefix="kfcn-test-")) / "bundle"
     model = tiny_model()

@@ -67,8 +67,8 @@ def _open(args) -> list:
 def _check(args) -> int:
     from pathlib import Path
 
-    from kfcn.data.audit import Audit, audit_split
-    from kfcn.data.audit_page import write_page
+    from kfcn.data.audit.audit import Audit, audit_split
+    from kfcn.data.audit.page import write_page
     from kfcn.files import make_folder, write_json
 
     datasets = _open(args)

@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    from kfcn.evaluation import Protocol, evaluate
     from kfcn.files import write_json
+    from kfcn.inference.evaluate import Protocol, evaluate
 
     result = evaluate(
         args.model,

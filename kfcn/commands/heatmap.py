@@ -51,7 +51,7 @@ def main(argv=None) -> int:
 
 
 def _work(args) -> None:
-    from kfcn import heatmap
+    from kfcn.inference import heatmap
     from kfcn.rewrite import receptive_field
 
     classifier = heatmap.load_classifier(

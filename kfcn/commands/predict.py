@@ -32,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> int:
-    from kfcn.prediction import predict
+    from kfcn.inference.predict import predict
 
     if args.beam is None:
         result, skipped = predict(args.model, args.images, args.out, True, args.crf, args.format), 0
     else:
-        from kfcn.beam import predict_by_beam
+        from kfcn.inference.beam import predict_by_beam
 
         flags = shlex.split(args.beam)
         result, skipped = predict_by_beam(

@@ -1,130 +1,28 @@
-"""Data sets: `load` gives one by name, `check` looks at every pair before a run relies on it."""
+"""Data sets: `load` gives one by name, `check` looks at every pair before a run relies on it.
 
-from pathlib import Path
+The names stand here and are imported when they are first used: whoever wants a net or a label
+need not have OpenCV, Pillow and ten readers in memory.
+"""
 
-from kfcn.data.ade20k import ADE20K
-from kfcn.data.camvid import CamVid
-from kfcn.data.cityscapes import Cityscapes
-from kfcn.data.coco import Coco
-from kfcn.data.counting import Counts, check, class_weights
-from kfcn.data.dataset import IGNORE, Classes, Dataset, Sample
-from kfcn.data.exports import CocoExport, Labelme, MaskExport
-from kfcn.data.folder import Folder
-from kfcn.data.pet import Pet
-from kfcn.data.prepared import Prepared
-from kfcn.data.scenes import Scenes
-from kfcn.data.voc import VOC
-from kfcn.errors import UsageError
+import importlib
 
-__all__ = [
-    "IGNORE",
-    "NAMES",
-    "Classes",
-    "Counts",
-    "Dataset",
-    "Sample",
-    "check",
-    "class_weights",
-    "load",
-    "splits",
-]
-
-DATASETS = {
-    cls.name: cls for cls in (Scenes, CamVid, Folder, VOC, Coco, ADE20K, Cityscapes, Pet, Prepared)
+_PUBLIC = {
+    "IGNORE": "kfcn.labels",
+    "Classes": "kfcn.labels",
+    "Dataset": "kfcn.data.dataset",
+    "Sample": "kfcn.data.dataset",
+    "NAMES": "kfcn.data.catalog",
+    "load": "kfcn.data.catalog",
+    "splits": "kfcn.data.catalog",
+    "Counts": "kfcn.data.audit.check",
+    "check": "kfcn.data.audit.check",
+    "class_weights": "kfcn.data.audit.check",
 }
-_DOWNLOADS = {"ade20k": "scene_parse150", "pet": "oxford_iiit_pet"}
-"""Data sets that TFDS may download, by the names that it has for them."""
-_TFDS = "tfds:"
-NAMES = (*DATASETS, f"{_TFDS}NAME")
+
+__all__ = list(_PUBLIC)
 
 
-def load(
-    name: str,
-    split: str,
-    data_dir: str | Path | None = None,
-    seed: int = 0,
-    classes: str | None = None,
-) -> Dataset:
-    """Opens one split of a data set; nothing is decoded yet.
-
-    Args:
-        name: one of `NAMES`; `tfds:NAME` is any data set of tensorflow_datasets with an image and
-            a mask.
-        split: one of `splits(name, data_dir)`, or of the data set's `parts`.
-        data_dir: the folder of a data set made of files; None for `scenes`, and for what TFDS
-            downloads (ade20k, pet, tfds:NAME), where it is TFDS' own folder.
-        seed: which pictures `scenes` draws; the data sets made of files do not look at it.
-        classes: which classes, where the data set has a choice ("voc" and "voc-200" for coco; a
-            classes.txt for tfds:NAME).
-
-    Raises:
-        UsageError: an unknown name or split, or no such folder; the message says what exists.
-        DataError: images and label maps that do not match, or a bad `classes.txt`.
-    """
-    known = splits(name, data_dir)
-    if name in DATASETS:
-        known += DATASETS[name].parts
-    if split not in known:
-        place = f" in {data_dir}" if data_dir is not None else ""
-        raise UsageError(
-            f"{name} has no split {split!r}{place}; expected one of: {', '.join(known)}"
-        )
-    tfds_name = _tfds_name(name, data_dir)
-    if tfds_name:
-        from kfcn.data.tfds_set import TfdsSet
-
-        return TfdsSet(tfds_name, split, data_dir, classes)
-    cls = _reader(name, data_dir)
-    if classes is None:
-        return cls(split, data_dir, seed)
-    if not cls.class_choices:
-        raise UsageError(f"{name} has one set of classes; received the choice {classes!r}")
-    return cls(split, data_dir, seed, classes)
-
-
-def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
-    """Names of the splits that exist.
-
-    Raises:
-        UsageError: an unknown name, or a folder that is missing, not there, not wanted or that
-            holds something else; the message says what belongs where.
-    """
-    if name not in DATASETS and not name.startswith(_TFDS):
-        raise UsageError(f"unknown data set {name!r}; expected one of: {', '.join(NAMES)}")
-    if name == Scenes.name and data_dir is not None:
-        raise UsageError(f"{name} is drawn by the program; received the folder {data_dir}")
-    tfds_name = _tfds_name(name, data_dir)
-    if tfds_name:
-        from kfcn.data import tfds_set
-
-        return tfds_set.splits(tfds_name, data_dir)
-    cls = DATASETS[name]
-    if name != Scenes.name:
-        if data_dir is None:
-            raise UsageError(
-                f"{name} is read from a folder; name it (--data-dir DIR), with {cls.layout}"
-            )
-        if not Path(data_dir).is_dir():
-            raise UsageError(f"{data_dir}: no such folder; expected the one with {cls.layout}")
-    found = _reader(name, data_dir).splits(data_dir)
-    if not found:
-        raise UsageError(f"{data_dir} does not hold {name}; expected {cls.layout}")
-    return found
-
-
-def _reader(name: str, data_dir: str | Path | None) -> type[Dataset]:
-    """The class that reads the data set; a folder may be any of several kinds."""
-    if name != Folder.name:
-        return DATASETS[name]
-    kinds = (Folder, MaskExport, CocoExport, Labelme)
-    return next((kind for kind in kinds if kind.splits(data_dir)), Folder)
-
-
-def _tfds_name(name: str, data_dir: str | Path | None) -> str | None:
-    """What TFDS calls the data set, where it is TFDS that reads it."""
-    if name.startswith(_TFDS):
-        return name.removeprefix(_TFDS)
-    if name not in _DOWNLOADS or (data_dir is not None and DATASETS[name].splits(data_dir)):
-        return None
-    tfds_name = _DOWNLOADS[name]
-    return tfds_name if data_dir is None or (Path(data_dir) / tfds_name).is_dir() else None
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'kfcn.data' has no attribute '{name}'")

@@ -3,17 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from kfcn.data.decode import read_size
-
-if TYPE_CHECKING:
-    from kfcn.data.counting import Counts
-
-IGNORE = 255
-"""The label of a pixel that no loss and no metric looks at."""
+from kfcn.data.formats.images import read_size
+from kfcn.labels import IGNORE, Classes
 
 
 class Sample(NamedTuple):
@@ -32,30 +27,35 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Classes:
-    """The classes in the order of their indices, each with the RGB colour it is painted in."""
+class Counts:
+    """What `kfcn.data.check` saw of a split.
 
-    names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    Attributes:
+        pixels: int64 `(C,)`, labelled pixels of each class.
+        image_pixels: int64 `(C,)`, labelled pixels of all images in which the class occurs.
+        ignored: pixels with the ignore label.
+        images: number of images.
+    """
 
-    def __post_init__(self):
-        if len(self.names) != len(self.palette):
-            raise ValueError(
-                f"Expected one colour a class. Received: {len(self.names)} names and "
-                f"{len(self.palette)} colours"
-            )
+    pixels: np.ndarray
+    image_pixels: np.ndarray
+    ignored: int
+    images: int
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @classmethod
+    def nothing(cls, classes: int) -> "Counts":
+        """The counts of no image at all."""
+        return cls(np.zeros(classes, np.int64), np.zeros(classes, np.int64), 0, 0)
 
-
-def voc_colour(index: int) -> tuple[int, int, int]:
-    """Colour of a class in the PASCAL VOC palette (the bits of the index spread over R, G, B)."""
-    colour = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return tuple(colour)
+    def add(self, histogram: np.ndarray) -> "Counts":
+        """These counts and one more image's, given its counts of the 256 labels."""
+        found = histogram[: len(self.pixels)]
+        return Counts(
+            self.pixels + found,
+            self.image_pixels + np.where(found > 0, found.sum(), 0),
+            self.ignored + int(histogram[IGNORE]),
+            self.images + 1,
+        )
 
 
 class Dataset(ABC):
@@ -84,7 +84,7 @@ class Dataset(ABC):
     split: str
     classes: Classes
     notes: tuple[str, ...] = ()
-    counts: "Counts | None" = None
+    counts: Counts | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from kfcn import data as data_sets
-from kfcn.data.counting import Counts, label_error, label_histogram, size_error
-from kfcn.data.dataset import Dataset
-from kfcn.data.prepared import CARD
+from kfcn.data.audit.check import label_error, label_histogram, size_error
+from kfcn.data.dataset import Counts, Dataset
+from kfcn.data.sets.prepared import CARD
 from kfcn.errors import DataError, KfcnError, UsageError
 from kfcn.files import aside, make_folder, write_json
 

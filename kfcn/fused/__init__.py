@@ -1,9 +1,10 @@
 """What a net of kfcn does while it is traced, in the operations that TensorFlow is quickest at.
 
 A saved net is made of stock layers that work for any size, and some of them are slow: Keras spells
-batch normalisation out over the whole map, `kfcn.upsample` enlarges by a transposed convolution
-between all classes and cuts by gathers. The layers stay as they are; only what they do while a
-function is traced is replaced, by operations that give the same values to rounding.
+batch normalisation out over the whole map, `kfcn.nets.upsample` enlarges by a transposed
+convolution between all classes and cuts by gathers. The layers stay as they are; only what
+they do while a function is traced is replaced, by operations that give the same values to
+rounding.
 
 `run_net` is the forward pass for inference; `kfcn.training.step` traces its own.
 """

@@ -6,7 +6,7 @@ from kfcn.fused.calls import calls_as
 
 
 def cuts_as_slices(model: keras.Model):
-    """Has the gathers of `kfcn.upsample.match_size` done by slices in what is traced inside.
+    """Has the gathers of `kfcn.nets.upsample.match_size` done by slices in what is traced inside.
 
     Where both sizes are known while it is traced. The gradient of a gather adds up row by row
     and transposes twice, a sixteenth of a MobileNetV2 step; that of a slice pads.

@@ -1,4 +1,4 @@
-"""Batch normalisation for inference; that of training is `kfcn.training.batch_norm`."""
+"""Batch normalisation for inference; that of training is `kfcn.fused.batch_norm`."""
 
 import contextlib
 import functools

@@ -6,8 +6,8 @@ import time
 import keras
 from tqdm import tqdm
 
-from kfcn.data import pipeline
 from kfcn.data.dataset import Dataset
+from kfcn.data.feed import batches
 from kfcn.errors import KfcnError, Stopped
 from kfcn.training import checkpoint
 from kfcn.training.average import Average
@@ -57,16 +57,16 @@ class Loop:
         self.train_set, self.replicas = train_set, replicas
         self.progress, self.recorder = progress, recorder
         self.save_seconds, self.keep = save_seconds, keep
-        self.steps = pipeline.steps_per_epoch(train_set, config.batch_size)
+        self.steps = batches.steps_per_epoch(train_set, config.batch_size)
         self._state = checkpoint.state(model, optimizer, average)
         self._saved = time.monotonic()
         self._twin = None
-        batches = replicas.strategy.distribute_datasets_from_function(self._batches)
+        stream = replicas.strategy.distribute_datasets_from_function(self._batches)
         self._step = Step(
             model, optimizer, len(train_set.classes), class_weights, replicas,
-            batches.element_spec, average, config.iou_loss,
+            stream.element_spec, average, config.iou_loss,
         )  # fmt: skip
-        self._stream = iter(batches)
+        self._stream = iter(stream)
 
     def to_the_end(self, bar: bool = False) -> None:
         """Trains until every epoch has its row.
@@ -125,7 +125,7 @@ class Loop:
                 waited = time.perf_counter() - started
                 done = self._step(batch, stop)
         except Exception as error:
-            found = pipeline.data_error(error)
+            found = batches.data_error(error)
             if found is None:
                 raise
             self._save()
@@ -137,13 +137,13 @@ class Loop:
         return done
 
     def _batches(self, context):
-        return pipeline.training_batches(
+        return batches.training_batches(
             self.train_set,
             self.config.batch_size,
             self.config.window,
             self.config.seed,
             self.progress.step,
-            pipeline.Augmentation(scale=self.config.scale),
+            batches.Augmentation(scale=self.config.scale),
             shares=self.replicas.shares,
         )
 
@@ -170,7 +170,7 @@ class Loop:
 
     def _not_finite(self, loss: float) -> str:
         step, config = self.progress.step, self.config
-        names = pipeline.batch_names(
+        names = batches.batch_names(
             self.train_set, config.batch_size, config.window, config.seed, step
         )
         return (

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.data.views import EveryNth
+from kfcn.data.feed.views import EveryNth
 from kfcn.errors import KfcnError, first_line
-from kfcn.evaluation import Evaluation, evaluate
+from kfcn.inference.evaluate import Evaluation, evaluate
+from kfcn.inference.predict import segment
 from kfcn.metrics import scores
-from kfcn.prediction import segment
 from kfcn.saved import MODEL, save_model
 from kfcn.training.replicas import Replicas
 from kfcn.training.run_folder import RunFolder

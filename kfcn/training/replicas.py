@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kfcn.data.pipeline import Shares
+from kfcn.data.feed.batches import Shares
 from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")

@@ -14,8 +14,8 @@ class Settings:
 
     Attributes:
         recipe: name of `kfcn.recipes` whose settings were the defaults, "NAME/N" for its stage N.
-        arch: one of `kfcn.architectures.NAMES`.
-        backbone: a key of `kfcn.backbones.BACKBONES`.
+        arch: one of `kfcn.nets.architectures.NAMES`.
+        backbone: a key of `kfcn.nets.backbones.BACKBONES`.
         output_stride: of the backbone, 8, 16 or 32; None for 8 in the arch `dilated`, else 32.
         alpha: width of mobilenet_v2; None for 1.0.
         fc_filters: channels of vgg16's fc6 and fc7; None for the paper's 4096.

@@ -12,10 +12,10 @@ from kfcn.fused import (
     enlarged_by_channel,
     kernel_gradients_in_parts,
 )
+from kfcn.fused.batch_norm import for_training
 from kfcn.losses import over_replicas, pixel_terms, soft_iou_loss
 from kfcn.metrics import count_cells
 from kfcn.training.average import Average
-from kfcn.training.batch_norm import for_training
 from kfcn.training.replicas import Replicas
 
 COUNTED = 4

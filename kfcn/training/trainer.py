@@ -7,13 +7,14 @@ from pathlib import Path
 
 import keras
 
-from kfcn import __version__, architectures, backbones, fcn
+from kfcn import __version__
 from kfcn import data as data_sets
-from kfcn.data import pipeline
-from kfcn.data.views import Skipping, cached
+from kfcn.data.feed import batches
+from kfcn.data.feed.views import Skipping, cached
 from kfcn.errors import KfcnError, UsageError
-from kfcn.evaluation import Evaluation
 from kfcn.files import sha256, write_json
+from kfcn.inference.evaluate import Evaluation
+from kfcn.nets import architectures, backbones, fcn
 from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
@@ -125,7 +126,7 @@ def _train(
         say(line)
     counts = data_sets.check(train_set, progress=loud)
     data_sets.check(validation, progress=loud)
-    pipeline.check_shares(len(train_set), config.batch_size, where.total)
+    batches.check_shares(len(train_set), config.batch_size, where.total)
 
     with where.guard(), where.strategy.scope():
         model, optimizer = new_net(config, train_set, say)
@@ -139,7 +140,7 @@ def _train(
         progress = _restored(run, state, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
         if progress.step:
-            steps = pipeline.steps_per_epoch(train_set, config.batch_size)
+            steps = batches.steps_per_epoch(train_set, config.batch_size)
             epoch, step = divmod(progress.step, steps)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
         recorder = Recorder(run, validation, config.epochs, where, say)
@@ -206,7 +207,7 @@ def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimi
 
         model = add_crf(model, **config.crf_options)
         no_decay = (*NO_DECAY, *NO_WEIGHT_DECAY)
-    steps = config.epochs * pipeline.steps_per_epoch(train_set, config.batch_size)
+    steps = config.epochs * batches.steps_per_epoch(train_set, config.batch_size)
     optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     return model, optimizer
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kfcn import data
 from kfcn.data import prepare as module
-from kfcn.data.pipeline import training_batches
+from kfcn.data.feed.batches import training_batches
 from kfcn.data.prepare import prepare
 from kfcn.errors import DataError, KfcnError, UsageError
 

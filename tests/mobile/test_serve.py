@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from kfcn_mobile import litert_js
+from kfcn_mobile.fetch import litert_js
 from kfcn_mobile.serve import PAGE, Server, main, write_site
 from shipping import tiny_bundle
 

@@ -9,7 +9,7 @@ import kfcn_mobile
 import numpy as np
 import pytest
 from kfcn_mobile.bundle import BundleError, read_bundle
-from kfcn_mobile.table import table
+from kfcn_mobile.report.table import table
 from kfcn_mobile.targets.host import Host
 from kfcn_mobile.validate import main, validate
 from PIL import Image
@@ -244,17 +244,17 @@ class Blocker:
             raise ImportError("blocked: " + name)
 
 sys.meta_path.insert(0, Blocker())
-from mobile.validate import main
+from kfcn_mobile.validate import main
 sys.exit(main(sys.argv[1:]))
 """
 # flatbuffers and the rest of LiteRT's own requirements come with it.
-ALLOWED = {"ai_edge_litert", "numpy", "PIL", "flatbuffers", "mobile", "__main__"}
+ALLOWED = {"ai_edge_litert", "numpy", "PIL", "flatbuffers", "kfcn_mobile", "__main__"}
 
 
 def run_copy(bundle, tmp_path, code=None):
     folder = tmp_path / "device"
-    shutil.copytree(Path(kfcn_mobile.__file__).parent, folder / "mobile")
-    command = ["-c", code] if code else ["-m", "mobile"]
+    shutil.copytree(Path(kfcn_mobile.__file__).parent, folder / "kfcn_mobile")
+    command = ["-c", code] if code else ["-m", "kfcn_mobile"]
     command = [sys.executable, *command, str(bundle), *FAST, *LOOSE]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -270,7 +270,7 @@ def test_a_copy_of_the_folder_runs_with_the_three_packages_only(bundle, tmp_path
     assert blocked.returncode != 0 and "blocked: PIL" in blocked.stderr
 
 
-def test_python_m_mobile_from_a_copy(bundle, tmp_path):
+def test_python_m_kfcn_mobile_from_a_copy(bundle, tmp_path):
     done = run_copy(bundle, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "float32" in done.stdout
@@ -287,7 +287,7 @@ def test_an_environment_that_has_only_the_three(bundle, tmp_path):
         # Isolated: the folder of the test run, where kfcn stands, is not searched.
         command = [python, "-I", "-c", f"import {name}"]
         assert b"ModuleNotFoundError" in subprocess.run(command, capture_output=True).stderr
-    shutil.copytree(Path(kfcn_mobile.__file__).parent, tmp_path / "mobile")
-    command = [python, "-m", "mobile", bundle, *FAST, *LOOSE]
+    shutil.copytree(Path(kfcn_mobile.__file__).parent, tmp_path / "kfcn_mobile")
+    command = [python, "-m", "kfcn_mobile", bundle, *FAST, *LOOSE]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import pytest
 from kfcn_tools import tune_crf
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.evaluation import evaluate
+from kfcn.inference.evaluate import evaluate
 from kfcn.saved import read_crf
 from kfcn.training.settings import resolve
 

@@ -1,0 +1,275 @@
+"""The label audit: everything about a data set that is better known before training than after.
+
+`check` in `kfcn.data.audit.check` is its quick part, which stops at the first error. The audit goes
+on, in the same words, and tells what is no error as well: duplicates across splits, images
+without a labelled pixel, classes that never occur, how masks are stored, sizes.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kfcn.data.audit.check import (
+    class_weights,
+    each,
+    label_error,
+    label_histogram,
+    nothing_in,
+    nothing_to_learn,
+    size_error,
+)
+from kfcn.data.dataset import Counts, Dataset
+from kfcn.data.sets.pairs import some
+from kfcn.errors import DataError
+from kfcn.labels import IGNORE
+
+
+@dataclasses.dataclass
+class SplitAudit:
+    """What the audit saw of one split.
+
+    Attributes:
+        dataset: the split.
+        counts: of the sound pairs.
+        labels: int64 `(256,)`, pixels of each label value, unsound pairs too.
+        class_images: int64 `(C,)`, images in which the class occurs.
+        sizes: `(height, width)` -> images.
+        masks: how label maps are stored -> images.
+        errors: what training refuses, by kind: "unreadable", "size", "label", "empty".
+        void: names of images of which no pixel is labelled.
+        digests: content hash of the pixels -> names of the images that have them.
+    """
+
+    dataset: Dataset
+    counts: Counts
+    labels: np.ndarray
+    class_images: np.ndarray
+    sizes: collections.Counter
+    masks: collections.Counter
+    errors: dict[str, list[str]]
+    void: list[str]
+    digests: dict[str, list[str]]
+
+
+@dataclasses.dataclass
+class _Look:
+    """What is to be known of one pair."""
+
+    name: str
+    mask: str
+    size: tuple[int, int] | None = None
+    histogram: np.ndarray | None = None
+    digest: str = ""
+    kind: str = ""
+    error: str = ""
+
+
+def _look(dataset: Dataset, index: int) -> _Look:
+    look = _Look(dataset.file_name(index), _mask_kind(dataset, index))
+    try:
+        sample = dataset[index]
+    except DataError as error:
+        look.kind, look.error = "unreadable", str(error)
+        return look
+    look.size = sample.image.shape[:2]
+    look.digest = hashlib.blake2b(sample.image.tobytes(), digest_size=16).hexdigest()
+    look.histogram = label_histogram(sample.labels)
+    for kind, error in (
+        ("size", size_error(dataset, index, sample)),
+        ("label", label_error(dataset, index, look.histogram)),
+    ):
+        if error and not look.error:
+            look.kind, look.error = kind, error
+    return look
+
+
+def _mask_kind(dataset: Dataset, index: int) -> str:
+    """How the label map is stored: "palette PNG", "RGB PNG", "outlines", ..."""
+    path = dataset.label_file(index)
+    if path is None:
+        return "no files"
+    try:
+        with Image.open(path) as image:
+            mode = {"P": "palette", "L": "grey", "1": "black and white", "I;16": "16-bit grey"}
+            return f"{mode.get(image.mode, image.mode)} {image.format}"
+    except (OSError, SyntaxError, ValueError):  # no picture: its reader knows what it is
+        return path.suffix.removeprefix(".") or "unknown"
+
+
+def audit_split(dataset: Dataset, progress: bool = False) -> SplitAudit:
+    """Looks at every pair of a split and collects what it finds."""
+    classes = len(dataset.classes)
+    found = SplitAudit(
+        dataset,
+        Counts.nothing(classes),
+        np.zeros(256, np.int64),
+        np.zeros(classes, np.int64),
+        collections.Counter(),
+        collections.Counter(),
+        collections.defaultdict(list),
+        [],
+        collections.defaultdict(list),
+    )
+    for look in each(dataset, _look, progress):
+        found.masks[look.mask] += 1
+        if look.error:
+            found.errors[look.kind].append(look.error)
+        if look.histogram is None:
+            continue
+        found.sizes[look.size] += 1
+        found.digests[look.digest].append(look.name)
+        found.labels += look.histogram
+        if not look.error:
+            found.counts = found.counts.add(look.histogram)
+            found.class_images += look.histogram[:classes] > 0
+            if not look.histogram[:classes].any():
+                found.void.append(look.name)
+    empty = nothing_in(dataset) or (not found.errors and nothing_to_learn(dataset, found.counts))
+    if empty:
+        found.errors["empty"].append(empty)
+    return found
+
+
+@dataclasses.dataclass
+class Audit:
+    """The audit of several splits of one data set."""
+
+    splits: list[SplitAudit]
+
+    @property
+    def errors(self) -> list[str]:
+        """Everything that training refuses."""
+        return [e for split in self.splits for errors in split.errors.values() for e in errors]
+
+    @property
+    def duplicates(self) -> list[tuple[str, str]]:
+        """Pairs of images with the same pixels, `split: name` each; across splits they come first.
+
+        A validation image that is also trained on makes every figure of the run too good.
+        """
+        seen = collections.defaultdict(list)
+        for split in self.splits:
+            for digest, names in split.digests.items():
+                seen[digest] += [(split.dataset.split, name) for name in names]
+        pairs = [
+            (first, other)
+            for places in seen.values()
+            for first, other in itertools.pairwise(places)
+        ]
+        pairs.sort(key=lambda pair: pair[0][0] == pair[1][0])
+        return [(f"{a[0]}: {a[1]}", f"{b[0]}: {b[1]}") for a, b in pairs]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What training does not refuse, and a person should know."""
+        told = [note for split in self.splits for note in split.dataset.notes]
+        across = [(a, b) for a, b in self.duplicates if a.split(":")[0] != b.split(":")[0]]
+        if across:
+            told.append(
+                f"{len(across)} image(s) are in two splits, with the same pixels: "
+                f"{across[0][0]} is {across[0][1]}; a figure measured on them is too good"
+            )
+        if len(self.duplicates) > len(across):
+            told.append(f"{len(self.duplicates) - len(across)} image(s) are twice in one split")
+        for split in self.splits:
+            title = split.dataset.split
+            if split.void:
+                told.append(
+                    f"{title}: {len(split.void)} image(s) have no labelled pixel, such as "
+                    f"{split.void[0]}"
+                )
+            names = split.dataset.classes.names
+            absent = [n for n, images in zip(names, split.class_images, strict=True) if not images]
+            if absent and split.counts.images:
+                told.append(f"{title}: no pixel of {some(absent)}")
+            colour = {kind: n for kind, n in split.masks.items() if kind.startswith("RGB")}
+            if colour:
+                told.append(f"{title}: {sum(colour.values())} mask(s) are stored in RGB colours")
+        return told
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "data": self.splits[0].dataset.name,
+            "classes": list(self.splits[0].dataset.classes.names),
+            "splits": {split.dataset.split: _split_dict(split) for split in self.splits},
+            "duplicates": self.duplicates,
+            "warnings": self.warnings,
+            "errors": self.errors,
+        }
+
+    def table(self) -> str:
+        """What a person wants to see in a terminal."""
+        lines = []
+        for split in self.splits:
+            lines += _split_lines(split)
+        for title, told in (("warnings", self.warnings), ("errors", self.errors)):
+            if told:
+                lines += [f"{title}:", *(f"  {line}" for line in told[:20])]
+                lines += [f"  and {len(told) - 20} more"] if len(told) > 20 else []
+        if not self.errors:
+            lines.append("no errors: ready for training")
+        return "\n".join(lines)
+
+
+def _split_dict(split: SplitAudit) -> dict[str, Any]:
+    names, counts = split.dataset.classes.names, split.counts
+    median, root = (class_weights(counts, kind) for kind in ("median", "sqrt"))
+    share = counts.pixels / max(counts.pixels.sum(), 1)
+    return {
+        "images": len(split.dataset),
+        "label_values": {str(v): int(split.labels[v]) for v in np.flatnonzero(split.labels)},
+        "ignored_share": counts.ignored / max(counts.ignored + int(counts.pixels.sum()), 1),
+        "classes": {
+            name: {
+                "pixels": int(counts.pixels[i]),
+                "share": float(share[i]),
+                "images": int(split.class_images[i]),
+                "weight_median": round(float(median[i]), 4),
+                "weight_sqrt": round(float(root[i]), 4),
+            }
+            for i, name in enumerate(names)
+        },
+        "sizes": {f"{h}x{w}": n for (h, w), n in split.sizes.most_common()},
+        "masks": dict(split.masks),
+        "all_ignored": split.void,
+        "errors": dict(split.errors),
+    }
+
+
+def _split_lines(split: SplitAudit) -> list[str]:
+    facts = _split_dict(split)
+    width = max(map(len, (*facts["classes"], "class")))
+    values = [v for v in facts["label_values"] if v != str(IGNORE)]
+    lines = [
+        f"{split.dataset.name}/{split.dataset.split}: {facts['images']} images, "
+        f"{sizes_in_words(split)}",
+        f"masks: {', '.join(f'{n} {kind}' for kind, n in split.masks.most_common())}; "
+        f"{len(values)} label values, {100 * facts['ignored_share']:.1f} % ignored",
+        f"{'class':{width}}  share of pixels  images  weight median   sqrt",
+    ]
+    lines += [
+        f"{name:{width}} {100 * c['share']:14.3f} % {c['images']:7} "
+        f"{c['weight_median']:14.3f} {c['weight_sqrt']:6.3f}"
+        for name, c in facts["classes"].items()
+    ]
+    return [*lines, ""]
+
+
+def sizes_in_words(split: SplitAudit) -> str:
+    """How large the images are, in one line."""
+    if not split.sizes:
+        return "no size"
+    (h, w), most = split.sizes.most_common(1)[0]
+    if len(split.sizes) == 1:
+        return f"all {h}x{w}"
+    heights, widths = zip(*split.sizes, strict=True)
+    return (
+        f"{len(split.sizes)} sizes from {min(heights)} to {max(heights)} high and {min(widths)} to "
+        f"{max(widths)} wide, mostly {h}x{w} ({most})"
+    )

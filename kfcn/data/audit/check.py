@@ -1,0 +1,156 @@
+"""Looks at every pair of a data set once: is it sound, and how often is each class seen?"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from kfcn.data.dataset import Counts, Dataset, Sample
+from kfcn.errors import DataError, UsageError
+from kfcn.labels import IGNORE
+
+
+def check(dataset: Dataset, progress: bool = False) -> Counts:
+    """Opens every pair once, before a training run relies on it, and counts its labels.
+
+    Prepared data were looked at when they were written; their counts are given at once.
+
+    Args:
+        dataset: the split to look at.
+        progress: show a progress bar.
+
+    Returns:
+        The counts, from which `class_weights` follow without a second pass.
+
+    Raises:
+        DataError: the split is empty or wholly ignored, a file cannot be read, image and labels
+            differ in size, or a label is neither a class nor 255; the message names the file and
+            what was found.
+    """
+    if error := nothing_in(dataset):
+        raise DataError(error)
+    counts = dataset.counts
+    if counts is None:
+        counts = Counts.nothing(len(dataset.classes))
+        for histogram in each(dataset, _sound_histogram, progress):
+            counts = counts.add(histogram)
+    if error := nothing_to_learn(dataset, counts):
+        raise DataError(error)
+    return counts
+
+
+def _sound_histogram(dataset: Dataset, index: int) -> np.ndarray:
+    sample = dataset[index]
+    found = label_histogram(sample.labels)
+    error = size_error(dataset, index, sample) or label_error(dataset, index, found)
+    if error:
+        raise DataError(error)
+    return found
+
+
+def each(
+    dataset: Dataset, look: Callable[[Dataset, int], Any], progress: bool = False
+) -> Iterator[Any]:
+    """`look(dataset, index)` of every index, in order, by as many threads as there are cores.
+
+    Pillow decodes outside of Python's lock, so that threads do share the work. Results are made
+    a block at a time: a data set of any length takes the same memory.
+    """
+    from tqdm import tqdm
+
+    title = f"checking {dataset.name}/{dataset.split}"
+    bar = tqdm(
+        total=len(dataset),
+        desc=title,
+        unit="image",
+        leave=False,
+        disable=None if progress else True,
+    )
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+        for start in range(0, len(dataset), 256):
+            block = range(start, min(start + 256, len(dataset)))
+            for result in pool.map(lambda index: look(dataset, index), block):
+                bar.update()
+                yield result
+
+
+def label_histogram(labels: np.ndarray) -> np.ndarray:
+    """How often each of the 256 labels occurs, int64 `(256,)`."""
+    return np.bincount(labels.ravel(), minlength=256)
+
+
+# What makes data unfit for training, in words; None where nothing is wrong. The audit tells them
+# all, `check` raises the first.
+
+
+def nothing_in(dataset: Dataset) -> str | None:
+    """A split without images."""
+    if len(dataset):
+        return None
+    return (
+        f"{dataset.name}: split {dataset.split!r} is empty; expected at least one image "
+        "with its label map"
+    )
+
+
+def nothing_to_learn(dataset: Dataset, counts: Counts) -> str | None:
+    """A split of which every pixel is ignored."""
+    if counts.pixels.any():
+        return None
+    return (
+        f"{dataset.name}: split {dataset.split!r} has no labelled pixel: all {counts.ignored} are "
+        f"{IGNORE} (ignore); expected some of 0 to {len(dataset.classes) - 1}"
+    )
+
+
+def size_error(dataset: Dataset, index: int, sample: Sample) -> str | None:
+    """An image and a label map of different size."""
+    (h, w), (lh, lw) = sample.image.shape[:2], sample.labels.shape
+    if (h, w) == (lh, lw):
+        return None
+    return (
+        f"{sample.name}: the image is {h}x{w} and its label map {dataset.label_name(index)} is "
+        f"{lh}x{lw} (height x width); expected the same size"
+    )
+
+
+def label_error(dataset: Dataset, index: int, histogram: np.ndarray) -> str | None:
+    """A label that is neither a class nor 255."""
+    classes = len(dataset.classes)
+    wrong = np.flatnonzero(histogram[classes:IGNORE]) + classes
+    if not wrong.size:
+        return None
+    found = ", ".join(map(str, wrong[:5])) + (", ..." if wrong.size > 5 else "")
+    return (
+        f"{dataset.label_name(index)}: found label {found}; expected 0 to {classes - 1} "
+        f"({classes} classes) or {IGNORE} (ignore)"
+    )
+
+
+def class_weights(counts: Counts, kind: str) -> np.ndarray:
+    """Weights of the classes in the loss, so that rare classes are not drowned by common ones.
+
+    Median frequency balancing (Eigen and Fergus 2015, section 5; SegNet, section 4): with
+    `freq(c) = pixels(c) / image_pixels(c)`, the weight is `median(freq) / freq(c)`.
+
+    Args:
+        counts: what `check` saw of the training split.
+        kind: "median", or "sqrt" for its square root, which is gentler with very rare classes.
+
+    Returns:
+        float32 `(C,)`. A class that never occurs is left out of the median and has weight 1: no
+        pixel of the training split will meet it.
+
+    Raises:
+        UsageError: an unknown kind.
+    """
+    if kind not in ("median", "sqrt"):
+        raise UsageError(f"Expected class weights 'median' or 'sqrt'. Received: {kind!r}")
+    weights = np.ones(len(counts.pixels), np.float64)
+    seen = counts.pixels > 0
+    frequency = counts.pixels[seen] / counts.image_pixels[seen]
+    if frequency.size:
+        weights[seen] = np.median(frequency) / frequency
+    return (np.sqrt(weights) if kind == "sqrt" else weights).astype(np.float32)

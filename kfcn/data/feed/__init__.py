@@ -1,0 +1,1 @@
+"""From a data set to training batches: order, augmentation, batches, views."""

@@ -1,0 +1,131 @@
+"""Data sets seen through something: a memory, a tolerance for bad files, every n-th sample."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from kfcn.data.dataset import Dataset, Sample
+from kfcn.errors import DataError
+from kfcn.labels import IGNORE
+
+CACHE_BYTES = 2 << 30
+GREY = 117
+
+
+class _Wrapped(Dataset):
+    """Another data set, seen through something."""
+
+    def __init__(self, dataset: Dataset):
+        self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
+        self.notes, self.counts = dataset.notes, dataset.counts
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def file_name(self, index: int) -> str:
+        return self._dataset.file_name(index)
+
+    def label_name(self, index: int) -> str:
+        return self._dataset.label_name(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._dataset.size(index)
+
+
+class _Cached(_Wrapped):
+    """A data set that keeps what it has decoded."""
+
+    def __init__(self, dataset: Dataset):
+        super().__init__(dataset)
+        self._samples: dict[int, Sample] = {}
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._samples.get(index)
+        if sample is None:
+            sample = self._samples[index] = self._dataset[index]
+        return sample
+
+
+class Skipping(_Wrapped):
+    """A data set some of whose files may turn out to be unreadable.
+
+    The place of such a file is taken by a grey picture without labels (all 255): it takes no part
+    in loss and metrics, and the order of all the others stays as it was.
+
+    Args:
+        dataset: any data set.
+        allowed: how many different files may fail; one more raises its DataError.
+        say: is told each file once, with the reason and the count.
+    """
+
+    def __init__(self, dataset: Dataset, allowed: int, say: Callable[[str], None]):
+        super().__init__(dataset)
+        self.allowed, self.say = allowed, say
+        self.skipped: dict[int, str] = {}
+        self._lock = threading.Lock()  # samples are read by many threads
+
+    def __getitem__(self, index: int) -> Sample:
+        try:
+            return self._dataset[index]
+        except DataError as error:
+            with self._lock:
+                if index not in self.skipped:
+                    if len(self.skipped) >= self.allowed:
+                        raise
+                    self.skipped[index] = str(error)
+                    self.say(f"skipped {error} ({len(self.skipped)} of at most {self.allowed})")
+        # About as large as a picture, for those who judge by the first one whether all fit.
+        image = np.full((256, 256, 3), GREY, np.uint8)
+        return Sample(image, np.full((256, 256), IGNORE, np.uint8), self.file_name(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        try:
+            return self._dataset.size(index)
+        except DataError:  # it is told when it is read
+            return 256, 256
+
+
+class EveryNth(_Wrapped):
+    """The samples `first`, `first + step`, ... of a data set: one worker's part of it."""
+
+    def __init__(self, dataset: Dataset, first: int, step: int):
+        super().__init__(dataset)
+        self.counts = None  # of the whole, not of the part
+        self._indices = range(first, len(dataset), step)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[self._indices[index]]
+
+    def file_name(self, index: int) -> str:
+        return self._dataset.file_name(self._indices[index])
+
+    def label_name(self, index: int) -> str:
+        return self._dataset.label_name(self._indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._dataset.size(self._indices[index])
+
+
+def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:
+    """The data set with a memory for decoded samples, if they fit.
+
+    The size is estimated from the first sample. A data set that has a memory is given back as it
+    is, so that `check`, training and evaluation can share one.
+
+    Args:
+        dataset: any data set.
+        budget: bytes that the decoded samples may take; None for no limit.
+    """
+    if isinstance(dataset, _Cached) or not len(dataset):
+        return dataset
+    kept = _Cached(dataset)
+    if budget is not None:
+        first = kept[0]
+        if (first.image.nbytes + first.labels.nbytes) * len(dataset) > budget:
+            return dataset
+    return kept

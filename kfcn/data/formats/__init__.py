@@ -1,0 +1,1 @@
+"""Files of labels and pictures, one format a module."""

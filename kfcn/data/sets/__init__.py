@@ -1,0 +1,1 @@
+"""Data sets, one a module; `kfcn.data.catalog` is their table."""

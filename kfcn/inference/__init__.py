@@ -1,0 +1,1 @@
+"""Using a trained net: label maps, evaluation, class heatmaps."""

@@ -1,0 +1,153 @@
+"""`kfcn-predict --beam`: collections that are too large for one machine, on Apache Beam.
+
+Beam's own flags choose where it runs: its DirectRunner on this machine, Flink, Spark or Dataflow.
+Every worker must see the folders by the same paths. The files are the same bytes as from
+`kfcn.predict`, because each worker does what it does, image by image.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.inference.predict import Predictions, Writer, collect, predict_file, writer_for
+from kfcn.saved import model_path, open_model, read_card
+
+DEAD_LETTER = "dead-letter.jsonl"
+"""Beside the results: a line of JSON for each image that could not be read, with the reason."""
+_DEFAULTS = (
+    "--default_sdk_harness_log_level=WARNING",
+    # Several workers on this machine are threads, which share one net. As processes each would
+    # have its own TensorFlow, at 0.8 GB.
+    "--direct_running_mode=multi_threading",
+)
+
+
+def predict_by_beam(
+    model: Path | str,
+    images: Path | str | Iterable[Path | str],
+    out: Path | str,
+    crf: bool = False,
+    format: str = "png",
+    flags: Sequence[str] = (),
+) -> tuple[Predictions, int]:
+    """Segments images as `kfcn.predict` does, by the workers of Apache Beam.
+
+    Args:
+        model: a model file or a run folder, which the workers load.
+        images, out, crf, format: as in `kfcn.predict`.
+        flags: Beam's own, such as `--runner=FlinkRunner`, or `--direct_num_workers=2` for two
+            threads of this machine (`--direct_running_mode=multi_processing`: processes).
+
+    Returns:
+        What was written and what could not be read (also in `DEAD_LETTER`), and how many images
+        were left out because their results were there already.
+
+    Raises:
+        UsageError: Beam is not installed, or what `kfcn.predict` raises.
+        KfcnError: the pipeline failed.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.ml.inference.base import RunInference
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UsageError("--beam needs Apache Beam; pip install 'kfcn[beam]'") from error
+    paths = [
+        path.resolve() for path in collect([images] if isinstance(images, (str, Path)) else images)
+    ]
+    model = model_path(model).resolve()
+    card = read_card(model)
+    # The net itself is the workers' affair; here only its number of classes may be wanted.
+    writer = writer_for(None if card else open_model(model)[0], card, Path(out).resolve(), format)
+    writer.start()
+    missing = [path for path in paths if not writer.target(path).is_file()]
+    letters = writer.out / DEAD_LETTER
+    letters.unlink(missing_ok=True)
+    if missing:
+        options = PipelineOptions([*_DEFAULTS, *flags])
+        handler = _handler()(str(model), crf, writer, _threads(options))
+        try:
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | "images" >> beam.Create([str(path) for path in missing])
+                    | "spread" >> beam.Reshuffle()
+                    | "segment" >> RunInference(handler)
+                    | "unreadable" >> beam.Filter(lambda result: result.inference is not None)
+                    | "as JSON" >> beam.Map(_letter)
+                    | "dead letters"
+                    >> beam.io.WriteToText(
+                        str(letters.with_suffix("")),
+                        file_name_suffix=letters.suffix,
+                        shard_name_template="",
+                    )
+                )
+        except Exception as error:  # Beam wraps what a worker raised into errors of its runners
+            raise KfcnError(f"Beam failed: {first_line(error)}") from error
+    failed = {}
+    if letters.is_file():
+        lines = map(json.loads, letters.read_text(encoding="utf-8").splitlines())
+        failed = {Path(line["image"]): line["reason"] for line in lines}
+        if not failed:
+            letters.unlink()
+    written = [writer.target(path) for path in missing if path not in failed]
+    return Predictions(written, failed), len(paths) - len(missing)
+
+
+def _letter(result) -> str:
+    return json.dumps({"image": result.example, "reason": result.inference}, ensure_ascii=False)
+
+
+def _threads(options) -> int | None:
+    """TensorFlow's threads in each worker; None for its own choice, which is all cores.
+
+    Processes of this machine divide the cores. They would take turns otherwise, at half the speed.
+    """
+    from apache_beam.options.pipeline_options import DirectOptions
+
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return None
+    cores = os.cpu_count() or 1
+    return max(1, cores // (direct.direct_num_workers or cores))
+
+
+def _handler() -> type:
+    """The class that loads a net once in each worker and segments image files with it.
+
+    Made when it is needed: its base class is Beam's.
+    """
+    from apache_beam.ml.inference.base import ModelHandler, PredictionResult
+
+    class Segmenter(ModelHandler):
+        """Segments image files; the result is None, or why the file could not be read."""
+
+        def __init__(self, model: str, crf: bool, writer: Writer, threads: int | None):
+            super().__init__()
+            self.model, self.crf, self.writer, self.threads = model, crf, writer, threads
+
+        def load_model(self):
+            if self.threads is not None:
+                import tensorflow as tf
+
+                with contextlib.suppress(RuntimeError):  # TensorFlow has begun to compute
+                    tf.config.threading.set_intra_op_parallelism_threads(self.threads)
+                    tf.config.threading.set_inter_op_parallelism_threads(self.threads)
+            return open_model(self.model, self.crf)[0]
+
+        def run_inference(self, batch, model, inference_args=None):
+            for path in batch:
+                yield PredictionResult(path, predict_file(model, Path(path), self.writer))
+
+        def batch_elements_kwargs(self):
+            # Images have their own sizes and go through the net one by one; a batch is what a
+            # worker takes at a time.
+            return {"min_batch_size": 1, "max_batch_size": 8}
+
+        def get_metrics_namespace(self) -> str:
+            return "kfcn"
+
+    return Segmenter

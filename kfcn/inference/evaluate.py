@@ -1,0 +1,223 @@
+"""A model's figures on a split, at the full size of its images."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kfcn import data as data_sets
+from kfcn import metrics
+from kfcn.errors import UsageError
+from kfcn.inference.predict import image_logits
+from kfcn.saved import check_classes, open_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        classes: names of the C classes.
+        matrix: int64 `(C, C)`, pixels by true class (row) and predicted class (column).
+        boundary: int64 `(2, C)`, intersection and union along the classes' boundaries
+            (`metrics.boundary_counts`).
+        cross_entropy: mean over all labelled pixels, natural logarithm, without class weights.
+        images: how many images were counted.
+        data: data set and split, as in "camvid/val".
+        protocol: how each image was segmented (`Protocol`), in words.
+    """
+
+    classes: tuple[str, ...]
+    matrix: np.ndarray
+    boundary: np.ndarray
+    cross_entropy: float
+    images: int
+    data: str
+    protocol: str = "single scale"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The four metrics, under the names of `kfcn.metrics.NAMES`."""
+        return metrics.scores(self.matrix)
+
+    @property
+    def boundary_iou(self) -> float:
+        """Mean over the classes of the IoU within 3 pixels of their boundaries."""
+        return metrics.boundary_iou(self.boundary)
+
+    @property
+    def class_iou(self) -> dict[str, float | None]:
+        """IoU by class name; None for a class in neither truth nor prediction."""
+        values = metrics.class_iou(self.matrix)
+        return {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(self.classes, values, strict=True)
+        }
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes without a pixel in the truth; they are left out of the mean accuracy."""
+        return [n for n, total in zip(self.classes, self.matrix.sum(1), strict=True) if not total]
+
+    def as_dict(self) -> dict:
+        """All figures, ready for JSON."""
+        return {
+            "data": self.data,
+            "protocol": self.protocol,
+            "images": self.images,
+            **self.scores,
+            "boundary_iou": self.boundary_iou,
+            "cross_entropy": self.cross_entropy,
+            "class_iou": self.class_iou,
+            "absent": self.absent,
+        }
+
+    def table(self) -> str:
+        """The per-class table, the four metrics and the boundary IoU, as text."""
+        share = self.matrix.sum(1) / max(self.matrix.sum(), 1)
+        width = max(map(len, (*self.classes, "frequency_weighted_iou")))
+        lines = [f"{'class':{width}}    IoU   pixels"]
+        for (name, iou), part in zip(self.class_iou.items(), share, strict=True):
+            value = "absent" if iou is None else f"{100 * iou:6.2f}"
+            lines.append(f"{name:{width}} {value:>6} {100 * part:6.2f} %")
+        lines.append("")
+        figures = self.scores | {"boundary_iou": self.boundary_iou}
+        lines += [f"{name:{width}} {100 * value:6.2f}" for name, value in figures.items()]
+        if self.absent:
+            lines.append(f"not in the truth, left out: {', '.join(self.absent)}")
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How an image is segmented for a figure: in one piece, or averaged over its variants.
+
+    Figures of different protocols are not to be compared: an average over six variants costs six
+    times a single scale.
+
+    Attributes:
+        scales: the image's size relative to its own, one for each pass.
+        flip: pass each mirrored left and right as well.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self):
+        if not self.scales or min(self.scales) <= 0:
+            raise UsageError(f"scales {self.scales}: expected one or more numbers above 0")
+
+    def __str__(self):
+        plain = self.scales == (1.0,)
+        text = "single scale" if plain else f"scales {' '.join(f'{s:g}' for s in self.scales)}"
+        return f"{text}, flip" if self.flip else text
+
+    def logits(self, model: keras.Model, image: np.ndarray) -> np.ndarray:
+        """What the classes of an image are decided by, at its full size.
+
+        For a single scale the net's logits; else the logarithm of the mean softmax. Resized are
+        the image before and the logits after the net, bilinear, averaging where they shrink.
+
+        Args:
+            model: gives logits `(B, H, W, C)`.
+            image: uint8 `(H, W, 3)`.
+
+        Returns:
+            float32 `(H, W, C)`.
+        """
+        if self.scales == (1.0,) and not self.flip:
+            return image_logits(model, image)
+        size, total = image.shape[:2], 0.0
+        for scale in self.scales:
+            scaled = _resize(image, tuple(max(round(scale * side), 1) for side in size))
+            total = total + _softmax(_resize(image_logits(model, scaled), size))
+            if self.flip:
+                mirrored = image_logits(model, scaled[:, ::-1])[:, ::-1]
+                total = total + _softmax(_resize(mirrored, size))
+        mean = total / (len(self.scales) * (1 + self.flip))
+        return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    image = image.astype(np.float32)
+    if image.shape[:2] == size:
+        return image
+    resized = keras.ops.image.resize(image, size, interpolation="bilinear", antialias=True)
+    return keras.ops.convert_to_numpy(resized)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponents / exponents.sum(-1, keepdims=True)
+
+
+SINGLE_SCALE = Protocol()
+
+
+def evaluate(
+    model: keras.Model | Path | str,
+    data: str | data_sets.Dataset = "scenes",
+    split: str = "val",
+    data_dir: Path | str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    crf: bool = False,
+    classes: str | None = None,
+    protocol: Protocol = SINGLE_SCALE,
+) -> Evaluation:
+    """Segments every image of a split at its full size and counts.
+
+    Args:
+        model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
+        data: a name of `kfcn.data.NAMES`, or an open data set (`split` is then its own).
+        split: e.g. "val".
+        data_dir: folder of the data set.
+        seed: of a data set that is drawn.
+        progress: show a progress bar.
+        crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
+        classes: which of the data set's sets of classes, where it has several.
+        protocol: to average over scales and mirror images; by default neither.
+
+    Raises:
+        UsageError: unknown names, or a model of other classes than the data.
+        DataError: a file that cannot be used.
+    """
+    from tqdm import tqdm
+
+    dataset = data
+    if isinstance(data, str):
+        dataset = data_sets.load(data, split, data_dir, seed, classes)
+    names = dataset.classes.names
+    model, card = open_model(model, crf)
+    check_classes(card, dataset, model)
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    boundary = np.zeros((2, len(names)), np.int64)
+    loss = 0.0
+    for index in tqdm(
+        range(len(dataset)), desc=dataset.split, unit="image", disable=None if progress else True
+    ):
+        sample = dataset[index]
+        logits = protocol.logits(model, sample.image)
+        predictions = logits.argmax(-1)
+        matrix += metrics.confusion_matrix(sample.labels, predictions, len(names))
+        boundary += metrics.boundary_counts(sample.labels, predictions, len(names))
+        loss += _total_cross_entropy(sample.labels, logits)
+    return Evaluation(
+        names,
+        matrix,
+        boundary,
+        loss / max(matrix.sum(), 1),
+        len(dataset),
+        f"{dataset.name}/{dataset.split}",
+        f"{protocol}, CRF" if crf else str(protocol),
+    )
+
+
+def _total_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Sum of the negative log likelihoods of the labelled pixels."""
+    valid = labels != data_sets.IGNORE
+    logits, labels = logits[valid], labels[valid].astype(np.int64)  # (n, C), (n,)
+    logits = logits - logits.max(-1, keepdims=True)
+    chosen = np.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return float((np.log(np.exp(logits).sum(-1)) - chosen).sum(dtype=np.float64))

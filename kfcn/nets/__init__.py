@@ -1,0 +1,1 @@
+"""The networks, and the backbones that they stand on."""

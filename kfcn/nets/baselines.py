@@ -1,0 +1,58 @@
+"""Nets with one coarse map and no skips: the baseline by nearest neighbour, and the dilated FCN.
+
+Both show what the skips of `kfcn.nets.fcn` are worth: the first against no interpolation at all,
+the second against a denser map bought with computation.
+"""
+
+import keras
+
+from kfcn.nets import backbones
+from kfcn.nets.upsample import match_size, upsample
+
+
+def heatmap(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+    """Class scores at stride 32, each enlarged to a block of 32x32 pixels.
+
+    Args:
+        classes: number of classes C.
+        backbone: a key of `kfcn.nets.backbones.BACKBONES`.
+        options: of the backbone.
+
+    Returns:
+        `(B, H, W, 3)` RGB 0..255 to logits `(B, H, W, C)`, any size, stock layers.
+    """
+    image = keras.Input((None, None, 3), name="image")
+    tap = backbones.taps(image, backbone, **options)[32]
+    x = _score(tap.tensor, classes)
+    x = keras.layers.UpSampling2D(32, interpolation="nearest", dtype="float32", name="upscore")(x)
+    return keras.Model(image, match_size(x, image), name="heatmap")
+
+
+def dilated(classes: int, backbone: str = "vgg16", output_stride: int = 8, **options):
+    """The dilated FCN: strides beyond `output_stride` removed, later filters dilated.
+
+    This is the net that torchvision and mmsegmentation call "FCN" (with a larger head); it is not
+    the FCN-8s of the paper. The backbone keeps its weights and layer names.
+
+    Args:
+        classes: number of classes C.
+        backbone: vgg16, mobilenet_v2 or resnet50; nets with squeeze-and-excite cannot be dilated.
+        output_stride: 8 or 16.
+        options: of the backbone.
+
+    Returns:
+        `(B, H, W, 3)` RGB 0..255 to logits `(B, H, W, C)`, any size. With vgg16 it holds the kfcn
+        layer `DilatedPooling2D`, otherwise stock layers only.
+
+    Raises:
+        KfcnError: a backbone that cannot be dilated.
+    """
+    image = keras.Input((None, None, 3), name="image")
+    tap = backbones.taps(image, backbone, output_stride, **options)[32]
+    x = _score(tap.tensor, classes)
+    x = upsample(x, tap.stride, "upscore", offset=tap.offset, dtype="float32")
+    return keras.Model(image, match_size(x, image), name="dilated")
+
+
+def _score(x, classes):
+    return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score_fr")(x)

@@ -1,0 +1,123 @@
+"""Upsampling by transposed convolution, and the trimming that makes every size work.
+
+Where the cells of a map lie. Cell i of a map of stride s is centred at input pixel s*i + offset.
+The usual bilinear transposed convolution (kernel 2s, stride s, padding 'same') puts cell i at
+s*i + (s - 1)/2, which is where 2x2 pooling has it. As every map of such a net starts with cell 0
+at the same fractional place, all crop offsets of the paper's Caffe nets (19, 27, 31, 5, 9) become
+zero here: what a stage has too much stands at the bottom and at the right, and is cut off there.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Channels of a group. Up to two groups one dense transposed convolution is as fast;
+# `python -m kfcn_tools.benchmarks.upsample` prints both.
+GROUP = 16
+
+
+def bilinear_kernel(stride: int, channels: int, size: int | None = None) -> np.ndarray:
+    """The kernel of a transposed convolution that interpolates bilinearly, channel by channel.
+
+    Args:
+        stride: enlargement s, at least 1.
+        channels: classes C; the kernel is zero between different channels.
+        size: 2s (default, centred between two pixels) or 2s - 1 (centred on a pixel).
+
+    Returns:
+        float32 `(size, size, C, C)`, the triangle max(0, 1 - |j - (size - 1)/2| / s) in both
+        directions (Long et al. 2015, section 3.3).
+    """
+    size = 2 * stride if size is None else size
+    triangle = np.maximum(0.0, 1.0 - np.abs(np.arange(size) - (size - 1) / 2) / stride)
+    kernel = np.outer(triangle, triangle)[:, :, None, None] * np.eye(channels)
+    return kernel.astype("float32")
+
+
+def upsample(
+    x, stride: int, name: str, *, offset: float | None = None, trainable: bool = False, dtype=None
+):
+    """Enlarges a map `stride` times with a transposed convolution that starts bilinear.
+
+    No bias and no activation: with either the layer becomes an operator version that the GPU
+    delegates of phones refuse, and interpolation needs neither.
+
+    Args:
+        x: `(B, h, w, C)`.
+        stride: enlargement s.
+        name: layer name.
+        offset: where the finer grid has the centre of cell 0 of `x`, in cells of the finer grid:
+            0, (s - 1)/2 or s - 1. None is the usual kernel, that is (s - 1)/2.
+        trainable: whether the kernel learns.
+        dtype: dtype policy of the layer; None for the global one.
+
+    Returns:
+        `(B, s*h, s*w, C)`, or s - 1 rows and columns more where `offset` is s - 1. What stands
+        beyond the reference at the bottom and right is for `match_size` to cut.
+    """
+    usual = offset is None or offset == (stride - 1) / 2
+    if not usual and offset not in (0, stride - 1):
+        raise ValueError(f"Expected an offset of 0, (s-1)/2 or s-1 at s={stride}. Got {offset}.")
+    size, padding = (2 * stride, "same") if usual else (2 * stride - 1, "valid")
+    channels = x.shape[-1]
+
+    def transposed(filters, name):
+        return keras.layers.Conv2DTranspose(
+            filters,
+            size,
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            # Zeros, and the kernel set below: an initializer of ours would end up in the saved
+            # file and keep it from loading without kfcn.
+            kernel_initializer="zeros",
+            trainable=trainable,
+            dtype=dtype,
+            name=name,
+        )
+
+    if trainable or channels <= 2 * GROUP:
+        layers = [transposed(channels, name)]
+        x = layers[0](x)
+    else:
+        # The kernel is zero between channels, but a dense transposed convolution multiplies
+        # these zeros too, which is quadratic in the classes. One layer shared by groups of
+        # channels, and one for what remains, give the same values in linear time.
+        layers = [transposed(GROUP, name)]
+        *groups, last = ops.split(x, list(range(GROUP, channels, GROUP)), axis=-1)
+        if rest := channels % GROUP:
+            layers.append(transposed(rest, f"{name}_rest"))
+        groups = [*map(layers[0], groups), layers[-1](last)]
+        x = keras.layers.Concatenate(name=f"{name}_groups")(groups)
+    for layer in layers:
+        layer.set_weights([bilinear_kernel(stride, layer.filters, size)])
+    if not usual and offset == 0:
+        x = keras.layers.Cropping2D(((stride - 1, 0), (stride - 1, 0)), name=f"{name}_align")(x)
+    return x
+
+
+def match_size(x, reference):
+    """Gives `x` the height and width of `reference`, whatever they turn out to be.
+
+    Too much is cut at the bottom and right; what is short repeats the last row and column. Both
+    hold for sizes known only at run time and with stock operations, so that the saved model
+    loads without kfcn: slices of a symbolic length cannot be written in Keras, a gather can.
+
+    Args:
+        x: `(B, h, w, C)`.
+        reference: `(B, H, W, any)`.
+
+    Returns:
+        `(B, H, W, C)`.
+    """
+    for axis in (1, 2):
+        if x.shape[axis] is None or x.shape[axis] != reference.shape[axis]:
+            wanted = ops.minimum(_positions(reference, axis), ops.max(_positions(x, axis)))
+            x = ops.take(x, wanted, axis=axis)
+    return x
+
+
+def _positions(x, axis: int):
+    """0 .. n-1 along `axis` as int32, n taken at run time."""
+    line = x[0, :, 0, 0] if axis == 1 else x[0, 0, :, 0]
+    return ops.cumsum(ops.ones_like(line, dtype="int32")) - 1

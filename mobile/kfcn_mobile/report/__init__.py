@@ -1,0 +1,1 @@
+"""The report of a validation: text, page and pictures."""

@@ -1,0 +1,161 @@
+"""Runs one `.tflite` file with LiteRT on the host's CPU (XNNPACK).
+
+`python -m kfcn_mobile.runner FILE --threads N` measures a file in a process of its own and prints
+one line of JSON: latency and memory are then not those of what ran before. With `--images IN.npy`
+and `--labels OUT.npy` it labels pictures: an emulated processor is given its work in this way.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from kfcn_mobile.bundle import BundleError
+
+SIGNATURE = "segment"
+
+
+class Segmenter:
+    """A loaded `.tflite` file with the signature `segment`: image in, label map out.
+
+    Args:
+        path: the file.
+        size: (H, W) that the file must take.
+        threads: of the CPU kernels.
+
+    Raises:
+        BundleError: not a TFLite file, or not one with this signature and size.
+    """
+
+    def __init__(self, path: str | Path, size: tuple[int, int] | None = None, threads: int = 1):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.path = Path(path)
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+            signatures = self._interpreter.get_signature_list()
+        except (ValueError, RuntimeError, OSError) as error:
+            first = (str(error).splitlines() or ["no reason given"])[0]
+            raise BundleError(f"{path}: LiteRT cannot load it ({first})") from None
+        outputs = signatures.get(SIGNATURE, {}).get("outputs", [])
+        if "labels" not in outputs:
+            raise BundleError(f"{path}: no signature '{SIGNATURE}' with an output 'labels'")
+        runner = self._interpreter.get_signature_runner(SIGNATURE)
+        (self._input,) = runner.get_input_details().values()
+        self._output = runner.get_output_details()["labels"]
+        shape = tuple(int(n) for n in self._input["shape"])
+        if size is not None and shape != (1, *size, 3):
+            raise BundleError(f"{path}: takes {shape}, expected {(1, *size, 3)}")
+        for tensor, name in ((self._input, "image"), (self._output, "labels")):
+            if tensor["dtype"] != np.uint8:
+                raise BundleError(f"{path}: {name} is {tensor['dtype'].__name__}, expected uint8")
+        self.size = shape[1:3]
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """Labels one image: uint8 (H, W, 3) RGB in, uint8 (H, W) out."""
+        self._interpreter.set_tensor(self._input["index"], image[None])
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])[0]
+
+    def time_once(self) -> float:
+        """Seconds that one run takes, with the image that was set last."""
+        start = time.perf_counter()
+        self._interpreter.invoke()
+        return time.perf_counter() - start
+
+
+def time_runs(segmenter: Segmenter, runs: int, warmup: int) -> dict[str, float | int]:
+    """Median and 90th percentile over `runs`, in milliseconds, after `warmup` runs."""
+    rng = np.random.default_rng(0)
+    segmenter.run(rng.integers(0, 256, (*segmenter.size, 3), np.uint8))
+    for _ in range(warmup):
+        segmenter.time_once()
+    times = [1e3 * segmenter.time_once() for _ in range(runs)]
+    return {
+        "median_ms": float(np.median(times)),
+        "p90_ms": float(np.percentile(times, 90)),
+        "min_ms": float(np.min(times)),
+        "runs": runs,
+    }
+
+
+def label_images(path: str, images: str, labels: str) -> dict:
+    """Labels uint8 (N, H, W, 3) of one `.npy` file into uint8 (N, H, W) of another.
+
+    Returns:
+        `images_ms`: milliseconds of each run; `machine` and `numpy`: on what.
+    """
+    pictures = np.load(images, allow_pickle=False)
+    segmenter = Segmenter(path, pictures.shape[1:3])
+    maps, times = [], []
+    for picture in pictures:
+        start = time.perf_counter()
+        maps.append(segmenter.run(picture))
+        times.append(1e3 * (time.perf_counter() - start))
+    np.save(labels, np.stack(maps), allow_pickle=False)
+    return {"images_ms": times, "machine": platform.machine(), "numpy": np.__version__}
+
+
+def resident_peak() -> int:
+    """Peak resident memory of this process in bytes."""
+    try:
+        # Not `ru_maxrss`: on Linux a child process starts with its parent's.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(path: str | Path, threads: int, runs: int, warmup: int) -> dict:
+    """Latency and memory of a file, measured in a fresh process.
+
+    Returns:
+        `median_ms`, `p90_ms`, `min_ms`, `runs`, `threads`, `peak_bytes` (the process with the
+        model in it) and `model_bytes` (how much higher that is than before the model was loaded).
+
+    Raises:
+        BundleError: the file does not load.
+    """
+    command = [sys.executable, "-m", __name__, str(path), "--threads", str(threads)]
+    command += ["--runs", str(runs), "--warmup", str(warmup)]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BundleError(f"{path}: cannot be timed ({reason})")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--images", metavar="IN.npy")
+    parser.add_argument("--labels", metavar="OUT.npy")
+    args = parser.parse_args()
+    if args.images:
+        print(json.dumps(label_images(args.file, args.images, args.labels)))
+        return
+    import ai_edge_litert.interpreter  # noqa: F401 - its memory is not the model's
+
+    before = resident_peak()
+    figures = time_runs(Segmenter(args.file, threads=args.threads), args.runs, args.warmup)
+    peak = resident_peak()
+    figures |= {"threads": args.threads, "peak_bytes": peak, "model_bytes": peak - before}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    _main()

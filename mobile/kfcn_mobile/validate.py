@@ -1,0 +1,255 @@
+"""Runs every `.tflite` file of a bundle on its golden images and gates the result."""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kfcn_mobile.agreement import add_counts, confusion, count_agreement, mean_iou, share
+from kfcn_mobile.bundle import MODES, Bundle, BundleError, read_bundle
+from kfcn_mobile.gates import explain, failures, limits_for
+from kfcn_mobile.report.table import table
+from kfcn_mobile.targets import NAMES, Target, TargetError, Timing, make_targets
+from kfcn_mobile.targets.host import Host
+
+
+def validate_model(bundle: Bundle, model: dict, label_maps: Sequence[np.ndarray]) -> dict:
+    """Compares one file's label maps with the Keras model's.
+
+    Args:
+        bundle: the bundle.
+        model: its entry in `bundle.models`.
+        label_maps: uint8 (H, W), one for each golden image.
+
+    Returns:
+        A dict that JSON can hold. Shares are 0..1, None where there is no pixel to count.
+    """
+    num_classes = len(bundle.classes)
+    counts = [
+        count_agreement(labels, golden.labels, golden.margin, num_classes)
+        for labels, golden in zip(label_maps, bundle.golden, strict=True)
+    ]
+    total = add_counts(counts)
+    images = [
+        {
+            "name": golden.name,
+            "agreement": share(count["all"]),
+            "confident": share(count["confident"]),
+            "differing": int(count["all"][1] - count["all"][0]),
+        }
+        for golden, count in zip(bundle.golden, counts, strict=True)
+    ]
+    digest = hashlib.sha256()
+    for labels in label_maps:
+        digest.update(labels.tobytes())
+    return {
+        "mode": model["mode"],
+        "file": model["file"],
+        "bytes": (bundle.path / model["file"]).stat().st_size,
+        "agreement": share(total["all"]),
+        "boundary": share(total["boundary"]),
+        "interior": share(total["interior"]),
+        "confident": share(total["confident"]),
+        "classes": {
+            name: share(pair) for name, pair in zip(bundle.classes, total["classes"], strict=True)
+        },
+        "worst_image": min(images, key=lambda image: image["agreement"]),
+        "images": images,
+        "mean_iou": _mean_iou(bundle, label_maps),
+        "mean_iou_keras": _mean_iou(bundle, [golden.labels for golden in bundle.golden]),
+        "labels_sha256": digest.hexdigest(),
+    }
+
+
+def _mean_iou(bundle: Bundle, label_maps) -> float | None:
+    pairs = [
+        (golden.truth, labels)
+        for golden, labels in zip(bundle.golden, label_maps, strict=True)
+        if golden.truth is not None
+    ]
+    if not pairs:
+        return None
+    num_classes = len(bundle.classes)
+    return mean_iou(sum(confusion(truth, labels, num_classes) for truth, labels in pairs))
+
+
+def validate(
+    bundle: Bundle,
+    targets: Sequence[Target] | None = None,
+    modes: Sequence[str] | None = None,
+    threads: int | None = None,
+    runs: int = 30,
+    warmup: int = 5,
+    limits: dict[str, float | None] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[dict, dict[tuple[str, str], list[np.ndarray]]]:
+    """Runs the files of a bundle on every target and compares, times and gates them.
+
+    Args:
+        bundle: the bundle.
+        targets: where to run; the host when None. Label maps of the others are compared with the
+            first one's too, and those of an int8 file must be the same to the last pixel.
+        modes: those to run; all when None.
+        threads: the second number of threads to time with; the machine's cores when None.
+        runs: timed runs for each file and number of threads; 0 skips the timing.
+        warmup: runs before those.
+        limits: `agreement`, `image`, `confident` that replace the defaults of every mode.
+        progress: gets a line before each file.
+
+    Returns:
+        The report (a dict that JSON can hold) and the label maps by (target, mode).
+
+    Raises:
+        BundleError: a file does not run.
+        TargetError: a target cannot be used.
+    """
+    timing = Timing(tuple(sorted({1, threads or os.cpu_count() or 1})), runs, warmup)
+    chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
+    if not chosen:
+        present = ", ".join(m["mode"] for m in bundle.models)
+        raise BundleError(f"{bundle.path}: no model of mode {', '.join(modes)}; it has {present}")
+    places, results, label_maps = [], [], {}
+    for target in targets or [Host()]:
+        with target:
+            places.append(
+                {"name": target.name, "machine": target.machine, "emulated": target.emulated}
+            )
+            for model in chosen:
+                progress(f"{target.name}: {model['file']}: {len(bundle.golden)} images")
+                outcome = target.run(bundle, model, timing)
+                first = label_maps.get((places[0]["name"], model["mode"]), outcome.labels)
+                label_maps[target.name, model["mode"]] = outcome.labels
+                result = {"target": target.name, **validate_model(bundle, model, outcome.labels)}
+                result["latency"] = outcome.latency
+                result["against_first"] = differing(bundle, outcome.labels, first)
+                mode_limits = limits_for(model["mode"], **(limits or {}))
+                result["limits"] = vars(mode_limits)
+                result["failures"] = failures(result, mode_limits)
+                results.append(result)
+    report = {
+        "bundle": str(bundle.path),
+        "source": bundle.info.get("source"),
+        "kfcn_version": bundle.info.get("kfcn_version"),
+        "size": list(bundle.size),
+        "classes": list(bundle.classes),
+        "golden_images": len(bundle.golden),
+        "targets": places,
+        "passed": not any(r["failures"] for r in results),
+        "models": results,
+    }
+    return report, label_maps
+
+
+def differing(bundle: Bundle, labels: Sequence[np.ndarray], first: Sequence[np.ndarray]) -> dict:
+    """How many pixels of two targets' label maps differ, and in which image the most."""
+    counts = [int(np.count_nonzero(a != b)) for a, b in zip(labels, first, strict=True)]
+    worst = int(np.argmax(counts))
+    pixels = sum(golden.labels.size for golden in bundle.golden)
+    return {"differing": sum(counts), "pixels": pixels, "image": bundle.golden[worst].name}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kfcn-validate",
+        description="Proves that a bundle's .tflite files label pixels as the Keras model does.",
+        epilog="Exit code: 0 every gate passed, 1 a gate failed, 2 the bundle cannot be used.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that kfcn-convert wrote")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"where to run beside this host: {', '.join(NAMES[1:])}; repeatable",
+    )
+    parser.add_argument("--mode", action="append", choices=MODES, help="only this; repeatable")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="and FILE.html beside it")
+    parser.add_argument("--threads", type=int, help="second thread count to time (default: cores)")
+    parser.add_argument("--runs", type=int, default=30, help="timed runs; 0: none (default 30)")
+    parser.add_argument("--warmup", type=int, default=5, help="runs before those (default 5)")
+    for name, text in (
+        ("--min-agreement", "over all pixels"),
+        ("--min-image", "of each image"),
+        ("--min-confident", "on pixels with a margin above 1"),
+    ):
+        parser.add_argument(name, type=_share, metavar="0..1", help=f"{text}, in every mode")
+    parser.add_argument(
+        "--failures", type=Path, metavar="DIR", help="where a failed gate's pictures go (default .)"
+    )
+    return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `kfcn-validate`."""
+    args = _parser().parse_args(argv)
+    limits = {
+        "agreement": args.min_agreement,
+        "image": args.min_image,
+        "confident": args.min_confident,
+    }
+    try:
+        # The host comes first, always: it is what the other targets are compared with.
+        names = dict.fromkeys(["host", *args.target])
+        targets = [target for name in names for target in make_targets(name, _say)]
+        bundle = read_bundle(args.bundle)
+        report, label_maps = validate(
+            bundle,
+            targets=targets,
+            modes=args.mode,
+            threads=args.threads,
+            runs=args.runs,
+            warmup=args.warmup,
+            limits=limits,
+            progress=_say,
+        )
+    except (BundleError, TargetError) as error:
+        print(f"kfcn-validate: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kfcn-validate: stopped", file=sys.stderr)
+        return 130
+    print(table(report))
+    _write_failures(bundle, report, label_maps, args.failures or Path())
+    if args.report:
+        from kfcn_mobile.report.page import write_html
+
+        args.report.parent.mkdir(parents=True, exist_ok=True)
+        args.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_html(args.report.with_suffix(".html"), bundle, report, label_maps)
+    return 0 if report["passed"] else 1
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _write_failures(bundle, report, label_maps, folder: Path) -> None:
+    from kfcn_mobile.report.pictures import disagreement
+
+    index = {golden.name: i for i, golden in enumerate(bundle.golden)}
+    first = report["targets"][0]["name"]
+    for model in report["models"]:
+        on = model["target"]
+        where = "" if on == first else f"{on}: "
+        for failure in model["failures"]:
+            print(f"FAILED {where}{explain(model['mode'], failure)}", file=sys.stderr)
+        for name in sorted({failure["image"] for failure in model["failures"]}):
+            i = index[name]
+            folder.mkdir(parents=True, exist_ok=True)
+            middle = "" if on == first else f"{on.replace(' ', '-').replace(':', '-')}_"
+            file = folder / f"disagreement_{middle}{model['mode']}_{i:04d}.png"
+            labels = label_maps[on, model["mode"]][i]
+            disagreement(bundle.golden[i], labels, bundle.palette).save(file)
+            print(f"wrote {file} ({name})", file=sys.stderr)

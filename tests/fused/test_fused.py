@@ -1,0 +1,189 @@
+import keras
+import numpy as np
+import pytest
+from nets import TINY, fit_statistics, randomize
+
+import kfcn
+from kfcn.fused import (
+    channelwise_enlargements,
+    cuts_as_slices,
+    enlarged_by_channel,
+    kernel_gradients_in_parts,
+    run_net,
+)
+from kfcn.fused.inference import _function
+from kfcn.nets.upsample import match_size, upsample
+
+
+def traced(net, values, known=True):
+    """Outputs of a net, the gradients of their squares by inputs and weights, and operations."""
+    import tensorflow as tf
+
+    weights = getattr(net, "trainable_variables", [])
+
+    def step(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            outputs = net(values)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, *tape.gradient(loss, [values, *weights])
+
+    shape = values.shape if known else (None, None, None, values.shape[-1])
+    function = tf.function(step, input_signature=[tf.TensorSpec(shape)])
+    graph = function.get_concrete_function().graph
+    return function(values), [operation.type for operation in graph.get_operations()]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 47)])
+def test_equals_keras_own_inference(size):
+    model = fit_statistics(randomize(kfcn.fcn8s(4, **TINY)))
+    images = np.random.default_rng(0).uniform(0, 255, (2, *size, 3)).astype("float32")
+    usual, fused = model.predict_on_batch(images), run_net(model, images)
+    assert fused.dtype == np.float32 and fused.shape == (2, *size, 4)
+    spread = usual.std()
+    assert np.abs(usual - fused).max() < 1e-4 * spread
+    # The control: statistics of the batch would give something else.
+    assert np.abs(usual - np.asarray(model(images, training=True))).max() > 1e-2 * spread
+
+
+def test_norms_are_one_operation_or_none_and_the_layers_stay():
+    model = kfcn.fcn8s(4, **TINY)
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    depthwise = [x for x in model.layers if isinstance(x, keras.layers.DepthwiseConv2D)]
+    graph = _function(model).get_concrete_function(keras.ops.zeros((1, 32, 32, 3))).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert kinds.count("FusedBatchNormV3") == len(norms) - len(depthwise)
+    assert kinds.count("DepthwiseConv2dNative") == len(depthwise) == 17
+    assert not any("call" in vars(layer) for layer in model.operations)
+
+
+def test_a_norm_whose_map_others_need_is_not_folded():
+    image = keras.Input((None, None, 3))
+    x = keras.layers.DepthwiseConv2D(3, use_bias=False, padding="same")(image)
+    y = keras.layers.BatchNormalization()(x)
+    model = randomize(keras.Model(image, keras.layers.Add()([x, y])))
+    images = np.random.default_rng(0).uniform(0, 9, (1, 5, 6, 3)).astype("float32")
+    np.testing.assert_allclose(
+        run_net(model, images), model.predict_on_batch(images), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("stride", "channels", "offset"), [(8, 3, None), (2, 40, None), (4, 5, 3), (2, 3, 0)]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
+    stride, channels, offset, known
+):
+    import tensorflow as tf
+
+    x = keras.Input((None, None, channels))
+    model = keras.Model(x, upsample(x, stride, "up", offset=offset))
+    names = channelwise_enlargements(model)
+    assert names == (["up", "up_rest"] if channels == 40 else ["up"])  # two of 16, a rest of 8
+    for name in names:  # no two channels alike, to see their order
+        kernel = model.get_layer(name).get_weights()[0]
+        model.get_layer(name).set_weights([kernel * np.linspace(1, 2, kernel.shape[-1])])
+    rng = np.random.default_rng(0)
+    values = tf.constant(rng.normal(size=(2, 5, 3, channels)).astype("float32"))
+
+    with enlarged_by_channel(model, names):
+        ours, kinds = traced(model, values, known)
+    theirs, usual = traced(model, values, known)
+    assert kinds.count("DepthwiseConv2dNativeBackpropInput") == 1
+    assert usual.count("Conv2DBackpropInput") == (3 if channels == 40 else 1)
+    assert "Conv2DBackpropInput" not in kinds
+    assert not any("call" in vars(operation) for operation in model.operations)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_mixes_classes_or_learns_is_not_done_by_channel():
+    def found(change=None, **options):
+        x = keras.Input((None, None, 3))
+        model = keras.Model(x, upsample(x, 4, "up", **options))
+        if change:
+            kernel = model.get_layer("up").get_weights()[0]
+            kernel[change] = 1e-3
+            model.get_layer("up").set_weights([kernel])
+        return len(channelwise_enlargements(model))
+
+    assert found() == found(change=(0, 0, 1, 1)) == 1
+    assert found(change=(0, 0, 0, 1)) == found(trainable=True) == 0
+
+
+def test_follows_the_weights_and_the_size():
+    image = keras.Input((None, None, 3))
+    x = keras.layers.BatchNormalization(epsilon=0.0, name="norm")(image)
+    model = keras.Model(image, x)
+    model.get_layer("norm").set_weights(np.repeat([[2.0], [1.0], [10.0], [4.0]], 3, 1))
+    # 2 * (30 - 10) / sqrt(4) + 1
+    assert np.all(run_net(model, np.full((1, 2, 5, 3), 30, "float32")) == 21)
+    model.get_layer("norm").set_weights(np.repeat([[2.0], [0.0], [10.0], [4.0]], 3, 1))
+    assert np.all(run_net(model, np.full((3, 4, 2, 3), 30, "float32")) == 20)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((5, 6), (5, 6)), ((7, 6), (5, 9)), ((3, 2), (6, 5))])
+def test_cuts_by_slices_have_the_values_and_gradients_of_gathers(size, wanted):
+    """Equal, too much, short by several; `match_size` itself is tested by hand elsewhere."""
+    import tensorflow as tf
+
+    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    model = keras.Model([x, reference], match_size(x, reference))
+    model = keras.models.clone_model(model)  # as one that was saved and loaded
+    rng = np.random.default_rng(0)
+    values = tf.constant(rng.normal(size=(2, *size, 2)).astype("float32"))
+
+    def cut(values):
+        return model([values, tf.zeros((2, *wanted, 1))])
+
+    with cuts_as_slices(model):
+        ours, kinds = traced(cut, values)
+    theirs, usual = traced(cut, values)
+    assert "GatherV2" in usual and "GatherV2" not in kinds
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert not any("call" in vars(operation) for operation in model.operations)
+
+
+def test_other_gathers_stay_as_they_are():
+    x = keras.Input((4, 5, 2))
+    model = keras.Model(x, keras.ops.take(x, keras.ops.convert_to_tensor([2, 0]), axis=1))
+    values = np.arange(40, dtype="float32").reshape(1, 4, 5, 2)
+    np.testing.assert_array_equal(run_net(model, values), values[:, [2, 0]])
+
+
+def test_cuts_of_unknown_sizes_stay_gathers():
+    import tensorflow as tf
+
+    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    model = keras.Model([x, reference], match_size(x, reference))
+    forward = tf.function(lambda x, reference: model([x, reference]))
+    specs = [tf.TensorSpec((1, None, None, channels)) for channels in (2, 1)]
+    with cuts_as_slices(model):
+        cut = forward.get_concrete_function(*specs)
+    values = np.arange(2 * 3 * 2, dtype="float32").reshape(1, 2, 3, 2)
+    expected = values[:, [0, 1, 1]][:, :, [0, 1]]
+    np.testing.assert_array_equal(cut(values, np.zeros((1, 3, 2, 1), "float32")), expected)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("padding", "stride", "size"), [("same", 1, (9, 6)), ("same", 2, (9, 6)), ("valid", 2, (10, 9))]
+)
+def test_kernel_gradients_in_parts_are_those_of_the_whole(padding, stride, size, known):
+    import tensorflow as tf
+
+    x = keras.Input((None, None, 3))
+    layer = keras.layers.DepthwiseConv2D(5, stride, padding, use_bias=False)
+    model = randomize(keras.Model(x, layer(x)))
+    values = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32"))
+
+    with kernel_gradients_in_parts(model):
+        ours, parts = traced(model, values, known)
+    theirs, whole = traced(model, values, known)
+    kind = "DepthwiseConv2dNativeBackpropFilter"
+    assert (parts.count(kind), whole.count(kind)) == (4, 1)
+    assert ours[2].shape == (5, 5, 3, 1)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,112 @@
+"""Averaging over scales and mirror images, against the same by hand."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kfcn import evaluate
+from kfcn.commands import evaluate as command
+from kfcn.errors import UsageError
+from kfcn.inference.evaluate import Protocol
+from kfcn.inference.predict import image_logits
+
+
+def net(kernel):
+    """Three classes from one convolution; the edges are the only other thing that it sees."""
+    inputs = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(3, kernel.shape[:2], padding="same", use_bias=False)
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_weights([kernel.astype("float32")])
+    return model
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (24, 36, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def lopsided():
+    return net(np.random.default_rng(1).normal(0, 0.01, (3, 3, 3, 3)))
+
+
+def softmax(logits):
+    exponents = np.exp(logits.astype("float64"))
+    return exponents / exponents.sum(-1, keepdims=True)
+
+
+def resize(values, size):
+    """Pillow's bilinear, which averages where it shrinks, a channel at a time."""
+    channels = [
+        Image.fromarray(values[..., c].astype("float32")).resize(size[::-1], Image.BILINEAR)
+        for c in range(values.shape[-1])
+    ]
+    return np.stack([np.asarray(c) for c in channels], axis=-1)
+
+
+def test_a_single_scale_is_the_net_itself(lopsided, image):
+    np.testing.assert_array_equal(Protocol().logits(lopsided, image), image_logits(lopsided, image))
+
+
+def test_equals_the_average_by_hand(lopsided, image):
+    """By convolution in NumPy, resizing in Pillow."""
+    kernel = lopsided.get_weights()[0].astype("float64")
+
+    def convolve(x):
+        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+        return np.einsum("hwcij,ijck->hwk", windows, kernel)
+
+    total, size = 0.0, image.shape[:2]
+    for scale in (0.5, 1.0, 1.25):
+        scaled = resize(image, tuple(round(scale * side) for side in size))
+        total = total + softmax(resize(convolve(scaled), size))
+        total = total + softmax(resize(convolve(scaled[:, ::-1])[:, ::-1], size))
+    found = Protocol((0.5, 1.0, 1.25), flip=True).logits(lopsided, image)
+    assert found.dtype == np.float32 and found.shape == (24, 36, 3)
+    np.testing.assert_allclose(np.exp(found), total / 6, atol=2e-5)
+    np.testing.assert_allclose(np.exp(found).sum(-1), 1, atol=1e-5)
+    plain = softmax(image_logits(lopsided, image))
+    assert np.abs(np.exp(found) - plain).max() > 0.05  # the control
+    without = Protocol((0.5, 1.0, 1.25)).logits(lopsided, image)
+    assert np.abs(np.exp(found) - np.exp(without)).max() > 0.05
+
+
+def test_the_mirror_image_tells_a_symmetric_net_nothing_new(lopsided, image):
+    kernel = lopsided.get_weights()[0]
+    symmetric = net((kernel + kernel[:, ::-1]) / 2)
+    flip = Protocol(flip=True)
+    plain = softmax(image_logits(symmetric, image))
+    np.testing.assert_allclose(np.exp(flip.logits(symmetric, image)), plain, atol=1e-6)
+    plain = softmax(image_logits(lopsided, image))
+    assert np.abs(np.exp(flip.logits(lopsided, image)) - plain).max() > 0.05  # the control
+
+
+def test_scales_tell_nothing_new_of_an_even_image(lopsided):
+    even = np.full((20, 20, 3), 90, np.uint8)
+    found = Protocol((0.75, 1.0, 1.5)).logits(lopsided, even)
+    plain = np.log(softmax(image_logits(lopsided, even)))
+    inside = slice(6, -6), slice(6, -6)  # the convolution sees zeros beyond the border
+    np.testing.assert_allclose(found[inside], plain[inside], atol=1e-5)
+
+
+def test_the_protocol_stands_beside_the_figures(run, pairs, tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    args = [str(run.run_dir), "--data", "folder", "--data-dir", str(pairs), "--json", str(out)]
+    assert command.main([*args, "--flip", "--scales", "0.75", "1"]) == 0
+    assert "folder/val, 4 images, scales 0.75 1, flip\n" in capsys.readouterr().out
+    figures = json.loads(out.read_text())
+    assert figures["protocol"] == "scales 0.75 1, flip"
+    plain = evaluate(run.run_dir, "folder", "val", pairs)
+    assert plain.protocol == run.evaluation.protocol == "single scale"
+    assert figures["cross_entropy"] != plain.cross_entropy
+    assert str(Protocol(flip=True)) == "single scale, flip"
+
+
+@pytest.mark.parametrize("scales", [(), (0.0, 1.0), (-1.0,)])
+def test_scales_that_make_no_sense(scales):
+    with pytest.raises(UsageError, match="expected one or more numbers above 0"):
+        Protocol(scales)

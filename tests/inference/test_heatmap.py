@@ -1,0 +1,278 @@
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+import kfcn
+from kfcn.commands import heatmap as command
+from kfcn.errors import DataError, KfcnError, UsageError
+from kfcn.inference import heatmap
+
+
+@pytest.fixture(scope="module")
+def red_or_blue():
+    """Two classes: is the 16-pixel window redder or bluer on the mean?"""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.AveragePooling2D(4, name="pool")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    dense = layers.Dense(2, "softmax", name="predictions")
+    model = keras.Model(inputs, dense(x), name="red_or_blue")
+    dense.set_weights([np.array([[8.0, 0], [0, 0], [0, 8]], "float32"), np.zeros(2, "float32")])
+    return model
+
+
+def red_corner(height=48, width=64):
+    """Blue with a red top left quarter."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 2] = 255
+    image[: height // 2, : width // 2] = (255, 0, 0)
+    return image
+
+
+def test_the_map_is_the_classifier_on_its_windows(red_or_blue):
+    image = red_corner()
+    maps = kfcn.class_heatmap(red_or_blue, image)
+    assert maps.shape == ((48 - 16) // 4 + 1, (64 - 16) // 4 + 1, 2)
+    for row, column in ((0, 0), (3, 4), (8, 12)):
+        window = image[4 * row : 4 * row + 16, 4 * column : 4 * column + 16]
+        expected = np.asarray(red_or_blue(window[None].astype("float32")))[0]
+        np.testing.assert_allclose(maps[row, column], expected, atol=1e-6)
+    # sigmoid(8) and sigmoid(-8) where the window is of one colour; half and half at 4 of 16 rows.
+    assert maps[0, 0, 0] == pytest.approx(1 / (1 + np.exp(-8)), abs=1e-6)
+    assert maps[8, 12, 0] == pytest.approx(1 / (1 + np.exp(8)), abs=1e-6)
+    assert maps[4, 0, 0] == pytest.approx(0.5, abs=1e-6)  # rows 16..31 of a border at 24
+    np.testing.assert_array_equal(kfcn.class_heatmap(red_or_blue, image, 1), maps[..., 1])
+
+
+def test_a_small_image_is_enlarged(red_or_blue):
+    maps = kfcn.class_heatmap(red_or_blue, red_corner(6, 8), 0)
+    assert maps.shape == (1, 2)  # 16x21 pixels
+    assert maps[0, 0] > maps[0, 1]
+
+
+def test_logits_get_their_softmax(red_or_blue):
+    dense = layers.Dense(2, name="logits")
+    linear = keras.Model(red_or_blue.input, dense(red_or_blue.layers[-2].output))
+    dense.set_weights(red_or_blue.get_layer("predictions").get_weights())
+    image = red_corner()
+    np.testing.assert_allclose(
+        kfcn.class_heatmap(linear, image), kfcn.class_heatmap(red_or_blue, image), atol=1e-6
+    )
+
+
+def test_a_finer_grid(red_or_blue):
+    image = red_corner()
+    coarse = kfcn.class_heatmap(red_or_blue, image, 0)
+    fine = kfcn.class_heatmap(red_or_blue, image, 0, output_stride=1)
+    np.testing.assert_allclose(fine[::4, ::4][: coarse.shape[0], : coarse.shape[1]], coarse)
+    assert fine.shape[0] > 3 * coarse.shape[0]
+
+
+def test_what_makes_no_sense(red_or_blue):
+    with pytest.raises(UsageError, match=r"received an array of \(48, 64\)"):
+        kfcn.class_heatmap(red_or_blue, red_corner()[..., 0])
+    with pytest.raises(UsageError, match=r"classes 0\.\.1, received 2"):
+        kfcn.class_heatmap(red_or_blue, red_corner(), 2)
+
+
+def test_the_map_is_spread_to_the_cells_own_places():
+    heat = np.array([[0.0, 1.0], [2.0, 3.0]])
+    spread = heatmap.spread_map(heat, (8, 8), 4, 1.5)
+    assert spread.shape == (8, 8)
+    # Cell centres at 1.5 and 5.5: pixel 3 lies at 1.5 / 4 of the way.
+    np.testing.assert_allclose(spread[0], [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
+    np.testing.assert_allclose(spread[:, 0], [0, 0, 0.25, 0.75, 1.25, 1.75, 2, 2])
+    # Cells at 3.5 and 7.5 speak for pixels 1.5 to 9.5; nothing is said of the others.
+    spread = heatmap.spread_map(heat, (8, 12), (4, 4), (1.5, 3.5))
+    nan = np.nan
+    np.testing.assert_allclose(
+        spread[0], [nan, nan, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, nan, nan]
+    )
+    assert heatmap.spread_map(np.ones((1, 1)), (4, 4), 4, 1.5).tolist() == [[1] * 4] * 4
+
+
+LABELS = ("tabby", "tiger cat", "Persian_cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "index"), [("tabby", 0), ("TIGER_CAT", 1), ("persian", 2), ("3", 3), ("0", 0)]
+)
+def test_classes_by_name_and_index(text, index):
+    assert heatmap.choose_class(LABELS, text, 4) == index
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "message"),
+    [
+        (LABELS, "cat", r"fits 2 classes: tiger cat \(1\), Persian_cat \(2\)"),
+        (LABELS, "tabbi", "no class is named 'tabbi'; close: tabby"),
+        (LABELS, "4", r"classes 0\.\.3, received 4"),
+        (None, "tabby", "--labels FILE"),
+    ],
+)
+def test_classes_that_cannot_be_meant(labels, text, message):
+    with pytest.raises(UsageError, match=message):
+        heatmap.choose_class(labels, text, 4)
+
+
+@pytest.fixture
+def folder(tmp_path, red_or_blue):
+    red_or_blue.save(tmp_path / "model.keras")
+    (tmp_path / "names.txt").write_text("red\nblue\n")
+    Image.fromarray(red_corner()).save(tmp_path / "image.png")
+    return tmp_path
+
+
+def test_the_command_draws(folder, capsys):
+    out = folder / "heat.png"
+    arguments = [folder / "model.keras", folder / "image.png", "--labels", folder / "names.txt"]
+    code = command.main([*map(str, arguments), "--class", "red", "--out", str(out)])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert shown.err == ""
+    assert "9x13 cells, one every 4 pixels" in shown.out
+    line = next(line for line in shown.out.splitlines() if line.startswith("red"))
+    maps = heatmap.class_heatmap(keras.models.load_model(folder / "model.keras"), red_corner(), 0)
+    assert line.split() == ["red", f"{maps.mean():.4f}", f"{maps.max():.4f}", "<-", "drawn"]
+    picture = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    assert picture.shape[0] > 300
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500  # the colours of the heat
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "heat.png",
+        "image.png",
+        "model.keras",
+        "names.txt",
+    ]
+
+
+def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(folder, capsys):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.GlobalMaxPooling2D(), layers.Dense(3, "softmax")]
+    )
+    model.save(folder / "plain.keras")
+    arguments = [folder / "plain.keras", folder / "image.png", "--out", folder / "h.png"]
+    assert command.main([str(argument) for argument in arguments]) == 0
+    shown = capsys.readouterr()
+    assert "pass --preprocess" in shown.err
+    assert shown.out.count("<- drawn") == 1
+    assert "class " in shown.out
+    assert command.main([*map(str, arguments), "--preprocess", "tf"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["model.keras", "none.png"], 1, "cannot read image"),
+        (["none.keras", "image.png"], 1, "cannot load"),
+        (["NoSuchNet", "image.png"], 2, "neither a file nor a net of keras.applications"),
+        (["mobilenetv", "image.png"], 2, "MobileNetV2"),
+        (["model.keras", "image.png", "--labels", "image.png"], 1, "cannot read the labels"),
+        (["model.keras", "image.png", "--class", "red"], 2, "--labels FILE"),
+        (["model.keras", "image.png", "--class", "7"], 2, "received 7"),
+        (["model.keras", "image.png", "--weights", "w.h5"], 2, "holds its own weights"),
+        (["MobileNetV2", "image.png", "--weights", "no.h5"], 2, "no such file"),
+        (["model.keras", "image.png", "--out", "no/where.png"], 1, "cannot write"),
+        (["model.keras", "image.png", "--out", "picture.xyz"], 1, "cannot write"),
+        (["model.keras", "image.png", "--output-stride", "3"], 2, "passes through"),
+    ],
+)
+def test_errors_are_one_line(folder, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(folder)
+    assert command.main(arguments) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_wrong_number_of_labels(folder, capsys):
+    (folder / "names.txt").write_text("red\nblue\ngreen\n")
+    arguments = [folder / "model.keras", folder / "image.png", "--labels", folder / "names.txt"]
+    assert command.main([str(argument) for argument in arguments]) == 2
+    assert "holds 3 labels, the model has 2 classes" in capsys.readouterr().err
+
+
+def test_an_application_without_a_network(monkeypatch, tmp_path):
+    """The error says how to go on; nothing is fetched in this test."""
+
+    def no_network(*args, **kwargs):
+        raise Exception("URL fetch failure on https://example.org/weights.h5: None -- refused")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
+    with pytest.raises(KfcnError, match=r"cannot download.*--weights PATH") as caught:
+        heatmap.load_classifier("mobilenet_v2")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_application_with_weights_from_a_file(monkeypatch, tmp_path):
+    small = keras.applications.MobileNetV2(weights=None)
+    small.save_weights(tmp_path / "mine.weights.h5")
+
+    def no_network(*args, **kwargs):
+        raise Exception("refused")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
+    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", None)
+    found = heatmap.load_classifier("mobilenet-v2", weights=tmp_path / "mine.weights.h5")
+    assert found.model.output_shape == (None, 1000)
+    assert found.labels is None  # the names are a download of their own
+    np.testing.assert_array_equal(
+        found.model.get_layer("Conv1").get_weights()[0], small.get_layer("Conv1").get_weights()[0]
+    )
+    pixels = np.full((2, 2, 3), 255, np.uint8)
+    np.testing.assert_allclose(found.preprocess(pixels), 1.0)  # MobileNetV2's own: -1..1
+    assert pixels.dtype == np.uint8
+
+
+def test_imagenet_names_come_in_order(monkeypatch):
+    index = {str(i): [f"n{i:08}", f"name_{i}"] for i in range(1000)}
+    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
+    names = heatmap._imagenet_labels()
+    assert names == tuple(f"name {i}" for i in range(1000))
+
+
+@pytest.mark.parametrize("name", ["vgg16", "ResNet50V2", "mobilenet_v3_large", "convnext-tiny"])
+def test_applications_are_found_whatever_the_case(name):
+    function, preprocess = heatmap._application(name)
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    assert function.__name__.lower() == plain
+    image = np.full((1, 1, 3), 255.0, np.float32)
+    expected = {
+        "vgg16": [151.061, 138.221, 131.32],  # BGR, ImageNet's mean removed
+        "resnet50v2": [1, 1, 1],
+        "mobilenetv3large": [255, 255, 255],  # normalised inside
+        "convnexttiny": [255, 255, 255],
+    }[plain]
+    np.testing.assert_allclose(preprocess(image.copy())[0, 0], expected, atol=1e-3)
+
+
+def test_images_are_read_upright_and_enlarged(tmp_path):
+    image = Image.fromarray(red_corner(10, 20))
+    exif = image.getexif()
+    exif[274] = 6  # turned by a quarter
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert heatmap.read_image(tmp_path / "turned.jpg").shape == (20, 10, 3)
+    assert heatmap.read_image(tmp_path / "turned.jpg", least=(16, 16)).shape == (32, 16, 3)
+    assert heatmap.read_image(tmp_path / "turned.jpg", scale=2).shape == (40, 20, 3)
+    with pytest.raises(DataError, match=r"nothing\.png"):
+        heatmap.read_image(tmp_path / "nothing.png")
+    with pytest.raises(UsageError, match="scale"):
+        heatmap.read_image(tmp_path / "turned.jpg", scale=0)
+
+
+def test_help_is_fast():
+    start = time.perf_counter()
+    code = (
+        "import sys, kfcn.commands.heatmap as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    )
+    code += "assert not {'keras', 'tensorflow', 'matplotlib', 'numpy'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "kfcn-heatmap" in done.stdout
+    assert time.perf_counter() - start < 5  # one second on a quiet machine

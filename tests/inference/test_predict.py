@@ -1,0 +1,114 @@
+"""Predictions as polygons and by Apache Beam, by a net that can be followed by hand."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kfcn import data, predict
+from kfcn.errors import UsageError
+from kfcn.inference.beam import DEAD_LETTER, predict_by_beam
+from kfcn.inference.predict import segment
+
+NAMES = ("background", "red", "green")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A net that sees the class in the colour: dark, red or green."""
+    folder = tmp_path_factory.mktemp("run")
+    image = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(3, 1, name="score")
+    model = keras.Model(image, layer(image))
+    layer.set_weights([np.eye(3)[None, None][..., [2, 0, 1]], np.array([60.0, 0, 0])])
+    model.save(folder / "model.keras")
+    card = {"classes": NAMES, "palette": [[0, 0, 0], [255, 0, 0], [0, 255, 0]]}
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four pictures with a ring, a disc in its hole and blobs; the labels of each are known."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    truth = {}
+    for index in range(4):
+        height, width = 60 + 7 * index, 90 - 5 * index
+        y, x = np.mgrid[:height, :width]
+        radius = np.hypot(y - 30, x - 35 - index)
+        labels = np.zeros((height, width), np.uint8)
+        labels[(radius < 25) & (radius > 14)] = 1
+        labels[radius < 7] = 2
+        labels[height - 12 :, width - 20 :] = 2
+        image = np.array([(0, 0, 0), (200, 0, 0), (0, 200, 0)], np.uint8)[labels]
+        Image.fromarray(image).save(folder / f"p{index}.png")
+        truth[f"p{index}"] = labels
+    return folder, truth
+
+
+def test_polygons_are_read_again_by_folder(run, pictures, tmp_path):
+    folder, truth = pictures
+    result = predict(run, folder, tmp_path / "out", format="labelme")
+    assert [path.name for path in result.written] == [f"p{i}.json" for i in range(4)]
+    content = json.loads((tmp_path / "out/p0.json").read_text())
+    assert content["imagePath"] == "../pictures/p0.png"
+    labels_of = [shape["label"] for shape in content["shapes"]]
+    assert sorted(labels_of) == ["background", "green", "green", "red"]  # one is the ring's hole
+    found = {}
+    for split in ("train", "val"):
+        dataset = data.load("folder", split, tmp_path / "out")
+        assert dataset.classes.names == NAMES
+        assert dataset.classes.palette[1] == (255, 0, 0)
+        found |= {sample.name.split("/")[-1][:2]: sample for sample in dataset}
+    for name, labels in truth.items():
+        assert (found[name].labels == labels).mean() > 0.985
+        hole = (labels == 0) & (found[name].labels == 0)
+        assert hole[30, 35 + int(name[1]) + 10]
+    with pytest.raises(UsageError, match="format 'xml': expected png or labelme"):
+        predict(run, folder, tmp_path / "out", format="xml")
+
+
+def test_patterns_and_lists_name_images_too(run, pictures, tmp_path):
+    folder, _ = pictures
+    (tmp_path / "list.txt").write_text(f"{folder}/p0.png\n\n{folder}/p3.png\n")
+    result = predict(run, tmp_path / "list.txt", tmp_path / "a")
+    assert [path.name for path in result.written] == ["p0.png", "p3.png"]
+    result = predict(run, f"{folder}/p[12].png", tmp_path / "b")
+    assert [path.name for path in result.written] == ["p1.png", "p2.png"]
+    with pytest.raises(UsageError, match="no file is named like this"):
+        predict(run, f"{folder}/q*.png", tmp_path / "c")
+
+
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--direct_num_workers=2"], pytest.param(TWO_PROCESSES, marks=pytest.mark.slow)],
+    ids=["one", "threads", "processes"],
+)
+def test_beam_writes_the_same_bytes_and_goes_on_where_it_stopped(run, pictures, tmp_path, flags):
+    pytest.importorskip("apache_beam")
+    folder, truth = pictures
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    plain = predict(run, folder, tmp_path / "plain")
+    result, skipped = predict_by_beam(run, folder, tmp_path / "beam", flags=flags)
+    assert (len(result.written), skipped) == (4, 0)
+    assert {p.name: r for p, r in result.failed.items()}.keys() == {"broken.jpg"}
+    letters = (tmp_path / "beam" / DEAD_LETTER).read_text().splitlines()
+    assert len(letters) == 1 and "broken.jpg" in json.loads(letters[0])["image"]
+    assert "cannot be read as an image" in json.loads(letters[0])["reason"]
+    for path in plain.written:
+        for name in (path.name, f"{path.stem}_overlay.jpg"):
+            assert (tmp_path / "beam" / name).read_bytes() == (path.parent / name).read_bytes()
+        with Image.open(path) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), truth[path.stem])
+    times = {p: (tmp_path / f"beam/{p}.png").stat().st_mtime_ns for p in ("p0", "p1", "p3")}
+    (tmp_path / "beam/p2.png").unlink()
+    result, skipped = predict_by_beam(run, folder, tmp_path / "beam")
+    assert ([path.name for path in result.written], skipped) == (["p2.png"], 3)
+    assert all((tmp_path / f"beam/{p}.png").stat().st_mtime_ns == t for p, t in times.items())
+    assert segment(keras.saving.load_model(run / "model.keras"), np.zeros((2, 2, 3))).max() == 0

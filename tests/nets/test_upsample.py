@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kfcn.nets import upsample
+from kfcn.nets.upsample import bilinear_kernel, match_size
+
+
+def enlarge(x, stride, channels=None, **options):
+    image = keras.Input((None, None, x.shape[-1]))
+    net = keras.Model(image, upsample.upsample(image, stride, "up", **options))
+    return net, ops.convert_to_numpy(net(x))
+
+
+def test_kernel_of_stride_2_by_hand():
+    one_d = np.array([0.25, 0.75, 0.75, 0.25])
+    kernel = bilinear_kernel(2, 1)
+    assert kernel.shape == (4, 4, 1, 1)
+    np.testing.assert_array_equal(kernel[..., 0, 0], np.outer(one_d, one_d))
+
+
+def test_kernel_on_a_pixel_by_hand():
+    one_d = np.array([0.5, 1.0, 0.5])
+    np.testing.assert_array_equal(bilinear_kernel(2, 1, size=3)[..., 0, 0], np.outer(one_d, one_d))
+
+
+def test_kernel_keeps_channels_apart():
+    kernel = bilinear_kernel(4, 3)
+    assert kernel.shape == (8, 8, 3, 3)
+    for i in range(3):
+        for j in range(3):
+            expected = kernel[..., 0, 0] if i == j else 0
+            np.testing.assert_array_equal(kernel[..., i, j], expected)
+
+
+def test_enlarging_a_row_by_hand():
+    # Cells at 0.5 and 2.5 of the output; zero beyond the border.
+    x = np.array([1.0, 3.0], "float32").reshape(1, 1, 2, 1).repeat(3, axis=1)
+    _, y = enlarge(x, 2)
+    np.testing.assert_allclose(y[0, 2, :, 0], [0.75, 1.5, 2.5, 2.25])
+
+
+@pytest.mark.parametrize("stride", [2, 8, 16])
+def test_interior_is_bilinear_resizing(stride):
+    x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype("float32")
+    _, y = enlarge(x, stride)
+    resized = ops.convert_to_numpy(
+        ops.image.resize(x, (5 * stride, 6 * stride), interpolation="bilinear")
+    )
+    inner = slice(stride // 2, -stride // 2)
+    np.testing.assert_allclose(y[:, inner, inner], resized[:, inner, inner], atol=2e-6)
+    # The border fades to zero, as in the paper; equality there would mean another operation.
+    assert np.abs(y - resized).max() > 0.1
+
+
+@pytest.mark.parametrize(("offset", "first"), [(0, 0), (3, 3)])
+def test_aligned_cells_stand_where_the_offset_says(offset, first):
+    x = np.zeros((1, 3, 3, 1), "float32")
+    x[0, 1, 1] = 1
+    _, y = enlarge(x, 4, offset=offset)
+    assert y.shape[1] >= 12
+    peak = np.unravel_index(y[0, ..., 0].argmax(), y.shape[1:3])
+    assert peak == (4 + first, 4 + first)
+    np.testing.assert_allclose(
+        y[0, peak[0], peak[1] - 2 : peak[1] + 3, 0], [0.5, 0.75, 1, 0.75, 0.5]
+    )
+
+
+def test_unfitting_offset_is_refused():
+    with pytest.raises(ValueError, match=r"Got 1\.$"):
+        enlarge(np.zeros((1, 2, 2, 1), "float32"), 4, offset=1)
+
+
+@pytest.mark.parametrize(("classes", "rest"), [(37, 5), (48, 0)])
+def test_groups_of_channels_equal_the_dense_layer(classes, rest, monkeypatch):
+    x = np.random.default_rng(1).normal(size=(2, 4, 3, classes)).astype("float32")
+    grouped, y = enlarge(x, 8)
+    monkeypatch.setattr(upsample, "GROUP", classes)
+    dense, expected = enlarge(x, 8)
+    np.testing.assert_allclose(y, expected, atol=1e-6)  # measured 2.4e-7: order of summation
+    # Linear against quadratic: small kernels against one of classes x classes.
+    assert grouped.count_params() == 16 * 16 * (16 * 16 + rest * rest)
+    assert dense.count_params() == 16 * 16 * classes * classes
+
+
+def test_learning_upsampling_is_dense_and_trainable():
+    net, _ = enlarge(np.zeros((1, 2, 2, 20), "float32"), 2, trainable=True)
+    assert [tuple(w.shape) for w in net.trainable_weights] == [(4, 4, 20, 20)]
+    net, _ = enlarge(np.zeros((1, 2, 2, 20), "float32"), 2)
+    assert not net.trainable_weights
+
+
+def test_no_bias_and_no_activation():
+    net, _ = enlarge(np.zeros((1, 2, 2, 3), "float32"), 2)
+    layer = net.get_layer("up")
+    assert not layer.use_bias
+    assert layer.activation is keras.activations.linear
+
+
+@pytest.mark.parametrize("wanted", [(3, 5), (5, 4), (2, 6)])
+def test_match_size_cuts_or_repeats(wanted):
+    x = keras.Input((None, None, 1))
+    reference = keras.Input((None, None, 2))
+    net = keras.Model([x, reference], match_size(x, reference))
+    values = np.arange(20, dtype="float32").reshape(1, 4, 5, 1)
+    y = ops.convert_to_numpy(net([values, np.zeros((1, *wanted, 2), "float32")]))
+    rows = np.minimum(np.arange(wanted[0]), 3)
+    columns = np.minimum(np.arange(wanted[1]), 4)
+    np.testing.assert_array_equal(y[0, ..., 0], values[0, ..., 0][rows][:, columns])

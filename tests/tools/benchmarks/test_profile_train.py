@@ -1,0 +1,52 @@
+"""What the profile makes of the names of operations."""
+
+import pytest
+from kfcn_tools.benchmarks import profile_train
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("fcn8s_1/block_1_expand_1/convolution:_MklNativeConv2D", "convolution"),
+        ("fcn8s_1/upscore8_1/conv_transpose:_MklNativeConv2DBackpropInput", "convolution"),
+        (
+            "gradient_tape/a/depthwise:_MklNativeDepthwiseConv2dNativeBackpropFilter",
+            "depthwise convolution",
+        ),
+        ("gradient_tape/a/b:_MklNativeFusedBatchNormGradV3", "batch normalisation"),
+        ("gradient_tape/a/Relu6Grad:Relu6Grad", "activation"),
+        ("cond/then/_0/cond/adam_w/mul_103:Mul", "optimizer"),
+        ("PyFunc:PyFunc", "reading and augmenting"),
+        ("fcn8s_1/block_1_pad_1/Pad:Pad", "padding, cutting, joining"),
+        ("add:AddV2", "other"),
+    ],
+)
+def test_kinds(operation, kind):
+    assert profile_train.kind_of(operation) == kind
+
+
+def test_layers():
+    layers = ["block_1_expand", "block_1_expand_BN", "upscore2", "upscore8"]
+
+    def layer(path):
+        return profile_train.layer_of(path, layers)
+
+    assert layer("fcn8s_1/block_1_expand_1/convolution") == "block_1_expand"
+    assert layer("gradient_tape/fcn8s_1/block_1_expand_BN_1/Grad") == "block_1_expand_BN"
+    assert layer("fcn8s/upscore8/conv_transpose") == "upscore8"
+    assert layer("cond/then/_0/cond/adam_w/mul_103") == "input, loss, optimizer"
+
+
+def test_the_profiler_s_file_is_read(tmp_path):
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace()
+    plane = space.planes.add(name="/host:CPU")
+    names = ["a/b:Conv2D#id=1#", "ExecutorState::Process", "EagerLocalExecute: step", "a/b:Relu"]
+    line = plane.lines.add()
+    for number, name in enumerate(names, start=1):
+        plane.event_metadata[number].name = name
+        line.events.add(metadata_id=number, duration_ps=number * 10**9)
+    (tmp_path / "vm.xplane.pb").write_bytes(space.SerializeToString())
+    read = list(profile_train.read(str(tmp_path)))
+    assert read == [("a/b", "Conv2D", 0.001), ("a/b", "Relu", 0.004)]

@@ -1,0 +1,195 @@
+"""From the float32 file to int8: statistics, equalisation, bias correction, quantisation."""
+
+import keras
+import numpy as np
+import pytest
+from kfcn_tools.convert import fix_size as export
+from kfcn_tools.convert import structure
+from kfcn_tools.convert.int8 import correct, equalize, quantize, ranges
+from shipping import SIZE, computed, picture, tiny_fcn, tiny_files, tiny_model
+
+from kfcn.errors import UsageError
+
+IMAGES = [picture(seed) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def content():
+    return tiny_files()["float32"][0]
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    return export.fix_size(tiny_model(), *SIZE)
+
+
+def outputs(model, name, images=IMAGES):
+    tap = keras.Function(model.inputs, model.get_layer(name).output)
+    return np.concatenate([np.asarray(tap([x[None].astype(np.float32)])) for x in images])
+
+
+def tensor_of(names, layer):
+    (name,) = [name for name in names if f"/{layer}_1/" in name.split(";")[0] + "/"]
+    return name
+
+
+def test_statistics_are_those_of_the_keras_net(content, fixed):
+    found = ranges.tensor_statistics(content, IMAGES)
+    for layer in ("block8_project", "score_pool3"):
+        values = outputs(fixed, layer)
+        name = tensor_of(found.ranges, layer)
+        low, high = found.ranges[name]
+        assert low == pytest.approx(min(0, values.min()), abs=1e-4)
+        assert high == pytest.approx(max(0, values.max()), abs=1e-4)
+        np.testing.assert_allclose(found.means[name], values.mean((0, 1, 2)), atol=1e-4)
+
+
+def test_percentile_and_least_squares_lie_inside_min_max(content):
+    widest = ranges.tensor_statistics(content, IMAGES).ranges
+    for method in ("percentile", "least-squares"):
+        found = ranges.tensor_statistics(content, IMAGES, method).ranges
+        assert found.keys() == widest.keys()
+        for name, (low, high) in found.items():
+            assert widest[name][0] <= low <= 0 <= high <= widest[name][1]
+        assert found != widest
+
+
+def test_unknown_calibration(content):
+    with pytest.raises(UsageError, match="expected one of min-max"):
+        ranges.tensor_statistics(content, IMAGES, "median")
+
+
+def test_least_squares_cuts_an_outlier_and_keeps_an_even_spread():
+    even = np.linspace(0, 6, 4096, dtype=np.float32)
+    low, high = ranges.least_squares_range(even, 0.0, 6.0)
+    assert low == 0 and high > 5.9
+    # One value of 9 among 4096 between -1 and 1: clipping it to 4.5 costs 20.25 / 4096 = 0.005,
+    # more than the rounding error (10/255)^2/12 = 0.0001 that a narrower range could save.
+    normal = np.linspace(-1, 1, 4096, dtype=np.float32)
+    normal[-1] = 9
+    assert ranges.least_squares_range(normal, -1.0, 9.0)[1] > 8.5
+    # Among a million values it is worth clipping.
+    many = np.concatenate([np.linspace(-1, 1, 10**6, dtype=np.float32), [1.6]])
+    assert ranges.least_squares_range(many, -1.0, 1.6)[1] < 1.2
+
+
+def test_rounded_by_hand():
+    kernel = np.array([[127.0, 1.4], [-63.6, -0.7]])
+    # Rows are output channels: steps 1 and 0.5007...
+    by_row = correct.rounded(kernel, axis=0)
+    np.testing.assert_allclose(by_row[0], [127, 1])
+    np.testing.assert_allclose(by_row[1], [-63.6, -0.5007874], rtol=1e-6)
+    by_column = correct.rounded(kernel, axis=-1)
+    np.testing.assert_allclose(by_column[:, 0], [127, -64])
+    np.testing.assert_allclose(by_column[:, 1], [1.4, -0.7055118], rtol=1e-6)
+
+
+def test_bias_shift_is_the_mean_error_of_the_rounded_weights(content, fixed):
+    found = ranges.tensor_statistics(content, IMAGES)
+    shifts = correct.bias_shifts(content, found.means)
+    assert len(shifts) == sum("CONV" in kind for kind, _ in structure.operator_outputs(content))
+    # A 1x1 convolution has no border: the shift is the mean change of its output, exactly.
+    layer = fixed.get_layer("block4_project")
+    kernel, _ = layer.get_weights()
+    x = outputs(fixed, "block4_depthwise_relu")
+    error = correct.rounded(kernel, axis=-1) - kernel
+    expected = (x @ error[0, 0]).mean((0, 1, 2))
+    assert np.abs(expected).max() > 1e-4
+    np.testing.assert_allclose(
+        shifts[tensor_of(shifts, "block4_project")], expected, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_shifted_biases_change_what_they_name_and_nothing_else(content):
+    found = ranges.tensor_statistics(content, IMAGES)
+    shifts = correct.bias_shifts(content, found.means)
+    name = tensor_of(shifts, "score_fr")
+    changed = correct.shift_biases(content, {name: np.array([1.0, 2.0, 3.0])})
+    after = ranges.tensor_statistics(bytes(changed), IMAGES)
+    np.testing.assert_allclose(found.means[name] - after.means[name], [1, 2, 3], atol=1e-4)
+    other = tensor_of(shifts, "score_pool4")
+    np.testing.assert_array_equal(found.means[other], after.means[other])
+    assert correct.shift_biases(content, shifts, leave=shifts) == content
+
+
+def test_bias_correction_brings_the_means_of_the_int8_net_back():
+    """Large weights that cancel each other: their rounding moves the mean of what is left."""
+    image = keras.Input(batch_shape=(1, *SIZE, 3))
+    conv = keras.layers.DepthwiseConv2D(3, name="conv")
+    model = keras.Model(image, conv(keras.layers.Rescaling(1 / 127.5, offset=-0.3)(image)))
+    kernel = np.random.default_rng(0).normal(0, 0.3, (3, 3, 3, 1))
+    kernel[0, 0] += 20
+    kernel[0, 1] -= 20
+    conv.set_weights([kernel, np.array([0.1, 0.0, -0.1])])
+    content = export.export_tflite(model)
+    found = ranges.tensor_statistics(content, IMAGES)
+    shifts = correct.bias_shifts(content, found.means)
+    (name,) = shifts
+
+    def error(shifts):
+        """Of the channel means over images that no statistics saw."""
+        int8 = quantize.quantize_int8(quantize.Quantizable(content, found.ranges, shifts))
+        unseen = [picture(seed) for seed in range(30, 36)]
+        means = [
+            np.mean([computed(file, image)[name].mean((0, 1, 2)) for image in unseen], axis=0)
+            for file in (int8, content)
+        ]
+        return np.abs(means[0] - means[1]).mean()
+
+    # Measured: 0.19 without, 0.010 with correction.
+    assert error(shifts) < 0.2 * error({})
+    # The wrong way round it makes them worse.
+    assert error({name: -shifts[name]}) > 1.5 * error({})
+
+
+def test_equalising_keeps_the_net_where_no_clip_is_reached():
+    model = export.fix_size(tiny_fcn(), *SIZE)
+    before = np.asarray(model(IMAGES[0][None].astype(np.float32)))
+    factors = equalize.equalize(model, IMAGES)
+    after = np.asarray(model(IMAGES[0][None].astype(np.float32)))
+    np.testing.assert_allclose(after, before, atol=2e-4)
+    assert any(np.any(factor > 1.5) for factor in factors.values())
+    # A channel read by a depthwise convolution alone now fills its range up to the margin.
+    values = outputs(model, "block8_expand_relu").max((0, 1, 2))
+    factor = factors["block8_expand_relu"]
+    np.testing.assert_allclose(values[factor > 1], 6 / equalize.MARGIN, rtol=1e-3)
+    assert np.all(factor >= 1)
+
+
+def test_a_dead_channel_keeps_its_bias_in_int32():
+    image = keras.Input(batch_shape=(1, 4, 4, 2))
+    conv = keras.layers.Conv2D(2, 1, name="conv")
+    model = keras.Model(image, conv(image))
+    conv.set_weights([np.array([[[[1.0, 1e-20], [0.5, -1e-21]]]]), np.array([0.1, 0.084])])
+    assert correct.revive_dead_channels(model) == {"conv": 1}
+    kernel, bias = conv.get_weights()
+    np.testing.assert_allclose(kernel[0, 0, :, 0], [1.0, 0.5])
+    # The int32 bias: 0.084 in steps of input step * weight step fits, and the weight is small.
+    assert 0.084 / (0.01 * kernel[0, 0, 0, 1] / 127) < 2**31
+    assert 0 < kernel[0, 0, 0, 1] < 2e-5
+    np.testing.assert_allclose(bias, [0.1, 0.084])
+    assert correct.revive_dead_channels(model) == {}
+
+
+def test_int8_file_has_int8_convolutions_and_keeps_named_ones_in_float(content):
+    found = ranges.tensor_statistics(content, IMAGES)
+    source = quantize.Quantizable(content, found.ranges, {})
+    float_conv = tensor_of(found.ranges, "block2_depthwise_relu")
+
+    def types(file):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        interpreter = Interpreter(
+            model_content=file,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        detail = {d["index"]: d for d in interpreter.get_tensor_details()}
+        return {
+            detail[op["outputs"][0]]["name"]: detail[op["inputs"][1]]["dtype"]
+            for op in interpreter._get_ops_details()
+            if "CONV" in op["op_name"]
+        }
+
+    assert set(types(quantize.quantize_int8(source)).values()) == {np.int8}
+    mixed = types(quantize.quantize_int8(source, [float_conv]))
+    assert [name for name, kind in mixed.items() if kind == np.float32] == [float_conv]

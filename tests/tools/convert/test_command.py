@@ -1,0 +1,234 @@
+"""The command, the bundle's files and the layer search."""
+
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from kfcn_mobile.bundle import read_bundle
+from kfcn_tools.convert import command as convert
+from kfcn_tools.convert import metadata, modes
+from kfcn_tools.convert import write_bundle as bundle
+from kfcn_tools.convert.int8 import quantize, sensitivity
+from shipping import CLASSES, PALETTE, picture, tiny_bundle, tiny_fcn, tiny_files, tiny_model
+
+from kfcn.data import load
+from kfcn.errors import UsageError
+from kfcn.saved import save_model
+
+
+def test_margin_and_labels_by_hand():
+    def model(x, training):
+        assert x.dtype == np.float32 and not training
+        return np.array([[[[1.0, 4.0, 2.5], [0.5, 0.5, -1.0]]]])
+
+    labels, margin = bundle.keras_labels(model, np.zeros((1, 2, 3), np.uint8))
+    assert labels.tolist() == [[1, 0]] and labels.dtype == np.uint8
+    assert margin.tolist() == [[1.5, 0.0]]
+
+
+def test_bundle_holds_what_it_says():
+    path = tiny_bundle()
+    info = json.loads((path / "bundle.json").read_text())
+    on_disk = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    assert on_disk == info["files"].keys() | {"bundle.json"}
+    for name, expected in info["files"].items():
+        assert hashlib.sha256((path / name).read_bytes()).hexdigest() == expected
+    read = read_bundle(path)
+    assert read.classes == tuple(CLASSES) and read.palette.tolist() == PALETTE
+    labels, margin = bundle.keras_labels(tiny_model(), picture(201))
+    golden = read.golden[1]
+    assert golden.name == "val/201.png"
+    np.testing.assert_array_equal(golden.image, picture(201))
+    np.testing.assert_array_equal(golden.labels, labels)
+    np.testing.assert_allclose(golden.margin, margin, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(golden.truth[:8], 255)
+    np.testing.assert_array_equal(golden.truth[8:-8], labels[8:-8])
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), bundle.new_folder(tmp_path / "out") as folder:
+        (folder / "float32.tflite").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_conversion_leaves_no_bundle(tmp_path):
+    code = (
+        "import sys, time\nfrom kfcn_tools.convert.write_bundle import new_folder\n"
+        "with new_folder(sys.argv[1]) as f:\n"
+        "    (f / 'int8.tflite').write_bytes(b'half'); print('writing', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_not_touched(tmp_path):
+    with pytest.raises(UsageError, match="exists already"), bundle.new_folder(tmp_path):
+        pass
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    save_model(tiny_fcn(classes=7), path / "model.keras")
+    classes = load("scenes", "val").classes
+    card = {"classes": list(classes.names), "palette": [list(c) for c in classes.palette]}
+    (path / "model.json").write_text(json.dumps(card))
+    return path
+
+
+def arguments(run_folder, out, *more):
+    fixed = ["--size", "48", "64", "--data", "scenes", "--calibration", "8", "--golden", "2"]
+    return [str(run_folder), *fixed, "--out", str(out), *more]
+
+
+def test_command_writes_a_bundle_that_validates(run_folder, tmp_path, capsys):
+    from kfcn_mobile.validate import main as validate
+
+    out = tmp_path / "bundle"
+    assert convert.main(arguments(run_folder, out, "--quantize", "float32", "--logits")) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert validate([str(out), "--runs", "0"]) == 0
+    info = json.loads((out / "bundle.json").read_text())
+    source = hashlib.sha256((run_folder / "model.keras").read_bytes()).hexdigest()
+    assert info["source"]["sha256"] == source
+    inside = metadata.read((out / "float32.tflite").read_bytes())
+    assert inside["classes"][1] == "disc" and inside["size"] == [48, 64]
+    assert inside["source"]["sha256"] == source and inside["mode"] == "float32"
+    # Golden images come from the validation split.
+    assert [g["name"] for g in info["golden"]] == [load("scenes", "val")[i].name for i in (0, 99)]
+    # The scores of the second file lead to the same labels.
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(str(out / "float32_logits.tflite")).get_signature_runner("logits")
+    golden = read_bundle(out).golden[0]
+    logits = run(image=golden.image[None])["logits"][0]
+    np.testing.assert_array_equal(logits.argmax(-1), golden.labels)
+
+
+def test_a_net_with_a_crf_becomes_a_bundle_that_validates(run_folder, tmp_path, capsys):
+    from kfcn_mobile.validate import main as validate
+
+    from kfcn import add_crf
+    from kfcn.saved import load_model
+
+    model = add_crf(load_model(run_folder), theta_alpha=20.0, theta_beta=20.0, test_iterations=3)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_model(model, folder / "model.keras")
+    shutil.copy(run_folder / "model.json", folder)
+    out = tmp_path / "bundle"
+    assert convert.main(arguments(folder, out, "--quantize", "float32")) == 0
+    info = json.loads((out / "bundle.json").read_text())
+    assert info["models"][0]["operators"]["UNIQUE"] > 0
+    assert validate([str(out), "--runs", "0"]) == 0
+    # The CRF was at work: the net alone labels otherwise.
+    golden = read_bundle(out).golden[0]
+    alone = bundle.keras_labels(load_model(run_folder), golden.image)[0]
+    assert (alone != golden.labels).any()
+    # Of "all" it has the float modes; asked for by name, 8 bits are refused.
+    floats = ["float32", "float16", "dynamic"]
+    assert convert._without_int8(model, convert.MODES, asked=False) == floats
+    capsys.readouterr()
+    assert convert.main(arguments(folder, tmp_path / "more", "--quantize", "int8")) == 2
+    assert "ends in a CRF, which cannot be computed in 8 bits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--data", "nothing"], "unknown data set 'nothing'"),
+        (["--size", "8", "64"], "expected at least 32"),
+        (["--golden", "0"], "--golden 0: expected at least 1"),
+        (["--min-agreement", "99"], "expected a share"),
+    ],
+)
+def test_bad_requests_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, change, message):
+    assert convert.main(arguments(run_folder, tmp_path / "out", *change)) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_card_fails(run_folder, tmp_path, capsys):
+    (tmp_path / "model.keras").write_bytes((run_folder / "model.keras").read_bytes())
+    assert convert.main(arguments(tmp_path / "model.keras", tmp_path / "out")) == 1
+    assert "no model.json beside the model" in capsys.readouterr().err
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    code = "from kfcn_tools.convert.command import main; main(['--help'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    assert time.perf_counter() - start < 2
+
+
+@pytest.fixture(scope="module")
+def quantizable():
+    from kfcn_tools.convert.int8.correct import bias_shifts
+    from kfcn_tools.convert.int8.ranges import tensor_statistics
+
+    content = tiny_files()["float32"][0]
+    statistics = tensor_statistics(content, [picture(seed) for seed in range(6)])
+    return quantize.Quantizable(content, statistics.ranges, bias_shifts(content, statistics.means))
+
+
+def test_search_finds_the_layer_that_was_made_bad(quantizable):
+    """One layer is given a range a hundred times too wide: it is the one to keep in float."""
+    (bad,) = [n for n in quantizable.ranges if "/block4_project" in n.split(";")[0]]
+    low, high = quantizable.ranges[bad]
+    source = quantize.Quantizable(
+        quantizable.content,
+        quantizable.ranges | {bad: (100 * low, 100 * high)},
+        quantizable.shifts,
+    )
+    images = [picture(seed) for seed in range(20, 24)]
+    expected = [bundle.keras_labels(tiny_model(), image)[0] for image in images]
+    good = sensitivity.agreement_of(quantize.quantize_int8(quantizable), images, expected)[0]
+    # A net of a tenth of a millisecond is slower by more than a tenth with any layer in float.
+    found = sensitivity.search_layers(source, images, expected, good - 0.03, slowest=math.inf)
+    assert found.base_agreement < good - 0.1
+    (kept,) = [layer for layer in found.kept if layer.tensor == bad]
+    assert kept.layer.startswith("block4_project")
+    assert found.agreement >= found.target
+    again = sensitivity.agreement_of(found.content, images, expected)
+    assert again == pytest.approx((found.agreement, found.worst_image))
+
+
+def test_cost_by_hand():
+    assert sensitivity._cost(1.02, 1.05) == pytest.approx(0.08)
+    # What makes the file smaller or faster costs the least there is, not less.
+    assert sensitivity._cost(0.9, 0.8) == sensitivity._cost(1, 1) == 0.01
+
+
+def test_search_keeps_nothing_where_int8_is_enough(quantizable):
+    images = [picture(20)]
+    expected = [bundle.keras_labels(tiny_model(), image)[0] for image in images]
+    found = sensitivity.search_layers(quantizable, images, expected, target=0.2)
+    assert found.kept == ()
+    assert found.agreement == found.base_agreement
+    assert found.content == quantize.quantize_int8(quantizable)
+
+
+@pytest.mark.slow
+def test_all_modes_of_a_mobilenet(tmp_path):
+    from shipping import settle
+
+    from kfcn import fcn8s
+
+    model = fcn8s(5, "mobilenet_v2", alpha=0.35)
+    settle(model)
+    images = [picture(seed, (96, 128)) for seed in range(12)]
+    files = modes.convert_modes(model, (96, 128), convert.MODES, images)
+    assert set(files) == set(convert.MODES)
+    sizes = {mode: len(content) for mode, (content, _) in files.items()}
+    assert sizes["int8"] < sizes["float16"] < sizes["float32"]

@@ -1,0 +1,204 @@
+"""One replica, two replicas, two workers: the same numbers. Clusters that are wrong are told."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import checkpoints, difference, finish, launch_command, load, train_command
+
+from kfcn.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def runs(pairs, tmp_path_factory):
+    """The same run in three ways. Batches of 3 pictures, so the shares are 1 and 2; the shares of
+    ignored pixels differ from picture to picture.
+
+    The learning rate is low because AdamW's first steps are rate * sign(gradient): for a weight
+    whose gradient is no more than rounding noise the sign is noise as well.
+    """
+    root = tmp_path_factory.mktemp("ways")
+    rate = ("--learning-rate", 1e-5, "--ema", 0.5)
+    ways = {
+        "one": train_command(pairs, root / "one", *rate),
+        "mirrored": train_command(pairs, root / "mirrored", *rate, "--cpu-replicas", 2),
+        "workers": launch_command(train_command(pairs, root / "workers", *rate)),
+    }
+    outputs = {}
+    for name, command in ways.items():
+        code, outputs[name] = finish(command, root / f"{name}.txt")
+        assert code == 0, outputs[name]
+    return root, outputs
+
+
+@pytest.mark.parametrize("way", ["mirrored", "workers"])
+def test_weights_loss_and_metrics_are_the_same(runs, way):
+    root, outputs = runs
+    assert f"2 replicas on {1 if way == 'mirrored' else 2} worker(s)" in outputs[way]
+    (one, other) = (checkpoints(root / name)[-1] for name in ("one", way))
+    assert one.name == other.name == "step-00000006.npz"
+    assert difference(one, other) < 1e-6
+    for row, same in zip(load(one)[0]["rows"], load(other)[0]["rows"], strict=True):
+        for name in row.keys() - {"seconds"}:
+            assert same[name] == pytest.approx(row[name], rel=1e-5), name
+    figures = [json.loads((root / n / "model.json").read_text())["metrics"] for n in ("one", way)]
+    assert figures[0]["images"] == figures[1]["images"] == 4
+    assert figures[1]["mean_iou"] == pytest.approx(figures[0]["mean_iou"], abs=1e-4)
+
+
+def test_the_workers_output_has_their_numbers_and_is_told_once(runs):
+    _, outputs = runs
+    assert "[0] " in outputs["workers"]
+    assert outputs["workers"].count("best net on folder/val") == 1
+
+
+STEPS = Path(__file__).with_name("replica_steps.py")
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """What `replica_steps.py` measures in a process with two logical CPU devices."""
+    done = subprocess.run([sys.executable, STEPS], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_batch_normalisation_is_over_all_replicas(steps):
+    assert steps["synchronised"] < 1e-6
+    assert steps["each for itself"] > 1e-3  # the control
+    assert steps["average and weights"] > 1e-3  # the average is among what was compared
+    assert steps["asked for in the saved net"] is False
+
+
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_a_loss_that_is_not_finite_leaves_the_net_as_it_was(steps, replicas):
+    assert steps["not finite"][replicas] == {"finite": False, "changed": 0.0, "then finite": True}
+
+
+def test_the_loss_is_the_mean_over_all_valid_pixels(steps):
+    assert steps["loss"]["1"] == pytest.approx(steps["loss"]["numpy"], rel=1e-5)
+    assert steps["loss"]["2"] == pytest.approx(steps["loss"]["numpy"], rel=1e-5)
+    assert abs(steps["loss"]["mean of means"] / steps["loss"]["numpy"] - 1) > 1e-3  # the control
+
+
+def test_the_soft_iou_is_over_all_replicas(steps):
+    found = steps["soft IoU"]
+    assert found["synchronised"] < 1e-6 and found["loss"] < 1e-6
+    assert 0.3 < found["adds"] < 1  # of three classes told at random
+    assert found["without it"] > 1e-3  # the control
+
+
+def config(**changed):
+    whole = {
+        "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},
+        "task": {"type": "worker", "index": 0},
+    }
+    return json.dumps({**whole, **changed})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "TF_CONFIG is wrong: Expecting property name"),
+        ('{"cluster": {}}', "TF_CONFIG is wrong: lacks 'task'"),
+        ("[]", "TF_CONFIG is wrong"),
+        (config(task={"type": "worker", "index": 2}), "task worker 2, but its cluster has 2"),
+        (config(task={"type": "ps", "index": 0}), "the job 'ps'; expected chief and worker only"),
+        (config(cluster={"worker": ["a:1", "a:1"]}), "'a:1' twice; expected different host:port"),
+        (config(cluster={"worker": ["a:1", "b"]}), "'b' as an address"),
+    ],
+)
+def test_a_wrong_tf_config_is_told(text, told):
+    from kfcn.training.replicas import read_tf_config
+
+    with pytest.raises(UsageError, match=told):
+        read_tf_config(text)
+
+
+def test_the_chief_comes_first():
+    from kfcn.training.replicas import read_tf_config
+
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    for kind, index, number in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
+        text = config(cluster=cluster, task={"type": kind, "index": index})
+        assert read_tf_config(text) == (number, ["a:1", "b:1", "c:1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("many",), "expected one of auto, one, mirrored, multiworker"),
+        (("one", 2), "cpu_replicas are for the strategy mirrored"),
+        (("auto", -1), "expected 0 or more"),
+        (("multiworker",), "needs a cluster; start the workers with kfcn-launch"),
+        (("mirrored",), "found no GPU; give --cpu-replicas"),
+    ],
+)
+def test_strategies_that_make_no_sense(arguments, told, monkeypatch):
+    import tensorflow as tf
+
+    from kfcn.training import replicas
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: [])
+    with pytest.raises(UsageError, match=told):
+        replicas.start(*arguments)
+
+
+def test_slurm_gives_the_cluster(monkeypatch):
+    """The variables as srun sets them for the third of four tasks on two nodes."""
+    from kfcn.training import replicas
+
+    for name, value in {
+        "PROCID": "2", "STEP_NUM_TASKS": "4", "STEP_NODELIST": "node[1-2]",
+        "STEP_TASKS_PER_NODE": "2(x2)",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(replicas.shutil, "which", lambda name: None)
+    _, worker, addresses = replicas._cluster()
+    assert worker == 2
+    assert addresses == ["node1:8888", "node1:8889", "node2:8888", "node2:8889"]
+
+
+def test_a_worker_that_never_comes_is_told(pairs, tmp_path):
+    """TensorFlow alone would wait for an hour."""
+    code = (
+        "from kfcn.training import replicas; replicas.CLUSTER_SECONDS = 8\n"
+        "replicas.start('multiworker')"
+    )
+    text = config(cluster={"worker": ["127.0.0.1:28881", "127.0.0.1:28882"]})
+    status, output = finish([sys.executable, "-c", code], tmp_path / "log.txt", TF_CONFIG=text)
+    assert status == 1
+    assert "worker 0 (127.0.0.1:28881) waits for 127.0.0.1:28882 (ends in 8 s" in output
+
+
+def test_shares_of_all_replicas_are_the_batch():
+    from kfcn.data.feed.batches import Shares, training_batches
+    from kfcn.data.sets.scenes import Scenes
+
+    scenes = Scenes("val", None, 0)
+
+    def read(shares, count):
+        stream = training_batches(scenes, 7, (32, 32), 1, 2, shares=shares).take(count)
+        return [(x.numpy(), y.numpy()) for x, y in stream]
+
+    whole = read(Shares(), 3)
+    parts = read(Shares(3, 2, 0), 6), read(Shares(3, 1, 2), 3)
+    for step, (images, labels) in enumerate(whole):
+        shares = [*parts[0][2 * step : 2 * step + 2], parts[1][step]]
+        assert max(len(x) for x, _ in shares) - min(len(x) for x, _ in shares) <= 1
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in shares]), images)
+        np.testing.assert_array_equal(np.concatenate([y for _, y in shares]), labels)
+    with pytest.raises(UsageError, match="cannot be divided over 8 replicas"):
+        training_batches(scenes, 7, (32, 32), 1, shares=Shares(8))
+
+
+def test_history_is_written_by_the_chief_alone(runs):
+    root, _ = runs
+    with (root / "workers" / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]

@@ -1,0 +1,58 @@
+"""A .tflite file in LiteRT, converted naively or by kfcn; inference of one image only.
+
+    python -m kfcn_tools.benchmarks.nets.litert_nets '{"net": "naive", ...}'
+
+writes the file, which needs TensorFlow; the process that is measured then does not load it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+class Net:
+    """An interpreter; the interface is that of `keras_nets.Net`."""
+
+    def __init__(self, spec: dict):
+        import ai_edge_litert
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.interpreter = Interpreter(spec["file"], num_threads=os.cpu_count())
+        self.interpreter.allocate_tensors()
+        (given,) = self.interpreter.get_input_details()
+        (self._output,) = (d["index"] for d in self.interpreter.get_output_details())
+        image = np.random.default_rng(0).uniform(0, 255, given["shape"])
+        self._input, self._image = given["index"], image.astype(given["dtype"])
+        self.versions = {"ai-edge-litert": ai_edge_litert.__version__}
+        self.parameters = None  # the file does not say
+
+    def infer(self, count: int) -> None:
+        """What the file gives for a batch, which must be one image."""
+        assert count == 1
+        self.interpreter.set_tensor(self._input, self._image)
+        self.interpreter.invoke()
+        self.interpreter.get_tensor(self._output)
+
+
+def write(spec: dict) -> None:
+    """Converts FCN-8s to `spec["file"]`, "naive" as `bench_convert` does or as `kfcn-convert`."""
+    import keras
+
+    from kfcn.nets import architectures
+    from kfcn_tools.benchmarks.convert import BASELINE, naive_files
+    from kfcn_tools.convert.fix_size import export_tflite, fix_size
+
+    keras.utils.set_random_seed(0)
+    model = architectures.build("fcn8s", spec["classes"], spec["backbone"])
+    if spec["net"] == "naive":
+        content = naive_files(model, spec["size"])[BASELINE]
+    else:
+        content = export_tflite(fix_size(model, *spec["size"]), "float32")
+    Path(spec["file"]).write_bytes(content)
+
+
+if __name__ == "__main__":
+    write(json.loads(sys.argv[1]))

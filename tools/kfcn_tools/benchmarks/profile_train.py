@@ -1,0 +1,132 @@
+"""Where the time of a training step goes, by kind of work and by layer.
+
+Run as `python -m kfcn_tools.benchmarks.profile_train --data camvid --data-dir CamVid`. The
+profiler of TensorFlow notes each operation of some steps; an operation belongs to the layer whose
+name stands in its own, and counts forward and back together. Where operations run at the same time
+their sum is longer than the step: look at the shares.
+
+Memory is told beside the sum of the maps that the layers give, which a backward pass needs in the
+main: how much more the process held at its peak than before its first step.
+"""
+
+import collections
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from kfcn_tools.benchmarks import train as bench_train
+from kfcn_tools.benchmarks.timing import peak_mib
+
+MIB = 2**20
+# By what stands in the operation's name and type; the first that fits.
+KINDS = {
+    "reading and augmenting": ("PyFunc", "Iterator"),
+    "optimizer": ("adam_w", "Assign"),
+    "depthwise convolution": ("Depthwise",),
+    "convolution": ("Conv2D",),  # transposed ones too: one is the other's gradient
+    "batch normalisation": ("BatchNorm",),
+    "activation": ("Relu", "Sigmoid", "Swish"),
+    "loss": ("SoftmaxCrossEntropy",),
+    "padding, cutting, joining": ("Pad", "Slice", "Gather", "UnsortedSegment", "Concat", "Split"),
+}
+
+
+def main(argv=None) -> int:
+    """Prints both tables; returns 0."""
+    cli = bench_train.options(__doc__)
+    cli.add_argument("--layers", type=int, default=15, help="how many of the slowest to print")
+    args = cli.parse_args(argv)
+    found = profile(args)
+    events, total = found.events, sum(time for *_, time in found.events)
+    print(
+        f"{args.arch} on {args.backbone}: {1e3 * found.seconds:.0f} ms a step of "
+        f"{args.batch_size}; memory {found.memory:.0f} MiB, {found.memory / found.maps:.2f} "
+        f"times the layers' maps ({found.maps:.0f} MiB)"
+    )
+    for title, key, rows in (("kind", 1, len(KINDS) + 1), ("layer", 0, args.layers)):
+        print(f"\n{title:36}       ms   share")
+        shares = collections.Counter()
+        for event in events:
+            shares[event[key]] += event[2]
+        for name, time in shares.most_common(rows):
+            print(f"{name:36} {1e3 * time:8.1f}  {100 * time / total:5.1f} %")
+    return 0
+
+
+class Profile(NamedTuple):
+    """What was noted of a training step.
+
+    Attributes:
+        events: the operations as (layer, kind, seconds a step).
+        seconds: of a step.
+        memory: MiB held at the peak beyond those before the first step.
+        maps: MiB of the outputs of all layers.
+    """
+
+    events: list[tuple[str, str, float]]
+    seconds: float
+    memory: float
+    maps: float
+
+
+def profile(args) -> Profile:
+    """Trains some steps under the profiler."""
+    import keras
+    import tensorflow as tf
+
+    with bench_train.loop(args) as loop, tempfile.TemporaryDirectory() as folder:
+        before = peak_mib()
+        for _ in range(3):  # the first one traces
+            loop.one_step()
+        memory, seconds = peak_mib() - before, loop.progress.seconds
+        tf.profiler.experimental.start(folder)
+        for _ in range(args.steps):
+            loop.one_step()
+        tf.profiler.experimental.stop()
+        seconds = (loop.progress.seconds - seconds) / args.steps
+        names = [layer.name for layer in loop.model.layers]
+        events = [
+            (layer_of(path, names), kind_of(f"{path}:{operation}"), time / args.steps)
+            for path, operation, time in read(folder)
+        ]
+        outputs = keras.Model(loop.model.inputs, [layer.output for layer in loop.model.layers])
+        maps = outputs(tf.zeros((args.batch_size, *args.crop, 3)), training=False)
+        sizes = (x.dtype.size * int(tf.size(x)) for x in keras.tree.flatten(maps))
+        return Profile(events, seconds, memory, sum(sizes) / MIB)
+
+
+def read(folder: str):
+    """The noted operations as (name, type, seconds)."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    for path in Path(folder).rglob("*.xplane.pb"):
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+        for plane in space.planes:
+            for line in plane.lines:
+                for event in line.events:
+                    name = plane.event_metadata[event.metadata_id].name.split("#")[0]
+                    path, _, operation = name.rpartition(":")
+                    # What runs operations is noted as well: `ExecutorState::Process`, `Eager...`.
+                    if operation and path and not path.endswith(":") and "Eager" not in path:
+                        yield path, operation, event.duration_ps / 1e12
+
+
+def kind_of(operation: str) -> str:
+    """The kind of work of an operation `name:type`."""
+    return next(
+        (kind for kind, parts in KINDS.items() if any(part in operation for part in parts)),
+        "other",
+    )
+
+
+def layer_of(path: str, layers: list[str]) -> str:
+    """The layer in an operation's name: `gradient_tape/fcn8s_1/block_1_expand_1/Conv2D`."""
+    for part in path.split("/"):
+        for name in (part, part.rpartition("_")[0]):  # a second call of a layer is numbered
+            if name in layers:
+                return name
+    return "input, loss, optimizer"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,119 @@
+"""Images per second of training, and the share of time that it waits for input.
+
+Run as `python -m kfcn_tools.benchmarks.train --data camvid --data-dir CamVid`; measures one and two
+replicas of one process and one and two workers, each in new processes on this machine, with the
+same global batch. On a machine without GPUs all of them share the same cores: what the second
+replica or worker costs there is the price of the exchange.
+
+The pictures are decoded while it runs, as in the first epoch of a run.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+
+WAYS = {
+    "1 replica": ("--strategy", "one"),
+    "2 replicas": ("--cpu-replicas", "2"),
+    "1 worker": ("--workers", "1"),
+    "2 workers": ("--workers", "2"),
+}
+
+
+def main(argv=None) -> int:
+    """Prints the table; returns 0, or 1 where a way failed."""
+    cli = options(__doc__)
+    cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
+    cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    args = cli.parse_args(argv)
+    if args.measure:
+        measure(args)
+        return 0
+    common = [*(sys.argv[1:] if argv is None else argv), "--measure"]
+    height, width = args.crop
+    print(f"{args.arch} on {args.backbone}, {args.data} {height}x{width}, batch {args.batch_size}")
+    print("way         images/s   waits for input   (" + (platform.processor() or "CPU") + ")")
+    failed = 0
+    for way in args.ways:
+        command = [sys.executable, "-m", "kfcn_tools.benchmarks.train", *common]
+        flag, value = WAYS[way]
+        if flag == "--workers":
+            launcher = [sys.executable, "-m", "kfcn.commands.launch", flag, value]
+            command = [*launcher, "--restarts", "0", "--", *command]
+        else:
+            command += [flag, value]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        found = [line for line in done.stdout.splitlines() if '"images_per_second"' in line]
+        if done.returncode or not found:
+            print(f"{way:10}  failed: {(done.stderr or done.stdout).strip()[-300:]}")
+            failed = 1
+            continue
+        figures = [json.loads(line[line.index("{") :]) for line in found]
+        speed = min(f["images_per_second"] for f in figures)
+        wait = max(f["waiting"] for f in figures)
+        print(f"{way:10}  {speed:8.2f}   {100 * wait:13.1f} %", flush=True)
+    return failed
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """A parser of what is trained."""
+    cli = argparse.ArgumentParser(description=description.splitlines()[0])
+    cli.add_argument("--data", default="camvid")
+    cli.add_argument("--data-dir")
+    cli.add_argument("--arch", default="fcn8s")
+    cli.add_argument("--backbone", default="mobilenet_v2")
+    cli.add_argument("--crop", type=int, nargs=2, default=(352, 480), metavar=("H", "W"))
+    cli.add_argument("--batch-size", type=int, default=4)
+    cli.add_argument("--steps", type=int, default=15, help="measured, after 3 to warm up")
+    cli.add_argument("--strategy", default="auto", help=argparse.SUPPRESS)
+    cli.add_argument("--cpu-replicas", type=int, default=0, help=argparse.SUPPRESS)
+    return cli
+
+
+@contextlib.contextmanager
+def loop(args: argparse.Namespace):
+    """The training loop of `options`, from random weights, in a run folder that goes away."""
+    from kfcn import data as data_sets
+    from kfcn.training import replicas
+    from kfcn.training.loop import Loop
+    from kfcn.training.recorder import Progress
+    from kfcn.training.run_folder import RunFolder
+    from kfcn.training.settings import resolve
+    from kfcn.training.trainer import new_net
+
+    where = replicas.start(args.strategy, args.cpu_replicas)
+    config = resolve(
+        data=args.data, data_dir=args.data_dir, crop=args.crop, arch=args.arch,
+        backbone=args.backbone, weights="none", batch_size=args.batch_size, learning_rate=1e-4,
+    )  # fmt: skip
+    train_set = data_sets.load(config.data, "train", config.data_dir)
+    with where.strategy.scope():
+        model, optimizer = new_net(config, train_set, lambda line: None)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Loop(
+            config, RunFolder(folder), model, optimizer, None, train_set, where, Progress(), None,
+            save_seconds=float("inf"), keep=1,
+        )  # fmt: skip
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Trains a few steps in this process and prints its figures as JSON."""
+    with loop(args) as run:
+        for _ in range(3):  # the first one traces
+            run.one_step()
+        run.progress.seconds = run.progress.waited = 0.0
+        for _ in range(args.steps):
+            run.one_step()
+        figures = {
+            "images_per_second": args.steps * args.batch_size / run.progress.seconds,
+            "waiting": run.progress.waited / run.progress.seconds,
+        }
+    print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

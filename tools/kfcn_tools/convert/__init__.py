@@ -1,0 +1,1 @@
+"""From a trained net to a bundle of `.tflite` files."""

@@ -1,0 +1,69 @@
+"""Full-integer and mixed files from a float32 file and the ranges of its tensors."""
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from kfcn_tools.convert.int8.correct import shift_biases
+
+
+@dataclass(frozen=True)
+class Quantizable:
+    """A float32 `.tflite` file and what int8 needs to know about it.
+
+    Attributes:
+        content: the file.
+        ranges: of its tensors, as in `kfcn_tools.convert.int8.ranges.Statistics`.
+        shifts: of its biases, as `correct.bias_shifts` gives them; empty for no correction.
+    """
+
+    content: bytes
+    ranges: dict[str, tuple[float, float]]
+    shifts: dict[str, np.ndarray]
+
+
+def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> bytes:
+    """Quantises weights (by output channel) and activations to int8.
+
+    Args:
+        source: what to quantise.
+        keep_float: names of the output tensors of the operations that stay float32.
+
+    Returns:
+        The quantised file's content. Its input and output are those of the float file.
+    """
+    from litert_quantizer import qtyping, quantizer, recipe
+
+    work = quantizer.Quantizer(shift_biases(source.content, source.shifts, leave=keep_float))
+    work.load_quantization_recipe(recipe.static_wi8_ai8())
+    for name in keep_float:
+        work.update_quantization_recipe(
+            # The quantizer searches its expressions in all output names joined by ";".
+            regex="^" + re.escape(name) + "(;|$)",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key="no_quantize",
+        )
+    statistics = {
+        name: {
+            "min": np.full((1, 1, 1, 1), low, np.float32),
+            "max": np.full((1, 1, 1, 1), high, np.float32),
+        }
+        for name, (low, high) in source.ranges.items()
+    }
+    # It reports each step on both outputs and by warnings; errors come as exceptions.
+    quiet = io.StringIO()
+    with (
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        result = work.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)

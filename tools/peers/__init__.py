@@ -1,1 +1,0 @@
-"""The nets that `kfcn_tools.bench` compares, each in a process of its own."""
