@@ -1,5 +1,7 @@
 """Errors that are meant for people: one line with what was received, expected and what to do."""
 
+from collections.abc import Iterable
+
 
 class KfcnError(Exception):
     """Work that cannot be done; a command prints the message without a traceback and exits 1."""
@@ -34,3 +36,10 @@ class Stopped(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, short enough to stand inside one of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def shortlist(things: Iterable) -> str:
+    """The first five, and how many more there are."""
+    things = [str(thing) for thing in things]
+    more = f" and {len(things) - 5} more" if len(things) > 5 else ""
+    return ", ".join(things[:5]) + more

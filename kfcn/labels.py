@@ -1,5 +1,6 @@
 """What a label is: the ignore label, the classes of a net or data set, their colours."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 IGNORE = 255
@@ -31,3 +32,9 @@ def voc_colour(index: int) -> tuple[int, int, int]:
         for channel in range(3):
             colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
     return tuple(colour)
+
+
+def voc_coloured(names: Iterable[str]) -> Classes:
+    """Classes of these names in the colours of the PASCAL VOC palette."""
+    names = tuple(names)
+    return Classes(names, tuple(voc_colour(index) for index in range(len(names))))

@@ -54,14 +54,18 @@ def work(args: argparse.Namespace) -> int:
     return {"check": _check, "prepare": _prepare}[args.action](args)
 
 
-def _open(args) -> list:
-    from kfcn import data
+def _source(args):
+    from kfcn.data import Source
 
-    wanted = args.splits
+    return Source(args.data, args.data_dir, args.seed, args.classes)
+
+
+def _open(args) -> list:
+    source, wanted = _source(args), args.splits
     if wanted is None:
-        found = data.splits(args.data, args.data_dir)
+        found = source.splits()
         wanted = [split for split in ("train", "val", "test") if split in found] or found
-    return [data.load(args.data, split, args.data_dir, args.seed, args.classes) for split in wanted]
+    return [source.open(split) for split in wanted]
 
 
 def _check(args) -> int:
@@ -87,12 +91,9 @@ def _prepare(args) -> int:
     from kfcn.data.prepare import prepare
 
     out = prepare(
-        args.data,
+        _source(args),
         args.out,
-        args.data_dir,
         args.splits,
-        args.seed,
-        args.classes,
         args.format,
         args.workers,
         None if args.beam is None else shlex.split(args.beam),

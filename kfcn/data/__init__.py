@@ -12,6 +12,7 @@ _PUBLIC = {
     "Dataset": "kfcn.data.dataset",
     "Sample": "kfcn.data.dataset",
     "NAMES": "kfcn.data.catalog",
+    "Source": "kfcn.data.catalog",
     "load": "kfcn.data.catalog",
     "splits": "kfcn.data.catalog",
     "Counts": "kfcn.data.audit.check",

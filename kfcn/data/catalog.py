@@ -1,34 +1,22 @@
-"""Data sets: `load` gives one by name, `check` looks at every pair before a run relies on it."""
+"""The table of data sets, and how one is opened by its name."""
 
+import dataclasses
 from pathlib import Path
 
-from kfcn.data.audit.check import Counts, check, class_weights
-from kfcn.data.dataset import Dataset, Sample
+from kfcn.data.dataset import Dataset
 from kfcn.data.sets.ade20k import ADE20K
 from kfcn.data.sets.camvid import CamVid
 from kfcn.data.sets.cityscapes import Cityscapes
 from kfcn.data.sets.coco import Coco
-from kfcn.data.sets.exports import CocoExport, Labelme, MaskExport
+from kfcn.data.sets.coco_export import CocoExport
+from kfcn.data.sets.cvat import MaskExport
 from kfcn.data.sets.folder import Folder
+from kfcn.data.sets.labelme import Labelme
 from kfcn.data.sets.pet import Pet
 from kfcn.data.sets.prepared import Prepared
 from kfcn.data.sets.scenes import Scenes
 from kfcn.data.sets.voc import VOC
 from kfcn.errors import UsageError
-from kfcn.labels import IGNORE, Classes
-
-__all__ = [
-    "IGNORE",
-    "NAMES",
-    "Classes",
-    "Counts",
-    "Dataset",
-    "Sample",
-    "check",
-    "class_weights",
-    "load",
-    "splits",
-]
 
 DATASETS = {
     cls.name: cls for cls in (Scenes, CamVid, Folder, VOC, Coco, ADE20K, Cityscapes, Pet, Prepared)
@@ -37,6 +25,27 @@ _DOWNLOADS = {"ade20k": "scene_parse150", "pet": "oxford_iiit_pet"}
 """Data sets that TFDS may download, by the names that it has for them."""
 _TFDS = "tfds:"
 NAMES = (*DATASETS, f"{_TFDS}NAME")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What names a data set: enough to open its splits again, in whatever process.
+
+    The fields are the arguments of `load`.
+    """
+
+    name: str
+    data_dir: str | Path | None = None
+    seed: int = 0
+    classes: str | None = None
+
+    def open(self, split: str) -> Dataset:
+        """Opens one split (`load`)."""
+        return load(self.name, split, self.data_dir, self.seed, self.classes)
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that exist (`splits`)."""
+        return splits(self.name, self.data_dir)
 
 
 def load(

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kfcn import data as data_sets
 from kfcn.data.audit.check import label_error, label_histogram, size_error
+from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.sets.prepared import CARD
 from kfcn.errors import DataError, KfcnError, UsageError
@@ -32,19 +32,6 @@ SHARD_BYTES = 64 << 20
 """About the size of a shard: large enough to be read in one go, small enough to be done again."""
 TITLE = "kfcn_prepared"
 _PLAN, _DONE = "plan.json", "done"
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What `kfcn.data.load` needs to open the data set again, in whatever process."""
-
-    name: str
-    data_dir: str | None
-    seed: int
-    classes: str | None
-
-    def open(self, split: str) -> Dataset:
-        return data_sets.load(self.name, split, self.data_dir, self.seed, self.classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +59,9 @@ class Shard:
 
 
 def prepare(
-    name: str,
+    source: Source,
     out: Path | str,
-    data_dir: Path | str | None = None,
     splits: Sequence[str] | None = None,
-    seed: int = 0,
-    classes: str | None = None,
     format: str = "array_record",
     workers: int | None = None,
     beam: Sequence[str] | None = None,
@@ -85,11 +69,12 @@ def prepare(
 ) -> Path:
     """Writes a data set as record files; `--data prepared --data-dir OUT` trains from them.
 
-    The pictures keep the bytes of their JPEG or PNG files where those say all, so that the
-    batches are the same as from the folder. Labels are grey PNG with the class indices.
+    The pictures keep the bytes of their JPEG or PNG files where any decoder reads those as kfcn
+    does, so that the batches are the same as from the folder. Labels are grey PNG with the class
+    indices.
 
     Args:
-        name, data_dir, seed, classes: as in `kfcn.data.load`.
+        source: the data set.
         out: folder to write to; one that holds a part of the same pass is gone on with.
         splits: None for those of train, val and test that exist.
         format: "array_record" or "tfrecord".
@@ -106,11 +91,11 @@ def prepare(
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
-    source = Source(
-        name, None if data_dir is None else str(Path(data_dir).resolve()), seed, classes
-    )
+    if source.data_dir is not None:
+        # Absolute, for workers that run elsewhere.
+        source = dataclasses.replace(source, data_dir=str(Path(source.data_dir).resolve()))
     if splits is None:
-        found = data_sets.splits(name, data_dir)
+        found = source.splits()
         splits = [split for split in ("train", "val", "test") if split in found]
     out = make_folder(out).resolve()
     datasets = {split: source.open(split) for split in splits}

@@ -8,8 +8,10 @@ from PIL import Image
 
 from kfcn import data
 from kfcn.data import prepare as module
+from kfcn.data.catalog import Source
 from kfcn.data.feed.batches import training_batches
 from kfcn.data.prepare import prepare
+from kfcn.data.sets.prepared import Prepared
 from kfcn.errors import DataError, KfcnError, UsageError
 
 
@@ -52,7 +54,7 @@ def contents(out):
 
 @pytest.mark.parametrize("format", ["array_record", "tfrecord"])
 def test_prepared_pairs_are_the_folders_own(folder, tmp_path, format):
-    out = prepare("folder", tmp_path / "out", folder, format=format, workers=1)
+    out = prepare(Source("folder", folder), tmp_path / "out", format=format, workers=1)
     assert len(contents(out)) > 4  # several shards
     assert data.splits("prepared", out) == ("train", "val")
     for split in ("train", "val"):
@@ -69,7 +71,7 @@ def test_prepared_pairs_are_the_folders_own(folder, tmp_path, format):
 
 
 def test_batches_are_the_same_as_from_the_folder(folder, tmp_path):
-    out = prepare("folder", tmp_path / "out", folder, workers=1)
+    out = prepare(Source("folder", folder), tmp_path / "out", workers=1)
     streams = [
         training_batches(data.load(name, "train", place), 4, (16, 24), seed=5).take(5)
         for name, place in (("folder", folder), ("prepared", out))
@@ -83,7 +85,7 @@ def test_tfds_itself_reads_the_files(folder, tmp_path):
     """By another program's decoder: labels by value, pictures as that decoder gives them."""
     import tensorflow_datasets as tfds
 
-    out = prepare("folder", tmp_path / "out", folder, workers=1, format="tfrecord")
+    out = prepare(Source("folder", folder), tmp_path / "out", workers=1, format="tfrecord")
     read = tfds.builder_from_directory(out).as_dataset(split="val")
     found = {e["file_name"].decode(): e for e in tfds.as_numpy(read)}
     for sample in data.load("folder", "val", folder):
@@ -94,7 +96,7 @@ def test_tfds_itself_reads_the_files(folder, tmp_path):
 
 
 def test_a_stopped_pass_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
-    whole = prepare("folder", tmp_path / "whole", folder, workers=1)
+    whole = prepare(Source("folder", folder), tmp_path / "whole", workers=1)
     done = []
 
     def stop(shard):
@@ -107,24 +109,24 @@ def test_a_stopped_pass_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_shard", stop)
         with pytest.raises(KeyboardInterrupt):
-            prepare("folder", tmp_path / "out", folder, workers=1)
-    assert data.DATASETS["prepared"].splits(tmp_path / "out") == ()  # not before it is whole
+            prepare(Source("folder", folder), tmp_path / "out", workers=1)
+    assert Prepared.splits(tmp_path / "out") == ()  # not before it is whole
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("kfcn_prepared-*")}
     assert len(first) == 2
-    prepare("folder", tmp_path / "out", folder, workers=1)
+    prepare(Source("folder", folder), tmp_path / "out", workers=1)
     assert all(path.stat().st_mtime_ns == time for path, time in first.items())
     assert contents(tmp_path / "out") == contents(whole)
     with pytest.raises(UsageError, match="holds another pass"):
-        prepare("folder", tmp_path / "out", folder, workers=1, format="tfrecord")
+        prepare(Source("folder", folder), tmp_path / "out", workers=1, format="tfrecord")
 
 
 @pytest.mark.slow
 def test_processes_and_beam_write_the_same_bytes(folder, tmp_path):
     pytest.importorskip("apache_beam")
-    alone = prepare("folder", tmp_path / "alone", folder, workers=1)
+    alone = prepare(Source("folder", folder), tmp_path / "alone", workers=1)
     # Spawned processes import the module anew, with its own SHARD_BYTES; the plan holds.
-    both = prepare("folder", tmp_path / "both", folder, workers=2)
-    beam = prepare("folder", tmp_path / "beam", folder, beam=[])
+    both = prepare(Source("folder", folder), tmp_path / "both", workers=2)
+    beam = prepare(Source("folder", folder), tmp_path / "beam", beam=[])
     assert contents(alone) == contents(both) == contents(beam)
 
 
@@ -136,19 +138,19 @@ def test_a_pair_that_cannot_be_used_is_named(tmp_path):
         path.parent.mkdir(parents=True)
         Image.fromarray(array.astype(np.uint8)).save(path)
     with pytest.raises(DataError, match=r"labels/train/a\.png: found label 7; expected 0 to 0"):
-        prepare("folder", tmp_path / "out", tmp_path / "in", workers=1)
+        prepare(Source("folder", tmp_path / "in"), tmp_path / "out", workers=1)
 
 
 def test_folders_that_are_something_else_are_left_alone(folder, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty and holds no prepared data"):
-        prepare("folder", tmp_path, folder)
+        prepare(Source("folder", folder), tmp_path)
     with pytest.raises(UsageError, match="does not hold prepared; expected what kfcn-data"):
         data.load("prepared", "train", tmp_path)
 
 
 def test_a_damaged_shard_is_told(folder, tmp_path):
-    out = prepare("folder", tmp_path / "out", folder, workers=1, format="tfrecord")
+    out = prepare(Source("folder", folder), tmp_path / "out", workers=1, format="tfrecord")
     path = sorted(out.glob("kfcn_prepared-train*"))[0]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(KfcnError, match="ends in the middle of a record"):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from kfcn.data.audit.check import (
     class_weights,
-    each,
+    for_each,
     label_error,
     label_histogram,
     nothing_in,
@@ -24,8 +24,7 @@ from kfcn.data.audit.check import (
     size_error,
 )
 from kfcn.data.dataset import Counts, Dataset
-from kfcn.data.sets.pairs import some
-from kfcn.errors import DataError
+from kfcn.errors import DataError, shortlist
 from kfcn.labels import IGNORE
 
 
@@ -115,7 +114,7 @@ def audit_split(dataset: Dataset, progress: bool = False) -> SplitAudit:
         [],
         collections.defaultdict(list),
     )
-    for look in each(dataset, _look, progress):
+    for look in for_each(dataset, _look, progress):
         found.masks[look.mask] += 1
         if look.error:
             found.errors[look.kind].append(look.error)
@@ -186,7 +185,7 @@ class Audit:
             names = split.dataset.classes.names
             absent = [n for n, images in zip(names, split.class_images, strict=True) if not images]
             if absent and split.counts.images:
-                told.append(f"{title}: no pixel of {some(absent)}")
+                told.append(f"{title}: no pixel of {shortlist(absent)}")
             colour = {kind: n for kind, n in split.masks.items() if kind.startswith("RGB")}
             if colour:
                 told.append(f"{title}: {sum(colour.values())} mask(s) are stored in RGB colours")

@@ -34,7 +34,7 @@ def check(dataset: Dataset, progress: bool = False) -> Counts:
     counts = dataset.counts
     if counts is None:
         counts = Counts.nothing(len(dataset.classes))
-        for histogram in each(dataset, _sound_histogram, progress):
+        for histogram in for_each(dataset, _sound_histogram, progress):
             counts = counts.add(histogram)
     if error := nothing_to_learn(dataset, counts):
         raise DataError(error)
@@ -50,7 +50,7 @@ def _sound_histogram(dataset: Dataset, index: int) -> np.ndarray:
     return found
 
 
-def each(
+def for_each(
     dataset: Dataset, look: Callable[[Dataset, int], Any], progress: bool = False
 ) -> Iterator[Any]:
     """`look(dataset, index)` of every index, in order, by as many threads as there are cores.

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
+from kfcn.data.feed.augment import PAD
 from kfcn.errors import DataError
 from kfcn.labels import IGNORE
 
 CACHE_BYTES = 2 << 30
-GREY = 117
 
 
 class _Wrapped(Dataset):
@@ -77,7 +77,7 @@ class Skipping(_Wrapped):
                     self.skipped[index] = str(error)
                     self.say(f"skipped {error} ({len(self.skipped)} of at most {self.allowed})")
         # About as large as a picture, for those who judge by the first one whether all fit.
-        image = np.full((256, 256, 3), GREY, np.uint8)
+        image = np.full((256, 256, 3), PAD, np.uint8)
         return Sample(image, np.full((256, 256), IGNORE, np.uint8), self.file_name(index))
 
     def size(self, index: int) -> tuple[int, int]:

@@ -4,12 +4,12 @@ COCO itself and the exports of annotation programs (CVAT, labelme's COCO convert
 `images`, `categories` and `annotations`, each annotation with polygons or a run-length encoding.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from kfcn.data.formats.text import read_json
 from kfcn.errors import DataError, first_line
 
 
@@ -131,18 +131,3 @@ def _pycocotools(path: Path):
             "pip install 'kfcn[data]'"
         ) from error
     return mask
-
-
-def read_json(path: Path) -> dict:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: it cannot be read, or is no JSON object; the message names it.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("no object at the top")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({first_line(error)})") from error
-    return content

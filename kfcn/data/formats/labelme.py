@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kfcn.data.formats.coco import read_json
+from kfcn.data.formats.text import read_json
 from kfcn.errors import DataError, first_line
 from kfcn.labels import IGNORE
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.data.formats.coco import Instances, Picture, read_json
+from kfcn.data.formats.coco import Instances, Picture
 from kfcn.data.formats.images import read_image
+from kfcn.data.formats.text import read_json
 from kfcn.data.sets import voc
 from kfcn.errors import DataError, UsageError
-from kfcn.labels import Classes, voc_colour
+from kfcn.labels import voc_coloured
 
 # COCO's ids of the 20 classes of VOC, in VOC's order (couch is VOC's sofa, tv its tvmonitor, ...).
 VOC_IDS = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
@@ -49,7 +50,7 @@ class Coco(Dataset):
         ids = tuple(self._instances.categories)
         if classes is None:
             names = ("background", *self._instances.categories.values())
-            self.classes = Classes(names, tuple(voc_colour(index) for index in range(len(names))))
+            self.classes = voc_coloured(names)
         elif classes in self.class_choices:
             self.classes, ids = voc.CLASSES, VOC_IDS
             if split == "train":

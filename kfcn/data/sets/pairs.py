@@ -1,14 +1,14 @@
 """What the data sets made of files share: images and label maps matched by stem."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.images import read_image, read_labels
-from kfcn.errors import DataError
+from kfcn.errors import DataError, shortlist
 from kfcn.labels import Classes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -98,7 +98,7 @@ def match(images: Path, labels: Path) -> list[tuple[Path, Path]]:
         if alone:
             raise DataError(
                 f"{alone[0].parent}: {len(alone)} {missing} of the same stem in {folder}: "
-                f"{some(path.name for path in alone)}; add the missing files or remove these"
+                f"{shortlist(path.name for path in alone)}; add the missing files or remove these"
             )
     return [(image_files[stem], label_files[stem]) for stem in sorted(image_files)]
 
@@ -113,7 +113,7 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     if missing:
         raise DataError(
             f"{source}: lists {len(pairs)} pairs, and {len(missing)} of their files are not "
-            f"there: {some(missing)}; add them, or take their names out of the list"
+            f"there: {shortlist(missing)}; add them, or take their names out of the list"
         )
     return pairs
 
@@ -134,28 +134,6 @@ def held_out(name: str) -> bool:
     """
     digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[:8], "big") % 10 == 0
-
-
-def some(things: Iterable) -> str:
-    """The first five, and how many more there are."""
-    things = [str(thing) for thing in things]
-    more = f" and {len(things) - 5} more" if len(things) > 5 else ""
-    return ", ".join(things[:5]) + more
-
-
-def read_names(path: Path) -> list[str]:
-    """The first word of each line of a list file.
-
-    Raises:
-        DataError: the file cannot be read or has no line.
-    """
-    try:
-        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError, IndexError) as error:
-        raise DataError(f"{path}: cannot be read as a list of names ({error})") from error
-    if not names:
-        raise DataError(f"{path}: is empty; expected one name a line")
-    return names
 
 
 def by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:

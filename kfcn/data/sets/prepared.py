@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kfcn.data.dataset import Counts
-from kfcn.data.formats.records import RecordSet
+from kfcn.data.sets.records import RecordSet
 from kfcn.errors import DataError, first_line
 from kfcn.labels import Classes
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfcn.data.formats.records import RecordSet
+from kfcn.data.formats.classes_txt import read_classes
 from kfcn.data.sets import ade20k, cityscapes, pet
-from kfcn.data.sets.folder import read_classes
+from kfcn.data.sets.records import RecordSet
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.labels import IGNORE, Classes, voc_colour
+from kfcn.labels import IGNORE, Classes, voc_coloured
 
 
 class _Known(NamedTuple):
@@ -155,4 +155,4 @@ def _counted(title: str, split: str, info, keys: tuple[str, str, str]) -> Classe
         labels = records[index].labels
         greatest = max(greatest, int(np.where(labels == IGNORE, 0, labels).max(initial=0)))
     names = tuple(f"class {index}" for index in range(greatest + 1))
-    return Classes(names, tuple(voc_colour(index) for index in range(len(names))))
+    return voc_coloured(names)

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from kfcn.data.formats.images import read_labels
-from kfcn.data.sets.pairs import FilePairs, existing, read_names
+from kfcn.data.formats.lists import read_names
+from kfcn.data.sets.pairs import FilePairs, existing
 from kfcn.errors import DataError, UsageError, first_line
-from kfcn.labels import Classes, voc_colour
+from kfcn.labels import voc_coloured
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
     "train", "tvmonitor",
 )  # fmt: skip
-CLASSES = Classes(NAMES, tuple(voc_colour(index) for index in range(len(NAMES))))
+CLASSES = voc_coloured(NAMES)
 
 
 class VOC(FilePairs):

@@ -282,12 +282,15 @@ def main(argv=None) -> int:
     cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
     args = cli.parse_args(argv)
 
+    from kfcn.data.catalog import Source
     from kfcn.data.prepare import prepare
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "folder"
         draw_pairs(folder, args.images)
-        prepared = prepare("folder", Path(scratch) / "prepared", folder, ["train"], workers=1)
+        prepared = prepare(
+            Source("folder", folder), Path(scratch) / "prepared", ["train"], workers=1
+        )
         sources = all_sources(folder, prepared)
         rates = measure_rates(sources, args.seconds, args.rounds, args.images)
         result = {"images_per_second": rates, "crop": CROP, "batch": BATCH}
