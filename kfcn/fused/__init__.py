@@ -12,15 +12,15 @@ rounding.
 from kfcn.fused.calls import calls_as
 from kfcn.fused.cuts import cuts_as_slices
 from kfcn.fused.depthwise import kernel_gradients_in_parts
-from kfcn.fused.enlargements import channelwise_enlargements, enlarged_by_channel
+from kfcn.fused.enlargements import enlarged_by_channel, fixed_enlargements
 from kfcn.fused.inference import run_net
 from kfcn.fused.norms import norms, scale_and_offset
 
 __all__ = [
     "calls_as",
-    "channelwise_enlargements",
     "cuts_as_slices",
     "enlarged_by_channel",
+    "fixed_enlargements",
     "kernel_gradients_in_parts",
     "norms",
     "run_net",

@@ -31,17 +31,6 @@ def _restore(operation, call):
         operation.call = call
 
 
-def is_plain(layer) -> bool:
-    """Whether a convolution of `(B, H, W, C)` is nothing more, with equal strides and no holes."""
-    return (
-        not layer.use_bias
-        and layer.activation is keras.activations.linear
-        and layer.data_format == "channels_last"
-        and set(layer.dilation_rate) == {1}
-        and len(set(layer.strides)) == 1
-    )
-
-
 def has_gpu() -> bool:
     """Whether TensorFlow sees one. What was measured on CPUs only is left alone there."""
     import tensorflow as tf

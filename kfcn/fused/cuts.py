@@ -3,6 +3,7 @@
 import keras
 
 from kfcn.fused.calls import calls_as
+from kfcn.nets.upsample import trims
 
 
 def cuts_as_slices(model: keras.Model):
@@ -11,15 +12,7 @@ def cuts_as_slices(model: keras.Model):
     Where both sizes are known while it is traced. The gradient of a gather adds up row by row
     and transposes twice, a sixteenth of a MobileNetV2 step; that of a slice pads.
     """
-    return calls_as(filter(_is_cut, model.operations), _cut)
-
-
-def _is_cut(operation) -> bool:
-    """Whether this gathers along a line of positions that stops at the last one."""
-    if type(operation).__name__ != "Take" or len(operation._inbound_nodes) != 1:
-        return False
-    _, *indices = operation._inbound_nodes[0].input_tensors
-    return [type(x._keras_history.operation).__name__ for x in indices] == ["Minimum"]
+    return calls_as([trim.operation for trim in trims(model)], _cut)
 
 
 def _cut(operation, usual, x, indices):
@@ -27,7 +20,7 @@ def _cut(operation, usual, x, indices):
     import tensorflow as tf
 
     axis, wanted = operation.axis, indices.shape[0]
-    if axis not in (1, 2) or len(x.shape) != 4 or None in (wanted, x.shape[axis]):
+    if None in (wanted, x.shape[axis]):
         return usual(x, indices)
     short = wanted - x.shape[axis]
     if short == 0:

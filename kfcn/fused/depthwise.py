@@ -2,7 +2,8 @@
 
 import keras
 
-from kfcn.fused.calls import calls_as, has_gpu, is_plain
+from kfcn.fused.calls import calls_as, has_gpu
+from kfcn.graph import is_plain
 
 
 def kernel_gradients_in_parts(model: keras.Model):

@@ -4,23 +4,22 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 import keras
-import numpy as np
 
-from kfcn.fused.calls import calls_as, has_gpu, is_plain
+from kfcn.fused.calls import calls_as, has_gpu
+from kfcn.nets.upsample import Enlargement, enlargements
 
 
-def channelwise_enlargements(model: keras.Model) -> list[str]:
-    """Names of the fixed transposed convolutions whose kernel is zero between different channels.
+def fixed_enlargements(model: keras.Model) -> list[Enlargement]:
+    """The enlargements that stay channel by channel, for `enlarged_by_channel`.
 
-    For `enlarged_by_channel`; they are told by their weights, so call it before tracing. None where
-    there is a GPU: only CPUs were measured.
+    Call it before tracing: their weights are looked at. None where there is a GPU: only CPUs were
+    measured.
     """
-    layers = [] if has_gpu() else model.layers
-    return [x.name for x in layers if isinstance(x, keras.layers.Conv2DTranspose) and _diagonal(x)]
+    return [] if has_gpu() else [x for x in enlargements(model) if not x.learns]
 
 
 @contextlib.contextmanager
-def enlarged_by_channel(model: keras.Model, names: Iterable[str]) -> Iterator[None]:
+def enlarged_by_channel(found: Iterable[Enlargement]) -> Iterator[None]:
     """Has transposed convolutions done as the transpose of depthwise ones in what is traced inside.
 
     That is linear in the channels, where a dense one is quadratic: at 21 classes 2.5 times, at 81
@@ -28,17 +27,17 @@ def enlarged_by_channel(model: keras.Model, names: Iterable[str]) -> Iterator[No
     has split the channels into groups, they are enlarged as one.
 
     Args:
-        model: the net.
-        names: what `channelwise_enlargements` found in it.
+        found: what `fixed_enlargements` found in the net.
     """
-    layers = [model.get_layer(name) for name in names]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(calls_as(layers, lambda layer, usual, x: _enlarge(x, [layer])))
-        for split, parts, joined in _grouped(model, layers):
-            group = _Group(parts)
-            stack.enter_context(calls_as([split], group.split))
-            stack.enter_context(calls_as(dict.fromkeys(parts), group.part))
-            stack.enter_context(calls_as([joined], group.join))
+        for enlargement in found:
+            group = _Group(enlargement.parts)
+            if enlargement.join is None:
+                stack.enter_context(calls_as(enlargement.layers, group.whole))
+                continue
+            stack.enter_context(calls_as([enlargement.split], group.split))
+            stack.enter_context(calls_as(enlargement.layers, group.part))
+            stack.enter_context(calls_as([enlargement.join], group.join))
         yield
 
 
@@ -46,44 +45,20 @@ class _Group:
     """Hands the whole map from where it is split to where its parts are joined again."""
 
     def __init__(self, parts):
-        self.parts, self.whole = parts, None
+        self.parts, self.map = parts, None
+
+    def whole(self, layer, usual, x):
+        return _enlarge(x, self.parts)
 
     def split(self, operation, usual, x):
-        self.whole = x
+        self.map = x
         return usual(x)
 
     def part(self, layer, usual, x):
         return x  # for `join`, which has no use for it
 
     def join(self, layer, usual, inputs):
-        return _enlarge(self.whole, self.parts)
-
-
-def _grouped(model, layers):
-    """Splits, the layers of their parts in order, and where the parts are joined again."""
-    for joined in model.layers:
-        if not isinstance(joined, keras.layers.Concatenate) or joined.axis not in (-1, 3):
-            continue
-        histories = [x._keras_history for x in joined.input]
-        parts = [history.operation for history in histories]
-        if not all(part in layers for part in parts):
-            continue
-        inputs = [h.operation._inbound_nodes[h.node_index].input_tensors[0] for h in histories]
-        sources = [x._keras_history for x in inputs]
-        split = sources[0].operation
-        in_order = [(h.operation, h.tensor_index) for h in sources] == [
-            (split, index) for index in range(len(parts))
-        ]
-        if type(split).__name__ == "Split" and in_order:
-            yield split, parts, joined
-
-
-def _diagonal(layer) -> bool:
-    if layer.trainable or layer.output_padding is not None or not is_plain(layer):
-        return False
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
-    square = kernel.shape[-1] == kernel.shape[-2]
-    return square and not kernel[:, :, ~np.eye(kernel.shape[-1], dtype=bool)].any()
+        return _enlarge(self.map, self.parts)
 
 
 def _enlarge(x, parts):

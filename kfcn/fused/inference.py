@@ -8,7 +8,7 @@ import numpy as np
 
 from kfcn.fused.calls import calls_as
 from kfcn.fused.cuts import cuts_as_slices
-from kfcn.fused.enlargements import channelwise_enlargements, enlarged_by_channel
+from kfcn.fused.enlargements import enlarged_by_channel, fixed_enlargements
 from kfcn.fused.norms import by_moving_statistics, folded_norms, norms
 
 _FUNCTIONS = weakref.WeakKeyDictionary()
@@ -38,7 +38,7 @@ def _function(model):
     """The traced forward pass; it holds the model weakly, as it is kept as long as the model."""
     import tensorflow as tf
 
-    channelwise = channelwise_enlargements(model)
+    fixed = fixed_enlargements(model)
     model = weakref.ref(model)
 
     @tf.function(reduce_retracing=True)
@@ -48,7 +48,7 @@ def _function(model):
             calls_as(norms(net), by_moving_statistics),
             folded_norms(net),
             cuts_as_slices(net),
-            enlarged_by_channel(net, channelwise),
+            enlarged_by_channel(fixed),
         ):
             return net(images, training=False)
 

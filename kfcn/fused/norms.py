@@ -5,8 +5,10 @@ import functools
 from collections.abc import Iterator
 
 import keras
+from keras import ops
 
 from kfcn.fused.calls import calls_as
+from kfcn.graph import calls, inputs, producer, readers
 
 
 def norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -61,45 +63,75 @@ def folded_norms(model: keras.Model) -> Iterator[None]:
     normalisation was a third of MobileNetV2's time. The scale goes into the kernel, which has few
     numbers, whenever the function is called: new weights are followed.
     """
-    pairs = [(norm, _depthwise_before(norm)) for norm in norms(model)]
     with contextlib.ExitStack() as stack:
-        for norm, convolution in pairs:
-            if convolution is not None:
+        for norm, convolution in foldable(model):
+            if isinstance(convolution, keras.layers.DepthwiseConv2D) and not convolution.use_bias:
                 stack.enter_context(calls_as([convolution], functools.partial(_folded, norm)))
                 stack.enter_context(calls_as([norm], _done_before))
         yield
 
 
-def _depthwise_before(norm):
-    """The depthwise convolution that has this normalisation as its only successor, or None."""
-    if len(norm._inbound_nodes) != 1 or norm.axis not in (-1, 3):
-        return None
-    layer = norm.input._keras_history.operation
-    alone = len(layer._inbound_nodes) == len(layer._outbound_nodes) == 1
-    if not isinstance(layer, keras.layers.DepthwiseConv2D) or not alone:
-        return None
-    plain = layer.activation is keras.activations.linear and not layer.use_bias
-    return layer if plain and layer.data_format == "channels_last" else None
+def foldable(model: keras.Model) -> list[tuple[keras.layers.BatchNormalization, keras.Layer]]:
+    """Batch normalisations that alone follow a convolution, and that convolution, for `fold`."""
+    pairs = []
+    for norm in norms(model):
+        layer = producer(inputs(norm)[0])
+        if (
+            norm.axis in (-1, 3)
+            and isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+            and layer.activation is keras.activations.linear
+            and layer.data_format == "channels_last"
+            and calls(norm) == calls(layer) == readers(layer) == 1
+            and not any(layer.output is output for output in model.outputs)
+        ):
+            pairs.append((norm, layer))
+    return pairs
+
+
+def fold(convolution: keras.Layer, norm: keras.layers.BatchNormalization):
+    """Kernel and bias of a convolution with the batch normalisation behind it folded in.
+
+    Args:
+        convolution: a `Conv2D` or `DepthwiseConv2D`.
+        norm: follows it, over its channels.
+
+    Returns:
+        Kernel and bias `(channels,)` as float64 tensors of Keras' backend; traced, they follow the
+        weights.
+    """
+
+    def vector(weight):
+        return ops.cast(weight, "float64")
+
+    gain = ops.rsqrt(vector(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        gain = gain * vector(norm.gamma)
+    bias = -vector(norm.moving_mean) * gain
+    if convolution.use_bias:
+        bias = bias + vector(convolution.bias) * gain
+    if norm.center:
+        bias = bias + vector(norm.beta)
+    kernel = vector(convolution.kernel)
+    if isinstance(convolution, keras.layers.DepthwiseConv2D):
+        # Its kernel is (kh, kw, C, multiplier), its output channel C * multiplier.
+        gain = ops.reshape(gain, kernel.shape[2:])
+    return kernel * gain, bias
 
 
 def _folded(norm, layer, usual, inputs):
     """`DepthwiseConv2D.call` and the normalisation behind it."""
     import tensorflow as tf
 
-    scale, offset = scale_and_offset(norm)
-    mean, variance = _moving(norm)
-    scale *= tf.math.rsqrt(variance + norm.epsilon)
-    kernel = tf.convert_to_tensor(layer.kernel)
-    factor = tf.cast(tf.reshape(scale, kernel.shape[2:]), kernel.dtype)
+    kernel, bias = fold(layer, norm)
     outputs = keras.ops.depthwise_conv(
         inputs,
-        tf.cast(kernel * factor, inputs.dtype),
+        tf.cast(kernel, inputs.dtype),
         strides=layer.strides,
         padding=layer.padding,
         dilation_rate=layer.dilation_rate,
         data_format=layer.data_format,
     )
-    return tf.nn.bias_add(outputs, tf.cast(offset - mean * scale, outputs.dtype))
+    return tf.nn.bias_add(outputs, tf.cast(bias, outputs.dtype))
 
 
 def _done_before(layer, usual, inputs, training=None, mask=None):

@@ -5,11 +5,18 @@ The usual bilinear transposed convolution (kernel 2s, stride s, padding 'same') 
 s*i + (s - 1)/2, which is where 2x2 pooling has it. As every map of such a net starts with cell 0
 at the same fractional place, all crop offsets of the paper's Caffe nets (19, 27, 31, 5, 9) become
 zero here: what a stage has too much stands at the bottom and at the right, and is cut off there.
+
+`enlargements` and `trims` find in a net, also in one loaded from a file, what `upsample` and
+`match_size` have built; all that rewrites a net asks them.
 """
+
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
+
+from kfcn.graph import inputs, is_operation, is_plain, place, producer
 
 # Channels of a group. Up to two groups one dense transposed convolution is as fast;
 # `python -m kfcn_tools.benchmarks.upsample` prints both.
@@ -96,6 +103,84 @@ def upsample(
     return x
 
 
+class Enlargement(NamedTuple):
+    """A transposed convolution, or several side by side, that enlarges every channel by itself.
+
+    Attributes:
+        parts: the layers in the order of their channels. One, or one for each group, where the full
+            groups are the same layer.
+        split: the operation that splits the channels into groups; None where there is one part.
+        join: the layer that joins them again, or None.
+    """
+
+    parts: tuple[keras.layers.Conv2DTranspose, ...]
+    split: keras.Operation | None = None
+    join: keras.layers.Concatenate | None = None
+
+    @property
+    def layers(self) -> list[keras.layers.Conv2DTranspose]:
+        """The layers, each of them once."""
+        return list(dict.fromkeys(self.parts))
+
+    @property
+    def stride(self) -> int:
+        return self.parts[0].strides[0]
+
+    @property
+    def learns(self) -> bool:
+        return any(layer.trainable for layer in self.parts)
+
+    @property
+    def is_bilinear(self) -> bool:
+        """Whether it has the usual kernel of `upsample`, to the last float32 digit or so."""
+        return all(
+            layer.padding == "same"
+            and layer.kernel_size == (2 * self.stride, 2 * self.stride)
+            and np.allclose(
+                ops.convert_to_numpy(layer.kernel),
+                bilinear_kernel(self.stride, layer.filters),
+                rtol=0,
+                atol=1e-6,
+            )
+            for layer in self.layers
+        )
+
+
+def enlargements(model: keras.Model) -> list[Enlargement]:
+    """What `upsample` has built into a net and is still of its kind.
+
+    The weights decide: a layer whose kernel has learned to mix the channels is none.
+    """
+    layers = {layer for layer in model.layers if _enlarges_by_channel(layer)}
+    joined = [x for x in map(_joined, model.layers) if x and layers.issuperset(x.parts)]
+    grouped = {layer for enlargement in joined for layer in enlargement.parts}
+    return joined + [Enlargement((x,)) for x in model.layers if x in layers - grouped]
+
+
+def _enlarges_by_channel(layer) -> bool:
+    if not isinstance(layer, keras.layers.Conv2DTranspose):
+        return False
+    if layer.output_padding is not None or not is_plain(layer):
+        return False
+    kernel = ops.convert_to_numpy(layer.kernel)
+    square = kernel.shape[-1] == kernel.shape[-2]
+    return square and not kernel[:, :, ~np.eye(kernel.shape[-1], dtype=bool)].any()
+
+
+def _joined(layer) -> Enlargement | None:
+    """What `layer` joins, if these are all parts of one split map in order, each behind a layer."""
+    if not isinstance(layer, keras.layers.Concatenate) or layer.axis not in (-1, 3):
+        return None
+    calls = [place(x)[:2] for x in inputs(layer)]
+    parts = tuple(part for part, _ in calls)
+    if not all(isinstance(part, keras.layers.Conv2DTranspose) for part in parts):
+        return None
+    sources = [place(inputs(part, call)[0]) for part, call in calls]
+    split, call, _ = sources[0]
+    in_order = sources == [(split, call, index) for index in range(len(parts))]
+    return Enlargement(parts, split, layer) if in_order and is_operation(split, "Split") else None
+
+
 def match_size(x, reference):
     """Gives `x` the height and width of `reference`, whatever they turn out to be.
 
@@ -121,3 +206,33 @@ def _positions(x, axis: int):
     """0 .. n-1 along `axis` as int32, n taken at run time."""
     line = x[0, :, 0, 0] if axis == 1 else x[0, 0, :, 0]
     return ops.cumsum(ops.ones_like(line, dtype="int32")) - 1
+
+
+class Trim(NamedTuple):
+    """One gather of `match_size`: rows or columns 0, 1, ... of a map, the last one repeated.
+
+    Attributes:
+        operation: the gather; called on the map and the indices.
+        axis: 1 for rows, 2 for columns.
+        indices: symbolic int32 `(n,)`. They follow from the sizes of two maps.
+    """
+
+    operation: keras.Operation
+    axis: int
+    indices: keras.KerasTensor
+
+
+def trims(model: keras.Model) -> list[Trim]:
+    """What `match_size` has built into a net."""
+    return [trim for operation in model.operations if (trim := as_trim(operation))]
+
+
+def as_trim(operation: keras.Operation) -> Trim | None:
+    """The gather of `match_size` that an operation of a net is, or None."""
+    if not is_operation(operation, "Take") or operation.axis not in (1, 2):
+        return None
+    x, *indices = inputs(operation)
+    of_map = len(x.shape) == 4 and len(indices) == 1
+    if not of_map or not is_operation(producer(indices[0]), "Minimum"):
+        return None
+    return Trim(operation, operation.axis, indices[0])

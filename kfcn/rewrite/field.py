@@ -17,6 +17,8 @@ import keras
 from keras import layers
 
 from kfcn.errors import KfcnError
+from kfcn.graph import is_operation
+from kfcn.nets.upsample import as_trim
 from kfcn.rewrite import geometry
 from kfcn.rewrite.walker import Shape, Walker, as_functional, describe, reference_specs
 
@@ -150,11 +152,11 @@ class _FieldWalker(Walker):
         edges = geometry.edges(layer)
         if edges:
             return _Field(field.y.shift(-edges[0][0]), field.x.shift(-edges[1][0]), field.unbounded)
-        if geometry.is_operation(layer, "GetItem"):
+        if is_operation(layer, "GetItem"):
             starts = _starts(layer, args[1])
             return _Field(field.y.shift(starts[0]), field.x.shift(starts[1]), field.unbounded)
-        if geometry.is_operation(layer, "Take") and layer.axis in (1, 2):
-            return field  # the crop to the input's size: rows and columns from 0 on
+        if as_trim(layer):
+            return field  # rows and columns from 0 on
         spread = _upsampling(layer, before, keras.tree.flatten(specs)[0].shape)
         if spread:
             axes = (axis.spread(*spread[i]) for i, axis in enumerate((field.y, field.x)))
@@ -246,7 +248,7 @@ def _upsampling(layer, before, after):
         ]
     if isinstance(layer, layers.UpSampling2D):
         factors = layer.size
-    elif isinstance(layer, layers.Resizing) or geometry.is_operation(layer, "Resize"):
+    elif isinstance(layer, layers.Resizing) or is_operation(layer, "Resize"):
         if any(new % old for new, old in zip(after[1:3], before[1:3], strict=True)):
             raise KfcnError(f"{describe(layer)} does not enlarge by a whole factor")
         factors = [new // old for new, old in zip(after[1:3], before[1:3], strict=True)]

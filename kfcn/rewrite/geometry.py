@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from kfcn.errors import KfcnError
+from kfcn.graph import is_operation
 from kfcn.rewrite.walker import describe
 
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
@@ -46,11 +47,6 @@ _POINTWISE_OPERATIONS = {
 
 # Private layers of keras.applications: per channel, or switched off outside training.
 _POINTWISE_IN_APPLICATIONS = ("LayerScale", "StochasticDepth", "CustomScaleLayer")
-
-
-def is_operation(layer, *names: str) -> bool:
-    """Whether this is a `keras.ops` operation with one of these class names."""
-    return type(layer).__module__.startswith("keras.src.ops") and type(layer).__name__ in names
 
 
 def is_pointwise(layer) -> bool:

@@ -7,9 +7,9 @@ import tensorflow as tf
 from keras import ops
 
 from kfcn.fused import (
-    channelwise_enlargements,
     cuts_as_slices,
     enlarged_by_channel,
+    fixed_enlargements,
     kernel_gradients_in_parts,
 )
 from kfcn.fused.batch_norm import for_training
@@ -75,7 +75,7 @@ class Step:
             model.non_trainable_variables
         )  # batch statistics and seeds: a forward pass moves them
 
-        channelwise = channelwise_enlargements(model)
+        fixed = fixed_enlargements(model)
 
         def backward(images, labels, stop):
             with tf.GradientTape() as tape:
@@ -104,7 +104,7 @@ class Step:
             with (
                 for_training(model, replicas.total),
                 cuts_as_slices(model),
-                enlarged_by_channel(model, channelwise),
+                enlarged_by_channel(fixed),
                 kernel_gradients_in_parts(model),
             ):
                 gradients, figures, cells = strategy.run(backward, (*batch, stop))

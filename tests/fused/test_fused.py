@@ -5,13 +5,14 @@ from nets import TINY, fit_statistics, randomize
 
 import kfcn
 from kfcn.fused import (
-    channelwise_enlargements,
     cuts_as_slices,
     enlarged_by_channel,
+    fixed_enlargements,
     kernel_gradients_in_parts,
     run_net,
 )
 from kfcn.fused.inference import _function
+from kfcn.fused.norms import fold
 from kfcn.nets.upsample import match_size, upsample
 
 
@@ -57,6 +58,26 @@ def test_norms_are_one_operation_or_none_and_the_layers_stay():
     assert not any("call" in vars(layer) for layer in model.operations)
 
 
+def test_folded_convolutions_give_the_values_of_the_pair():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 6, 6, 4)).astype(np.float32)
+    for conv in (
+        keras.layers.Conv2D(5, 3, use_bias=True),
+        keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+    ):
+        norm = keras.layers.BatchNormalization()
+        norm.build((None, 4, 4, 5 if isinstance(conv, keras.layers.Conv2D) else 8))
+        conv.build(x.shape)
+        for weight in (*conv.weights, *norm.weights):
+            weight.assign(rng.uniform(0.2, 2.0, weight.shape))
+        expected = np.asarray(norm(conv(x), training=False))
+        config = conv.get_config() | {"use_bias": True}
+        folded = type(conv).from_config(config)
+        folded.build(x.shape)
+        folded.set_weights([keras.ops.convert_to_numpy(x) for x in fold(conv, norm)])
+        np.testing.assert_allclose(folded(x), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_norm_whose_map_others_need_is_not_folded():
     image = keras.Input((None, None, 3))
     x = keras.layers.DepthwiseConv2D(3, use_bias=False, padding="same")(image)
@@ -79,15 +100,18 @@ def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
 
     x = keras.Input((None, None, channels))
     model = keras.Model(x, upsample(x, stride, "up", offset=offset))
-    names = channelwise_enlargements(model)
-    assert names == (["up", "up_rest"] if channels == 40 else ["up"])  # two of 16, a rest of 8
-    for name in names:  # no two channels alike, to see their order
-        kernel = model.get_layer(name).get_weights()[0]
-        model.get_layer(name).set_weights([kernel * np.linspace(1, 2, kernel.shape[-1])])
+    fixed = fixed_enlargements(model)
+    (found,) = fixed
+    # Two groups of 16, a rest of 8.
+    parts = ["up", "up", "up_rest"] if channels == 40 else ["up"]
+    assert [part.name for part in found.parts] == parts
+    for layer in found.layers:  # no two channels alike, to see their order
+        kernel = layer.get_weights()[0]
+        layer.set_weights([kernel * np.linspace(1, 2, kernel.shape[-1])])
     rng = np.random.default_rng(0)
     values = tf.constant(rng.normal(size=(2, 5, 3, channels)).astype("float32"))
 
-    with enlarged_by_channel(model, names):
+    with enlarged_by_channel(fixed):
         ours, kinds = traced(model, values, known)
     theirs, usual = traced(model, values, known)
     assert kinds.count("DepthwiseConv2dNativeBackpropInput") == 1
@@ -106,7 +130,7 @@ def test_what_mixes_classes_or_learns_is_not_done_by_channel():
             kernel = model.get_layer("up").get_weights()[0]
             kernel[change] = 1e-3
             model.get_layer("up").set_weights([kernel])
-        return len(channelwise_enlargements(model))
+        return len(fixed_enlargements(model))
 
     assert found() == found(change=(0, 0, 1, 1)) == 1
     assert found(change=(0, 0, 0, 1)) == found(trainable=True) == 0

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from kfcn.nets import upsample
-from kfcn.nets.upsample import bilinear_kernel, match_size
+from kfcn.nets.upsample import bilinear_kernel, enlargements, match_size, trims
 
 
 def enlarge(x, stride, channels=None, **options):
@@ -108,3 +108,69 @@ def test_match_size_cuts_or_repeats(wanted):
     rows = np.minimum(np.arange(wanted[0]), 3)
     columns = np.minimum(np.arange(wanted[1]), 4)
     np.testing.assert_array_equal(y[0, ..., 0], values[0, ..., 0][rows][:, columns])
+
+
+def reloaded(model, folder):
+    model.save(folder / "net.keras")
+    return keras.models.load_model(folder / "net.keras")
+
+
+@pytest.mark.parametrize("channels", [3, 40])
+def test_enlargements_are_found_in_a_net_from_a_file(channels, tmp_path):
+    image = keras.Input((None, None, channels))
+    x = upsample.upsample(image, 4, "up")
+    x = upsample.upsample(x, 2, "learns", trainable=True)
+    x = keras.layers.Conv2DTranspose(channels, 4, 2, "same", name="with_bias")(x)
+    net = reloaded(keras.Model(image, x), tmp_path)
+    found = {enlargement.parts[0].name: enlargement for enlargement in enlargements(net)}
+    assert set(found) == {"up", "learns"}
+    assert found["learns"].learns and not found["up"].learns
+    assert (found["up"].stride, found["learns"].stride) == (4, 2)
+    names = ["up", "up", "up_rest"] if channels == 40 else ["up"]  # 16 + 16 + 8
+    assert [part.name for part in found["up"].parts] == names
+    assert (found["up"].join is None) == (channels == 3) == (found["up"].split is None)
+    assert found["learns"].is_bilinear and found["up"].is_bilinear
+
+
+def test_an_enlargement_is_known_by_its_weights():
+    net, _ = enlarge(np.zeros((1, 2, 2, 3), "float32"), 4)
+    layer = net.get_layer("up")
+    kernel = bilinear_kernel(4, 3)
+    for change, found in (((0, 0, 0, 1), 0), ((3, 3, 1, 1), 1)):
+        changed = kernel.copy()
+        changed[change] += 1e-3
+        layer.set_weights([changed])
+        assert len(enlargements(net)) == found
+        assert not any(enlargement.is_bilinear for enlargement in enlargements(net))
+    layer.set_weights([kernel])
+    assert enlargements(net)[0].is_bilinear
+
+
+def test_an_aligned_enlargement_is_not_the_usual_bilinear_one():
+    net, _ = enlarge(np.zeros((1, 2, 2, 3), "float32"), 4, offset=0)
+    (found,) = enlargements(net)
+    assert found.parts[0].name == "up" and not found.is_bilinear
+
+
+def test_joined_layers_that_are_no_groups_of_one_map():
+    """Two maps enlarged and joined, and the groups of one in another order: neither is whole."""
+    image = keras.Input((None, None, 32))
+    layers = [keras.layers.Conv2DTranspose(16, 4, 2, "same", use_bias=False) for _ in range(2)]
+    left, right = ops.split(image, 2, axis=-1)
+    net = keras.Model(image, keras.layers.Concatenate()([layers[0](right), layers[1](left)]))
+    for layer in layers:
+        layer.set_weights([bilinear_kernel(2, 16)])
+    assert [(len(found.parts), found.join) for found in enlargements(net)] == [(1, None)] * 2
+
+
+def test_trims_are_found_in_a_net_from_a_file_and_nothing_else_is(tmp_path):
+    image, other = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    x = ops.take(match_size(image, other), ops.convert_to_tensor([0, 1]), axis=-1)
+    x = ops.take(x, ops.convert_to_tensor([2, 0]), axis=1)
+    net = reloaded(keras.Model([image, other], x), tmp_path)
+    found = trims(net)
+    assert [trim.axis for trim in found] == [1, 2]
+    sizes = keras.Function(net.inputs, [trim.indices for trim in found])
+    rows, columns = sizes([np.zeros((1, 3, 4, 2)), np.zeros((1, 5, 2, 1))])
+    np.testing.assert_array_equal(rows, [0, 1, 2, 2, 2])
+    np.testing.assert_array_equal(columns, [0, 1])

@@ -5,7 +5,7 @@ from kfcn_tools.convert import fix_size as export
 from shipping import SIZE, picture, settle, tiny_fcn, tiny_files, tiny_model
 
 from kfcn import fcn2s, fcn8s, fcn8s_fpn
-from kfcn.nets.upsample import bilinear_kernel, upsample
+from kfcn.nets.upsample import upsample
 
 
 def logits(model, image):
@@ -40,37 +40,6 @@ def test_border_of_a_bare_resize_is_scaled_alike_for_all_channels():
     np.testing.assert_allclose(ratio[0, 0, 0], 0.5625**2, rtol=1e-4)
     np.testing.assert_allclose(ratio[0, 0, 28], 0.5625, rtol=1e-4)
     np.testing.assert_allclose(np.ptp(ratio, axis=-1), 0, atol=2e-3)
-
-
-def test_only_the_fixed_bilinear_kernel_counts_as_bilinear():
-    _, layer = bilinear_layer(4, 3)
-    assert export.bilinear_stride(layer) == 4
-    kernel = bilinear_kernel(4, 3)
-    for change in ((0, 0, 0, 1), (3, 3, 1, 1)):
-        changed = kernel.copy()
-        changed[change] += 1e-3
-        layer.set_weights([changed])
-        assert export.bilinear_stride(layer) is None
-
-
-def test_folded_convolutions_give_the_values_of_the_pair():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(1, 6, 6, 4)).astype(np.float32)
-    for conv in (
-        keras.layers.Conv2D(5, 3, use_bias=True),
-        keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
-    ):
-        norm = keras.layers.BatchNormalization()
-        norm.build((None, 4, 4, 5 if isinstance(conv, keras.layers.Conv2D) else 8))
-        conv.build(x.shape)
-        for weight in (*conv.weights, *norm.weights):
-            weight.assign(rng.uniform(0.2, 2.0, weight.shape))
-        expected = np.asarray(norm(conv(x), training=False))
-        config = conv.get_config() | {"use_bias": True}
-        folded = type(conv).from_config(config)
-        folded.build(x.shape)
-        folded.set_weights(export.fold(conv, norm))
-        np.testing.assert_allclose(folded(x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(48, 64), (47, 61), (40, 72)])

@@ -24,7 +24,7 @@ def main(argv=None) -> int:
     import keras
     import tensorflow as tf
 
-    from kfcn.fused import channelwise_enlargements, enlarged_by_channel
+    from kfcn.fused import enlarged_by_channel, fixed_enlargements
     from kfcn.nets import upsample
 
     def layer(classes, group):
@@ -33,11 +33,11 @@ def main(argv=None) -> int:
         return keras.Model(coarse, upsample.upsample(coarse, 8, "up"))
 
     def runners(net, by_channel=False):
-        names = channelwise_enlargements(net) if by_channel else ()
+        fixed = fixed_enlargements(net) if by_channel else ()
 
         @tf.function
         def forward(x):
-            with enlarged_by_channel(net, names):
+            with enlarged_by_channel(fixed):
                 return net(x)
 
         @tf.function

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kfcn.graph import inputs, producer
+
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 # Layers that keep channels apart and commute with a positive factor on each.
 TRANSPARENT = (keras.layers.ZeroPadding2D,)
@@ -56,11 +58,6 @@ def channel_statistics(
     }
 
 
-def producer(tensor):
-    """The operation that a tensor comes from."""
-    return tensor._keras_history.operation
-
-
 def readers_of(model: keras.Model) -> dict[str, list]:
     """For each operation's name the operations of the model that read its output.
 
@@ -68,11 +65,8 @@ def readers_of(model: keras.Model) -> dict[str, list]:
     """
     direct = {operation.name: [] for operation in model.operations}
     for operation in model.operations:
-        # The first call is the model's own: an operation that is used again elsewhere (for
-        # statistics, say) has later ones.
-        for node in operation._inbound_nodes[:1]:
-            for source in {producer(t).name: None for t in node.input_tensors}:
-                direct[source].append(operation)
+        for source in {producer(tensor).name: None for tensor in inputs(operation)}:
+            direct[source].append(operation)
 
     def resolve(name):
         found = []

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from kfcn.graph import producer
 from kfcn_tools.convert.int8.channels import (
     channel_statistics,
     is_depthwise,
     plain_convolution,
-    producer,
     readers_of,
 )
 

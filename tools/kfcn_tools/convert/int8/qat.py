@@ -15,12 +15,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from kfcn.graph import producer
 from kfcn_tools.convert.int8.channels import (
     TRANSPARENT,
     channel_statistics,
     is_depthwise,
     plain_convolution,
-    producer,
     readers_of,
 )
 from kfcn_tools.convert.int8.correct import rounded
