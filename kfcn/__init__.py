@@ -25,7 +25,7 @@ _PUBLIC = {
     "to_atrous": "kfcn.rewrite",
     "receptive_field": "kfcn.rewrite",
     "DilatedPooling2D": "kfcn.rewrite",
-    "class_heatmap": "kfcn.inference.heatmap",
+    "class_heatmap": "kfcn.inference.class_heatmaps",
     "shift_and_stitch": "kfcn.rewrite.stitch",
     "DenseCRF": "kfcn.crf",
     "add_crf": "kfcn.crf",

@@ -1,4 +1,4 @@
-"""Pictures: palette label maps, overlays, rows of image, truth and prediction, curves."""
+"""Pictures: palette label maps, overlays, rows of image, truth and prediction, curves, heat."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from kfcn.errors import UsageError
 from kfcn.files import aside
 
 IGNORE_COLOUR = (224, 224, 192)  # the cream of PASCAL VOC's void
@@ -144,6 +145,63 @@ def curves(history: Sequence[dict], path: Path) -> None:
             axes.legend()
     with aside(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def draw_class_heatmap(
+    path: Path, image: np.ndarray, heat: np.ndarray, title: str, top: Sequence[tuple[str, float]]
+) -> None:
+    """Draws a class heatmap over its image with a colour bar, and the leading classes beside it.
+
+    Args:
+        path: where the picture goes; the ending says which format.
+        image: `(H, W, 3)`, 0..255.
+        heat: probabilities `(H, W)`, NaN where there are none.
+        title: what the heat is of.
+        top: `(label, mean probability over the map)`, the best first.
+
+    Raises:
+        UsageError: the ending names no format.
+    """
+    from matplotlib.figure import Figure
+
+    kind = figure_format(path)
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(4.5 * width / height + 4.5, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, width_ratios=(width / height, 0.6))
+    # Grey, so that every colour in the picture is heat.
+    axes[0].imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255)
+    # Thin where it is cold, so that the image stays visible there.
+    alpha = np.nan_to_num(0.15 + 0.6 * heat / max(float(np.nanmax(heat)), 1e-12))
+    overlay = axes[0].imshow(heat, cmap="inferno", alpha=alpha, vmin=0)
+    axes[0].set_title(title)
+    axes[0].set_axis_off()
+    figure.colorbar(overlay, ax=axes[0], label="probability", shrink=0.9)
+    labels = [label for label, _ in top]
+    places = range(len(top))
+    axes[1].barh(places, [share for _, share in top], color="tab:orange")
+    axes[1].set_yticks(places, labels)
+    axes[1].invert_yaxis()
+    axes[1].set_xlabel("mean probability over the map")
+    axes[1].set_title(f"top {len(top)} classes")
+    for side in ("top", "right"):
+        axes[1].spines[side].set_visible(False)
+
+    with aside(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=150)
+
+
+def figure_format(path: Path) -> str:
+    """The format that a figure's file name asks for, such as "png".
+
+    Raises:
+        UsageError: matplotlib writes no such format.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    kind, known = path.suffix.removeprefix(".").lower(), FigureCanvasAgg.get_supported_filetypes()
+    if kind not in known:
+        raise UsageError(f"{path}: expected a name that ends in .{', .'.join(sorted(known))}")
+    return kind
 
 
 def write_image(path: Path, picture: Image.Image, **options) -> None:

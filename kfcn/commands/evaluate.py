@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     from kfcn.files import write_json
-    from kfcn.inference.evaluate import Protocol, evaluate
+    from kfcn.inference.evaluate import evaluate
+    from kfcn.inference.protocol import Protocol
 
     result = evaluate(
         args.model,

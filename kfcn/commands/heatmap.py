@@ -51,26 +51,37 @@ def main(argv=None) -> int:
 
 
 def _work(args) -> None:
-    from kfcn.inference import heatmap
-    from kfcn.rewrite import receptive_field
+    from pathlib import Path
 
-    classifier = heatmap.load_classifier(
-        args.model, args.weights, args.labels, args.preprocess, args.size
+    from kfcn.data.formats.images import read_image
+    from kfcn.inference.class_heatmaps import (
+        classifier_size,
+        dense_net,
+        enlarge,
+        run_dense,
+        spread_map,
     )
+    from kfcn.inference.classifiers import choose_class, holds_normalization, open_classifier
+    from kfcn.rewrite import receptive_field
+    from kfcn.visualize import draw_class_heatmap, figure_format
+
+    out = Path(args.out)
+    figure_format(out)  # before anything is computed
+    classifier = open_classifier(args.model, args.weights, args.labels, args.preprocess, args.size)
     model, labels = classifier.model, classifier.labels
     chosen = None
     if args.wanted is not None:
-        chosen = heatmap.choose_class(labels, args.wanted, model.output_shape[-1])
-    if args.preprocess is None and classifier.raw and not heatmap.holds_normalization(model):
+        chosen = choose_class(labels, args.wanted, model.output_shape[-1])
+    if args.preprocess is None and classifier.raw and not holds_normalization(model):
         print(
             f"kfcn-heatmap: {args.model} holds no Rescaling or Normalization layer: if it wants "
             "preprocessed pixels, pass --preprocess tf, torch or caffe",
             file=sys.stderr,
         )
-    net, probabilities = heatmap.dense_net(model, classifier.size, args.output_stride)
-    least = heatmap.classifier_size(model, classifier.size)
-    image = heatmap.read_image(args.image, least, args.scale)
-    maps = heatmap.run_dense(net, classifier.preprocess(image), probabilities)
+    net, probabilities = dense_net(model, classifier.size, args.output_stride)
+    least = classifier_size(model, classifier.size)
+    image = enlarge(read_image(args.image), least, args.scale)
+    maps = run_dense(net, classifier.preprocess(image), probabilities)
     field = receptive_field(net)
 
     shares = maps.mean(axis=(0, 1))
@@ -80,10 +91,10 @@ def _work(args) -> None:
     def label(index):
         return labels[index] if labels else f"class {index}"
 
-    heat = heatmap.spread_map(maps[..., chosen], image.shape, field.stride, field.offset)
+    heat = spread_map(maps[..., chosen], image.shape, field.stride, field.offset)
     title = f"{label(chosen)}, {maps.shape[0]}x{maps.shape[1]} cells"
     top = [(label(index), float(shares[index])) for index in best]
-    heatmap.draw_heatmap(args.out, image, heat, title, top)
+    draw_class_heatmap(out, image, heat, title, top)
 
     print(f"{maps.shape[0]}x{maps.shape[1]} cells, one every {field.stride} pixels")
     print("class                        mean    peak")
@@ -91,7 +102,7 @@ def _work(args) -> None:
         mark = "  <- drawn" if index == chosen else ""
         peak = maps[..., index].max()
         print(f"{label(index):26.26}  {shares[index]:.4f}  {peak:.4f}{mark}")
-    print(f"wrote {args.out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

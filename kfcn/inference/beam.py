@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.inference.predict import Predictions, Writer, collect, predict_file, writer_for
+from kfcn.inference.collect import collect
+from kfcn.inference.predict import Predictions, predict_file
+from kfcn.inference.writer import Writer, writer_for
 from kfcn.saved import model_path, open_model, read_card
 
 DEAD_LETTER = "dead-letter.jsonl"

@@ -6,10 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kfcn import data as data_sets
 from kfcn import metrics
-from kfcn.errors import UsageError
-from kfcn.inference.predict import image_logits
+from kfcn.data import load
+from kfcn.data.dataset import Dataset
+from kfcn.inference.protocol import SINGLE_SCALE, Protocol
+from kfcn.labels import IGNORE
 from kfcn.saved import check_classes, open_model
 
 
@@ -89,75 +90,9 @@ class Evaluation:
         return "\n".join(lines)
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How an image is segmented for a figure: in one piece, or averaged over its variants.
-
-    Figures of different protocols are not to be compared: an average over six variants costs six
-    times a single scale.
-
-    Attributes:
-        scales: the image's size relative to its own, one for each pass.
-        flip: pass each mirrored left and right as well.
-    """
-
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-
-    def __post_init__(self):
-        if not self.scales or min(self.scales) <= 0:
-            raise UsageError(f"scales {self.scales}: expected one or more numbers above 0")
-
-    def __str__(self):
-        plain = self.scales == (1.0,)
-        text = "single scale" if plain else f"scales {' '.join(f'{s:g}' for s in self.scales)}"
-        return f"{text}, flip" if self.flip else text
-
-    def logits(self, model: keras.Model, image: np.ndarray) -> np.ndarray:
-        """What the classes of an image are decided by, at its full size.
-
-        For a single scale the net's logits; else the logarithm of the mean softmax. Resized are
-        the image before and the logits after the net, bilinear, averaging where they shrink.
-
-        Args:
-            model: gives logits `(B, H, W, C)`.
-            image: uint8 `(H, W, 3)`.
-
-        Returns:
-            float32 `(H, W, C)`.
-        """
-        if self.scales == (1.0,) and not self.flip:
-            return image_logits(model, image)
-        size, total = image.shape[:2], 0.0
-        for scale in self.scales:
-            scaled = _resize(image, tuple(max(round(scale * side), 1) for side in size))
-            total = total + _softmax(_resize(image_logits(model, scaled), size))
-            if self.flip:
-                mirrored = image_logits(model, scaled[:, ::-1])[:, ::-1]
-                total = total + _softmax(_resize(mirrored, size))
-        mean = total / (len(self.scales) * (1 + self.flip))
-        return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-
-
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    image = image.astype(np.float32)
-    if image.shape[:2] == size:
-        return image
-    resized = keras.ops.image.resize(image, size, interpolation="bilinear", antialias=True)
-    return keras.ops.convert_to_numpy(resized)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponents = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponents / exponents.sum(-1, keepdims=True)
-
-
-SINGLE_SCALE = Protocol()
-
-
 def evaluate(
     model: keras.Model | Path | str,
-    data: str | data_sets.Dataset = "scenes",
+    data: str | Dataset = "scenes",
     split: str = "val",
     data_dir: Path | str | None = None,
     seed: int = 0,
@@ -166,7 +101,7 @@ def evaluate(
     classes: str | None = None,
     protocol: Protocol = SINGLE_SCALE,
 ) -> Evaluation:
-    """Segments every image of a split at its full size and counts.
+    """Opens a model and a split and measures the one on the other.
 
     Args:
         model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
@@ -183,14 +118,30 @@ def evaluate(
         UsageError: unknown names, or a model of other classes than the data.
         DataError: a file that cannot be used.
     """
+    dataset = load(data, split, data_dir, seed, classes) if isinstance(data, str) else data
+    net, card = open_model(model, crf)
+    check_classes(card, dataset, net)
+    result = measure(net, dataset, protocol, progress)
+    return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result
+
+
+def measure(
+    net: keras.Model, dataset: Dataset, protocol: Protocol = SINGLE_SCALE, progress: bool = False
+) -> Evaluation:
+    """Segments every image of a split at its full size and counts.
+
+    Args:
+        net: gives logits `(B, H, W, C)` of the data set's C classes.
+        dataset: the split.
+        protocol: to average over scales and mirror images.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: a file that cannot be used.
+    """
     from tqdm import tqdm
 
-    dataset = data
-    if isinstance(data, str):
-        dataset = data_sets.load(data, split, data_dir, seed, classes)
     names = dataset.classes.names
-    model, card = open_model(model, crf)
-    check_classes(card, dataset, model)
     matrix = np.zeros((len(names), len(names)), np.int64)
     boundary = np.zeros((2, len(names)), np.int64)
     loss = 0.0
@@ -198,7 +149,7 @@ def evaluate(
         range(len(dataset)), desc=dataset.split, unit="image", disable=None if progress else True
     ):
         sample = dataset[index]
-        logits = protocol.logits(model, sample.image)
+        logits = protocol.logits(net, sample.image)
         predictions = logits.argmax(-1)
         matrix += metrics.confusion_matrix(sample.labels, predictions, len(names))
         boundary += metrics.boundary_counts(sample.labels, predictions, len(names))
@@ -210,13 +161,13 @@ def evaluate(
         loss / max(matrix.sum(), 1),
         len(dataset),
         f"{dataset.name}/{dataset.split}",
-        f"{protocol}, CRF" if crf else str(protocol),
+        str(protocol),
     )
 
 
 def _total_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     """Sum of the negative log likelihoods of the labelled pixels."""
-    valid = labels != data_sets.IGNORE
+    valid = labels != IGNORE
     logits, labels = logits[valid], labels[valid].astype(np.int64)  # (n, C), (n,)
     logits = logits - logits.max(-1, keepdims=True)
     chosen = np.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]

@@ -9,8 +9,8 @@ import numpy as np
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.feed.views import EveryNth
 from kfcn.errors import KfcnError, first_line
-from kfcn.inference.evaluate import Evaluation, evaluate
-from kfcn.inference.predict import segment
+from kfcn.inference.evaluate import Evaluation, measure
+from kfcn.inference.segment import segment
 from kfcn.metrics import scores
 from kfcn.saved import MODEL, save_model
 from kfcn.training.replicas import Replicas
@@ -126,8 +126,8 @@ class Recorder:
         """The figures on the whole split; each worker segments its part of the images."""
         worker, workers = self.replicas.worker, self.replicas.workers
         if workers == 1:
-            return evaluate(model, self.validation)
-        part = evaluate(model, EveryNth(self.validation, worker, workers))
+            return measure(model, self.validation)
+        part = measure(model, EveryNth(self.validation, worker, workers))
         loss = self.replicas.sum(part.cross_entropy * part.matrix.sum())
         matrix = self.replicas.sum(part.matrix)
         return dataclasses.replace(

@@ -10,8 +10,8 @@ from PIL import Image
 from kfcn import evaluate
 from kfcn.commands import evaluate as command
 from kfcn.errors import UsageError
-from kfcn.inference.evaluate import Protocol
-from kfcn.inference.predict import image_logits
+from kfcn.inference.protocol import Protocol
+from kfcn.inference.segment import image_logits
 
 
 def net(kernel):

@@ -10,7 +10,7 @@ from PIL import Image
 from kfcn import data, predict
 from kfcn.errors import UsageError
 from kfcn.inference.beam import DEAD_LETTER, predict_by_beam
-from kfcn.inference.predict import segment
+from kfcn.inference.segment import segment
 
 NAMES = ("background", "red", "green")
 

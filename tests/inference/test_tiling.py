@@ -3,8 +3,8 @@ import pytest
 from nets import TINY, fit_statistics, randomize
 
 from kfcn.crf import add_crf
-from kfcn.inference import predict as prediction
 from kfcn.inference import tiling
+from kfcn.inference.segment import segment
 from kfcn.nets.fcn import fcn8s
 
 
@@ -37,7 +37,7 @@ def test_tiles_cover_each_pixel_once_and_begin_where_cells_do():
 
 def test_tiles_give_the_labels_of_one_piece(net, monkeypatch):
     image = picture(750, 717)  # even, and odd: a strided 'same' layer treats them differently
-    whole = prediction.segment(net, image)
+    whole = segment(net, image)
     assert len(np.unique(whole)) > 2
     monkeypatch.setattr(tiling, "LARGE", 1000)
     calls = []
@@ -46,7 +46,7 @@ def test_tiles_give_the_labels_of_one_piece(net, monkeypatch):
     tiled = tiling.segment_tiled(net, image, side=64)
     assert len(calls) == 9 and calls[0] == (1, 640 + 750 % 64, 640 + 717 % 64, 3)
     np.testing.assert_array_equal(tiled, whole)
-    np.testing.assert_array_equal(prediction.segment(net, image), whole)
+    np.testing.assert_array_equal(segment(net, image), whole)
     # Control: without a margin the seams show.
     monkeypatch.setattr(tiling, "margin", lambda model: 0)
     assert (tiling.segment_tiled(net, image, side=256) != whole).mean() > 0.001
@@ -56,6 +56,6 @@ def test_a_net_that_sees_the_whole_image_is_not_tiled(net, monkeypatch):
     model = add_crf(net, test_iterations=1)
     assert tiling.margin(model) is None
     monkeypatch.setattr(tiling, "LARGE", 1000)
-    assert prediction.segment(model, picture(40, 50)).shape == (40, 50)
+    assert segment(model, picture(40, 50)).shape == (40, 50)
     with pytest.raises(ValueError, match="looks at the whole image"):
         tiling.segment_tiled(model, picture(40, 50))

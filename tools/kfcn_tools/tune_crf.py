@@ -81,7 +81,7 @@ def work(args: argparse.Namespace) -> int:
     from kfcn import metrics
     from kfcn.errors import UsageError
     from kfcn.files import write_json
-    from kfcn.inference.predict import image_logits
+    from kfcn.inference.segment import image_logits
     from kfcn.saved import CRF, check_classes, model_path, open_model
 
     if args.images < 1:

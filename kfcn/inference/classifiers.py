@@ -1,0 +1,193 @@
+"""Opening a classifier by its file or its name in keras.applications, with what belongs to it."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.saved import MODEL, load_model
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier with what belongs to it.
+
+    Attributes:
+        model: the Keras model.
+        preprocess: from RGB 0..255 float32 `(H, W, 3)` to what the model takes.
+        labels: one name a class, or None where they are not known.
+        size: `(height, width)` that it was made for, None where its input says it.
+        raw: whether `preprocess` leaves RGB 0..255 as it is.
+    """
+
+    model: keras.Model
+    preprocess: Callable[[np.ndarray], np.ndarray]
+    labels: tuple[str, ...] | None
+    size: tuple[int, int] | None
+    raw: bool
+
+
+def open_classifier(
+    name: Path | str,
+    weights: Path | str | None = None,
+    labels: Path | str | None = None,
+    preprocess: str | None = None,
+    size: int | None = None,
+) -> Classifier:
+    """A classifier from a `.keras` file, a run folder, or its name in keras.applications.
+
+    Args:
+        name: path of a `.keras` file, or a name such as "MobileNetV2" or "resnet50".
+        weights: a file of weights for a keras.applications net; None downloads ImageNet's.
+        labels: a text file, one class name a line.
+        preprocess: "none", "tf" (-1..1), "torch" or "caffe" (both: ImageNet's mean removed), as
+            in keras.applications; by default a net of keras.applications has its own, a file none.
+        size: pixels of the square that the classifier was made for, where its input is open.
+
+    Raises:
+        UsageError: an unknown name or option, or a missing file.
+        KfcnError: a file that cannot be read, or a download that does not succeed.
+    """
+    path = Path(name)
+    is_file = path.is_file() or (path / MODEL).is_file() or path.suffix in (".keras", ".h5")
+    if is_file:
+        if weights:
+            raise UsageError(f"{name} holds its own weights, received --weights {weights}")
+        model, own = load_model(path), None
+    else:
+        function, own = _application(str(name))
+        model = _build_application(function, weights)
+    square = (size, size) if size else None
+    if square is None and None in model.input_shape[1:3] and not is_file:
+        square = (224, 224)  # MobileNetV3 is built for any size and was trained at this one
+    classes = model.output_shape[-1]
+    if labels:
+        names = _read_labels(labels, classes)
+    else:
+        names = _imagenet_labels() if own and classes == 1000 else None
+    raw = own is None and preprocess in (None, "none")
+    return Classifier(model, _preprocessing(preprocess, own), names, square, raw)
+
+
+def holds_normalization(model: keras.Model) -> bool:
+    """Whether a model seems to bring its pixels into its own range itself."""
+
+    def normalizes(layer):
+        if isinstance(layer, keras.Model):
+            return holds_normalization(layer)
+        by_operation = type(layer).__name__ in ("Divide", "TrueDivide", "Subtract")
+        return by_operation or isinstance(
+            layer, keras.layers.Rescaling | keras.layers.Normalization
+        )
+
+    return any(normalizes(layer) for layer in getattr(model, "operations", model.layers))
+
+
+def choose_class(labels: Sequence[str] | None, text: str, classes: int) -> int:
+    """The class that a text means: an index, a label, or a part of just one label.
+
+    Raises:
+        UsageError: if it means none or several, or labels are needed and not known.
+    """
+    if text.isdecimal():
+        if int(text) >= classes:
+            raise UsageError(f"the model has classes 0..{classes - 1}, received {text}")
+        return int(text)
+    if labels is None:
+        raise UsageError(
+            f"the names of this model's classes are not known, received --class {text!r}: "
+            "pass --labels FILE (one name a line) or the class's index"
+        )
+    wanted, plain = _plain(text), [_plain(label) for label in labels]
+    found = [i for i, label in enumerate(plain) if label == wanted]
+    found = found or [i for i, label in enumerate(plain) if wanted in label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(f"{labels[i]} ({i})" for i in found[:8])
+        raise UsageError(f"--class {text!r} fits {len(found)} classes: {shown}; pass an index")
+    near = difflib.get_close_matches(wanted, plain, 3)
+    hint = f"; close: {', '.join(labels[plain.index(label)] for label in near)}" if near else ""
+    raise UsageError(f"no class is named {text!r}{hint}")
+
+
+def _application(name: str) -> tuple[Callable, Callable]:
+    """The function and the preprocessing of a net of keras.applications, whatever its case."""
+    wanted, functions = _plain(name), {}
+    for module in vars(keras.applications).values():
+        if hasattr(module, "preprocess_input") and hasattr(module, "decode_predictions"):
+            for entry, function in vars(module).items():
+                if entry[0].isupper() and callable(function):
+                    functions[entry] = (function, module.preprocess_input)
+    # MobileNetV3Small and -Large stand beside the modules, their preprocessing in one of them.
+    for entry, function in vars(keras.applications).items():
+        if entry[0].isupper() and callable(function) and entry not in functions:
+            functions[entry] = (function, keras.applications.mobilenet_v3.preprocess_input)
+    for entry, found in functions.items():
+        if _plain(entry) == wanted:
+            return found
+    near = difflib.get_close_matches(wanted, {_plain(entry): entry for entry in functions}, 3)
+    shown = [entry for entry in functions if _plain(entry) in near] or sorted(functions)
+    raise UsageError(
+        f"{name} is neither a file nor a net of keras.applications; known: {', '.join(shown)}"
+    )
+
+
+def _build_application(function: Callable, weights: Path | str | None) -> keras.Model:
+    if weights and not Path(weights).is_file():
+        raise UsageError(f"--weights {weights}: no such file")
+    try:
+        return function(weights=weights or "imagenet")
+    except Exception as error:  # keras wraps what goes wrong on the network in a bare Exception
+        if weights:
+            message = f"cannot load {weights} into {function.__name__}: {first_line(error)}"
+        else:
+            message = (
+                f"cannot download the ImageNet weights of {function.__name__} "
+                f"({first_line(error)}): pass a file with --weights PATH"
+            )
+        raise KfcnError(message) from error
+
+
+def _imagenet_labels() -> tuple[str, ...] | None:
+    """ImageNet's class names in order, or None where they cannot be downloaded."""
+    # Falling scores make the ranking the order of the classes.
+    ranking = np.linspace(1.0, 0.0, 1000, dtype=np.float32)[None]
+    try:
+        decoded = keras.applications.imagenet_utils.decode_predictions(ranking, top=1000)
+    except Exception:  # a bare Exception, as above; an index still works without names
+        return None
+    return tuple(label.replace("_", " ") for _, label, _ in decoded[0])
+
+
+def _read_labels(path: Path | str, classes: int) -> tuple[str, ...]:
+    try:
+        labels = tuple(Path(path).read_text(encoding="utf-8").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise KfcnError(f"cannot read the labels in {path}: {first_line(error)}") from error
+    labels = tuple(label.strip() for label in labels)
+    while labels and not labels[-1]:
+        labels = labels[:-1]
+    if len(labels) != classes:
+        raise UsageError(f"{path} holds {len(labels)} labels, the model has {classes} classes")
+    return labels
+
+
+def _preprocessing(mode: str | None, own: Callable | None) -> Callable:
+    if mode is None and own:
+        return lambda image: own(np.array(image, np.float32))
+    if mode in (None, "none"):
+        return lambda image: np.asarray(image, np.float32)
+    if mode not in ("tf", "torch", "caffe"):
+        raise UsageError(f"--preprocess must be none, tf, torch or caffe, received {mode}")
+    from keras.applications import imagenet_utils
+
+    return lambda image: imagenet_utils.preprocess_input(np.array(image, np.float32), mode=mode)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -1,0 +1,76 @@
+"""How an image is segmented for a figure: in one piece, or averaged over its variants."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from kfcn.errors import UsageError
+from kfcn.inference.segment import image_logits
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How an image is segmented for a figure: in one piece, or averaged over its variants.
+
+    Figures of different protocols are not to be compared: an average over six variants costs six
+    times a single scale.
+
+    Attributes:
+        scales: the image's size relative to its own, one for each pass.
+        flip: pass each mirrored left and right as well.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self):
+        if not self.scales or min(self.scales) <= 0:
+            raise UsageError(f"scales {self.scales}: expected one or more numbers above 0")
+
+    def __str__(self):
+        plain = self.scales == (1.0,)
+        text = "single scale" if plain else f"scales {' '.join(f'{s:g}' for s in self.scales)}"
+        return f"{text}, flip" if self.flip else text
+
+    def logits(self, model: keras.Model, image: np.ndarray) -> np.ndarray:
+        """What the classes of an image are decided by, at its full size.
+
+        For a single scale the net's logits; else the logarithm of the mean softmax. Resized are
+        the image before and the logits after the net, bilinear, averaging where they shrink.
+
+        Args:
+            model: gives logits `(B, H, W, C)`.
+            image: uint8 `(H, W, 3)`.
+
+        Returns:
+            float32 `(H, W, C)`.
+        """
+        if self.scales == (1.0,) and not self.flip:
+            return image_logits(model, image)
+        size, total = image.shape[:2], 0.0
+        for scale in self.scales:
+            scaled = resize(image, tuple(max(round(scale * side), 1) for side in size))
+            total = total + _softmax(resize(image_logits(model, scaled), size))
+            if self.flip:
+                mirrored = image_logits(model, scaled[:, ::-1])[:, ::-1]
+                total = total + _softmax(resize(mirrored, size))
+        mean = total / (len(self.scales) * (1 + self.flip))
+        return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, averaging where it shrinks: `(H, W, C)` to float32 `(*size, C)`."""
+    image = image.astype(np.float32)
+    if image.shape[:2] == size:
+        return image
+    resized = keras.ops.image.resize(image, size, interpolation="bilinear", antialias=True)
+    return keras.ops.convert_to_numpy(resized)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponents / exponents.sum(-1, keepdims=True)
+
+
+SINGLE_SCALE = Protocol()
