@@ -5,6 +5,7 @@ costs nothing and TensorFlow is loaded only when work starts.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 # No module of this package bears the name of a function here: importing `kfcn.predict` somewhere
 # would put the module in the function's place.
@@ -31,10 +32,32 @@ _PUBLIC = {
     "add_crf": "kfcn.crf",
 }
 
+if TYPE_CHECKING:  # The same table for type checkers, editors and the reference; a test compares.
+    from kfcn.crf import DenseCRF as DenseCRF
+    from kfcn.crf import add_crf as add_crf
+    from kfcn.inference.evaluate import evaluate as evaluate
+    from kfcn.inference.heatmap import class_heatmap as class_heatmap
+    from kfcn.inference.predict import predict as predict
+    from kfcn.nets.baselines import dilated as dilated
+    from kfcn.nets.convnet import convnet as convnet
+    from kfcn.nets.fcn import fcn2s as fcn2s
+    from kfcn.nets.fcn import fcn4s as fcn4s
+    from kfcn.nets.fcn import fcn8s as fcn8s
+    from kfcn.nets.fcn import fcn8s_atonce as fcn8s_atonce
+    from kfcn.nets.fcn import fcn16s as fcn16s
+    from kfcn.nets.fcn import fcn32s as fcn32s
+    from kfcn.nets.fcn_fpn import fcn8s_fpn as fcn8s_fpn
+    from kfcn.rewrite import DilatedPooling2D as DilatedPooling2D
+    from kfcn.rewrite import convolutionalize as convolutionalize
+    from kfcn.rewrite import receptive_field as receptive_field
+    from kfcn.rewrite import to_atrous as to_atrous
+    from kfcn.rewrite.stitch import shift_and_stitch as shift_and_stitch
+    from kfcn.training import train as train
+
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
@@ -47,5 +70,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -6,7 +6,7 @@ import sys
 from kfcn.commands import _cli
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kfcn-heatmap",
         description="Draw where in an image (of any size) a classifier sees a class, after "
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     """Entry point."""
-    return _cli.run(_parser(), _work, argv)
+    return _cli.run(parser(), _work, argv)
 
 
 def _work(args) -> None:

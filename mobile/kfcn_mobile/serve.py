@@ -93,7 +93,8 @@ def write_site(folders: dict[str, Path], out: Path) -> None:
             shutil.copytree(folder, new / name, dirs_exist_ok=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `kfcn-serve`."""
     parser = argparse.ArgumentParser(
         prog="kfcn-serve", description="Shows a bundle in the browser, on this machine only."
     )
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `kfcn-serve`."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         bundle = read_bundle(args.bundle)
         if args.write and args.write.exists():

@@ -153,7 +153,8 @@ def differing(bundle: Bundle, labels: Sequence[np.ndarray], first: Sequence[np.n
     return {"differing": sum(counts), "pixels": pixels, "image": bundle.golden[worst].name}
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `kfcn-validate`."""
     parser = argparse.ArgumentParser(
         prog="kfcn-validate",
         description="Proves that a bundle's .tflite files label pixels as the Keras model does.",
@@ -193,7 +194,7 @@ def _share(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `kfcn-validate`."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     limits = {
         "agreement": args.min_agreement,
         "image": args.min_image,

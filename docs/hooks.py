@@ -1,0 +1,112 @@
+"""Fills the marked places of the reference from the code, when mkdocs builds the pages.
+
+A line `<!-- generated: NAME -->` in a page is replaced by what the function NAME here returns.
+Docstrings are rendered by mkdocstrings (`::: kfcn.fcn8s`), not here.
+"""
+
+import argparse
+import configparser
+import html
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from kfcn import recipes as run_cards
+
+ROOT = Path(__file__).parents[1]
+MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
+MODULES = ("kfcn_tools.results",)
+"""Modules that are run with `python -m` and belong in the reference beside the commands."""
+
+
+def on_page_markdown(markdown: str, **_) -> str:
+    """Called by mkdocs for every page."""
+    return MARKER.sub(lambda match: GENERATED[match[1]](), markdown)
+
+
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    """The parser of every command, in the order of `setup.cfg`."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    scripts = setup["options.entry_points"]["console_scripts"].strip().splitlines()
+    modules = [line.split("=")[1].split(":")[0].strip() for line in scripts]
+    for module in (*modules, *MODULES):
+        yield importlib.import_module(module).parser()
+
+
+def commands() -> str:
+    """A section for each command, with its flags."""
+    return "\n\n".join(section for parser in parsers() for section in _sections(parser))
+
+
+def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:
+    parts = [f"## {parser.prog}", parser.description or ""]
+    inner: list[argparse.ArgumentParser] = []
+    for group in parser._action_groups:
+        actions = []
+        for action in group._group_actions:
+            if isinstance(action, argparse._SubParsersAction):
+                inner += action.choices.values()
+            elif action.help != argparse.SUPPRESS and action.dest not in ("help", "version"):
+                actions.append(action)
+        if actions:
+            title = group.title if group.title not in ("options", "positional arguments") else ""
+            parts += [f"**{title}**"] if title else []
+            rows = [
+                f"| {_code(_usage(action))} | {_cell(_help(action, parser))} |"
+                for action in actions
+            ]
+            parts.append("\n".join(["| argument | |", "|---|---|", *rows]))
+    yield "\n\n".join(part for part in parts if part)
+    for subparser in inner:
+        yield from _sections(subparser)
+
+
+def _usage(action: argparse.Action) -> str:
+    metavar = action.metavar
+    if metavar is None:
+        if action.choices is not None:
+            metavar = "{" + ",".join(map(str, action.choices)) + "}"
+        else:
+            metavar = action.dest.upper()
+    if isinstance(metavar, tuple):
+        values = " ".join(metavar)
+    elif action.nargs == 0:
+        values = ""
+    elif isinstance(action.nargs, int):
+        values = " ".join([metavar] * action.nargs)
+    else:
+        values = {"+": f"{metavar} ...", "*": f"[{metavar} ...]", "?": f"[{metavar}]"}.get(
+            str(action.nargs), metavar
+        )
+    return " ".join([", ".join(action.option_strings), values]).strip()
+
+
+def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    formatter = parser._get_formatter()
+    return formatter._expand_help(action) if action.help else ""
+
+
+def _code(text: str) -> str:
+    """As HTML: between backticks a bar cannot be told from the next column."""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def recipes() -> str:
+    """The run card of every recipe."""
+    return "\n\n".join(
+        f"### {name}\n\n```text\n{run_cards.card(name).strip()}\n```" for name in run_cards.names()
+    )
+
+
+def settings() -> str:
+    """Every field of `Settings`."""
+    return "::: kfcn.training.settings.Settings\n    options: {heading: Settings}"
+
+
+GENERATED = {function.__name__: function for function in (commands, recipes, settings)}
