@@ -35,8 +35,8 @@ _PUBLIC = {
 if TYPE_CHECKING:  # The same table for type checkers, editors and the reference; a test compares.
     from kfcn.crf import DenseCRF as DenseCRF
     from kfcn.crf import add_crf as add_crf
+    from kfcn.inference.class_heatmaps import class_heatmap as class_heatmap
     from kfcn.inference.evaluate import evaluate as evaluate
-    from kfcn.inference.heatmap import class_heatmap as class_heatmap
     from kfcn.inference.predict import predict as predict
     from kfcn.nets.baselines import dilated as dilated
     from kfcn.nets.convnet import convnet as convnet
