@@ -54,7 +54,7 @@ if TYPE_CHECKING:  # The same table for type checkers, editors and the reference
     from kfcn.rewrite.stitch import shift_and_stitch as shift_and_stitch
     from kfcn.training import train as train
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]: made from the table
 
 
 def __getattr__(name: str) -> Any:

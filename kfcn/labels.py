@@ -27,11 +27,11 @@ class Classes:
 
 def voc_colour(index: int) -> tuple[int, int, int]:
     """Colour of a class in the PASCAL VOC palette (the bits of the index spread over R, G, B)."""
-    colour = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return tuple(colour)
+
+    def value(channel: int) -> int:
+        return sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
+
+    return value(0), value(1), value(2)
 
 
 def voc_coloured(names: Iterable[str]) -> Classes:

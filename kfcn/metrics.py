@@ -12,15 +12,20 @@ in the truth nor in the prediction is left out of the mean IoU. Predicting a cla
 there does count, as an IoU of 0.
 """
 
+from typing import Any
+
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from kfcn.labels import IGNORE
 
 NAMES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
 
 
-def confusion_matrix(labels, predictions, classes: int, ignore: int = IGNORE) -> np.ndarray:
+def confusion_matrix(
+    labels: ArrayLike, predictions: ArrayLike, classes: int, ignore: int = IGNORE
+) -> np.ndarray:
     """Counts pixels by true class (row) and predicted class (column).
 
     Args:
@@ -135,7 +140,7 @@ def _sliding(extreme, values: np.ndarray, width: int, axis: int) -> np.ndarray:
     return np.moveaxis(result, 0, axis)
 
 
-def count_cells(labels, logits, classes: int, step: int = 1, ignore: int = IGNORE):
+def count_cells(labels: Any, logits: Any, classes: int, step: int = 1, ignore: int = IGNORE) -> Any:
     """The confusion matrix of a batch, inside of a compiled step.
 
     Args:

@@ -5,9 +5,10 @@ Potentials", NIPS 2011, equations 2 and 3 and algorithm 1. NumPy, double precisi
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def exact_filter(features, values, block=1024):
+def exact_filter(features: ArrayLike, values: ArrayLike, block: int = 1024) -> np.ndarray:
     """`sum_j exp(-|f_i - f_j|^2 / 2) v_j`, the pixel itself (j = i) included.
 
     Args:

@@ -5,18 +5,27 @@ S. Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 
 Connected CRFs with Gaussian Edge Potentials", NIPS 2011. Called "Zheng" and "Kraehenbuehl" below.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kfcn.crf.gaussian import spatial_filter
-from kfcn.crf.permutohedral import bilateral_features, build_lattice, lattice_filter
+from kfcn.crf.permutohedral import (
+    SegmentLattice,
+    SparseLattice,
+    bilateral_features,
+    build_lattice,
+    lattice_filter,
+)
 from kfcn.errors import UsageError
 
 # Of the class matrices' and filter weights' variables: see DenseCRF on weight decay.
 NO_WEIGHT_DECAY = ("crf_spatial_weights", "crf_bilateral_weights", "crf_compatibility")
+Shapes = Sequence[Sequence[int | None]]
+"""Of `[logits, image]`."""
 NORMALIZATIONS = ("after", "before", "symmetric", "none")
 
 
@@ -68,16 +77,16 @@ class DenseCRF(keras.layers.Layer):
 
     def __init__(
         self,
-        iterations=5,
-        test_iterations=10,
-        theta_alpha=160.0,
-        theta_beta=3.0,
-        theta_gamma=3.0,
-        spatial_weight=3.0,
-        bilateral_weight=5.0,
-        compatibility="potts",
-        normalization="after",
-        **kwargs,
+        iterations: int = 5,
+        test_iterations: int = 10,
+        theta_alpha: float = 160.0,
+        theta_beta: float = 3.0,
+        theta_gamma: float = 3.0,
+        spatial_weight: float = 3.0,
+        bilateral_weight: float = 5.0,
+        compatibility: str | Sequence[Sequence[float]] = "potts",
+        normalization: str = "after",
+        **kwargs: Any,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         for name, count in (("iterations", iterations), ("test_iterations", test_iterations)):
@@ -107,7 +116,7 @@ class DenseCRF(keras.layers.Layer):
         self.normalization = normalization
         self.supports_jit = False  # XLA has no tf.unique: the number of vertices is data
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         """Create the weights for the number of classes."""
         classes = _checked_shapes(input_shape)[-1]
         potts = 1.0 - np.eye(classes)
@@ -132,7 +141,7 @@ class DenseCRF(keras.layers.Layer):
             name=f"crf_{name}", shape=value.shape, initializer=lambda *_, **__: value
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits (B, H, W, C) from `[logits, image]`."""
         logits, image = inputs
         size = tf.shape(logits)
@@ -170,16 +179,18 @@ class DenseCRF(keras.layers.Layer):
         after = () if self.normalization == "before" else scales
         return _Kernels(shape, lattice, before, after)
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(
+        self, inputs: Sequence[keras.KerasTensor], training: bool = False
+    ) -> keras.KerasTensor:
         """The logits' shape, float32; saves a trial run of the lattice for each symbolic call."""
         shapes = [tensor.shape for tensor in inputs]
         return keras.KerasTensor(_checked_shapes(shapes), "float32")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shapes) -> tuple[int | None, ...]:
         """The logits' shape."""
         return tuple(_checked_shapes(input_shape))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Every argument of the constructor."""
         return {
             **super().get_config(),
@@ -199,7 +210,7 @@ class _Kernels(NamedTuple):
     """Both filters of a batch of images."""
 
     shape: tf.Tensor  # int32 (3,): B, H, W
-    lattice: tuple
+    lattice: SparseLattice | SegmentLattice
     before: tuple  # scale (N, 1) of each kernel's input, or empty
     after: tuple  # scale (N, 1) of each kernel's output, or empty
 
@@ -224,7 +235,7 @@ def _pairwise(kernels, theta_gamma, q, spatial, bilateral):
     return _mix(kernels.filter(q, theta_gamma), spatial, bilateral)
 
 
-def _pairwise_with_gradient(kernels, theta_gamma, q, spatial, bilateral):
+def _pairwise_with_gradient(kernels, theta_gamma, q, spatial, bilateral) -> Any:
     """`_pairwise` with a gradient that keeps nothing but Q.
 
     With G the gradient in P and a prime for the transpose: dQ = F1'(G) A1' + F2'(G) A2' and

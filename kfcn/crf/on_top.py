@@ -1,12 +1,14 @@
 """A CRF on top of any net of this package: the net of CRF-RNN (Zheng et al. 2015, figure 3)."""
 
+from typing import Any
+
 import keras
 
 from kfcn.crf.layer import DenseCRF
 from kfcn.errors import UsageError
 
 
-def add_crf(model, **crf):
+def add_crf(model: keras.Model, **crf: Any) -> keras.Model:
     """A new model: the given net, and a `DenseCRF` on its logits and its input image.
 
     The net is cloned with its weights, and the layers keep their names and `trainable` flags: the

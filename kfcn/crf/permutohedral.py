@@ -22,16 +22,19 @@ and segment sums, but LiteRT has no such operation. `builtin_ops()` chooses the 
 import contextlib
 import contextvars
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+Neighbours = Sequence[tuple[tf.Tensor, tf.Tensor]]
+
 _BUILTIN = contextvars.ContextVar("kfcn_crf_builtin_ops", default=False)
 
 
 @contextlib.contextmanager
-def builtin_ops():
+def builtin_ops() -> Iterator[None]:
     """Trace every CRF within this context with operations that LiteRT has built in.
 
     For export to `.tflite` alone: the CRF then takes about twice as long on a desktop.
@@ -48,7 +51,7 @@ def builtin_ops():
         _BUILTIN.reset(token)
 
 
-def bilateral_features(image, theta_alpha, theta_beta):
+def bilateral_features(image: tf.Tensor, theta_alpha: float, theta_beta: float) -> tf.Tensor:
     """The features of the CRF's appearance kernel: position and colour in units of their widths.
 
     Args:
@@ -68,7 +71,9 @@ def bilateral_features(image, theta_alpha, theta_beta):
     return tf.concat([*position, colour], 0)
 
 
-def build_lattice(features, batch=1):
+def build_lattice(
+    features: tf.Tensor, batch: "int | tf.Tensor" = 1
+) -> "SparseLattice | SegmentLattice":
     """The lattice of one batch of images.
 
     Args:
@@ -93,12 +98,14 @@ def build_lattice(features, batch=1):
     # The blur below has gain 2 an axis. This factor (that of the authors' code and of pydensecrf)
     # brings the response to a unit impulse near to the Gaussian's own height of 1. It cancels in
     # every normalised filter.
-    weights = weights * math.sqrt(1 / (1 + 2.0 ** -features.shape[0]))
+    weights = weights * math.sqrt(1 / (1 + 2.0 ** (1 - len(steps))))
     build = SegmentLattice.build if _BUILTIN.get() else SparseLattice.build
     return build(corners, weights, neighbours, tf.size(vertices))
 
 
-def lattice_filter(lattice, values, transpose=False):
+def lattice_filter(
+    lattice: "SparseLattice | SegmentLattice", values: tf.Tensor, transpose: bool = False
+) -> tf.Tensor:
     """Filter values: float32 (N, C) -> (N, C), each column alone.
 
     No gradient should be taken through this (it would keep every step): DenseCRF defines it by the
@@ -235,7 +242,9 @@ class SparseLattice(NamedTuple):
     blurs: tuple  # of d + 1 (M, M), without the diagonal of ones
 
     @classmethod
-    def build(cls, corners, weights, neighbours, count):
+    def build(
+        cls, corners: tf.Tensor, weights: tf.Tensor, neighbours: Neighbours, count: tf.Tensor
+    ) -> "SparseLattice":
         """From corners and weights (d + 1, N) and for each axis two rows of neighbours (M,)."""
         rows, pixels = tf.unstack(tf.shape(corners))
         pixel = tf.repeat(tf.range(pixels), rows)
@@ -244,15 +253,15 @@ class SparseLattice(NamedTuple):
         slices = _matrix(pixel, corner, weight, [pixels, count])
         return cls(slices, tuple(_blur_matrix(after, count) for after, _ in neighbours))
 
-    def splat(self, values):
+    def splat(self, values: tf.Tensor) -> tf.Tensor:
         """(N, C) -> (M, C)."""
         return tf.sparse.sparse_dense_matmul(self.slices, values, adjoint_a=True)
 
-    def blur(self, vertices, axis):
+    def blur(self, vertices: tf.Tensor, axis: int) -> tf.Tensor:
         """(M, C) -> (M, C)."""
         return vertices + tf.sparse.sparse_dense_matmul(self.blurs[axis], vertices)
 
-    def slice(self, vertices):
+    def slice(self, vertices: tf.Tensor) -> tf.Tensor:
         """(M, C) -> (N, C)."""
         return tf.sparse.sparse_dense_matmul(self.slices, vertices)
 
@@ -277,27 +286,30 @@ class SegmentLattice(NamedTuple):
     corners: tf.Tensor  # int32 (d + 1, N)
     weights: tf.Tensor  # float32 (d + 1, N)
     blurs: tuple  # of d + 1 pairs of int32 (M,)
-    count: tf.Tensor  # int32 scalar, M
+    vertices: tf.Tensor  # int32 scalar, M
 
     @classmethod
-    def build(cls, corners, weights, neighbours, count):
+    def build(
+        cls, corners: tf.Tensor, weights: tf.Tensor, neighbours: Neighbours, count: tf.Tensor
+    ) -> "SegmentLattice":
         """From corners and weights (d + 1, N) and for each axis two rows of neighbours (M,)."""
         return cls(corners, weights, tuple(neighbours), count)
 
     def _corners(self):
-        return zip(tf.unstack(self.corners), tf.unstack(self.weights[..., None]), strict=True)
+        weights = self.weights[..., None]  # pyright: ignore[reportArgumentType]: not in its stubs
+        return zip(tf.unstack(self.corners), tf.unstack(weights), strict=True)
 
-    def splat(self, values):
+    def splat(self, values: tf.Tensor) -> tf.Tensor:
         """(N, C) -> (M, C)."""
         total = tf.math.unsorted_segment_sum
-        return tf.add_n([total(w * values, corner, self.count) for corner, w in self._corners()])
+        return tf.add_n([total(w * values, corner, self.vertices) for corner, w in self._corners()])
 
-    def blur(self, vertices, axis):
+    def blur(self, vertices: tf.Tensor, axis: int) -> tf.Tensor:
         """(M, C) -> (M, C)."""
         padded = tf.pad(vertices, [[0, 1], [0, 0]])  # row M: the absent neighbour
         after, before = self.blurs[axis]
         return vertices + 0.5 * (tf.gather(padded, after) + tf.gather(padded, before))
 
-    def slice(self, vertices):
+    def slice(self, vertices: tf.Tensor) -> tf.Tensor:
         """(M, C) -> (N, C)."""
         return tf.add_n([w * tf.gather(vertices, corner) for corner, w in self._corners()])

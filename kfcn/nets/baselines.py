@@ -4,13 +4,15 @@ Both show what the skips of `kfcn.nets.fcn` are worth: the first against no inte
 the second against a denser map bought with computation.
 """
 
+from typing import Any
+
 import keras
 
 from kfcn.nets import backbones
 from kfcn.nets.upsample import match_size, upsample
 
 
-def heatmap(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def heatmap(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """Class scores at stride 32, each enlarged to a block of 32x32 pixels.
 
     Args:
@@ -28,7 +30,9 @@ def heatmap(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
     return keras.Model(image, match_size(x, image), name="heatmap")
 
 
-def dilated(classes: int, backbone: str = "vgg16", output_stride: int = 8, **options):
+def dilated(
+    classes: int, backbone: str = "vgg16", output_stride: int = 8, **options: Any
+) -> keras.Model:
     """The dilated FCN: strides beyond `output_stride` removed, later filters dilated.
 
     This is the net that torchvision and mmsegmentation call "FCN" (with a larger head); it is not

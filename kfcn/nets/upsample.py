@@ -42,8 +42,14 @@ def bilinear_kernel(stride: int, channels: int, size: int | None = None) -> np.n
 
 
 def upsample(
-    x, stride: int, name: str, *, offset: float | None = None, trainable: bool = False, dtype=None
-):
+    x: keras.KerasTensor,
+    stride: int,
+    name: str,
+    *,
+    offset: float | None = None,
+    trainable: bool = False,
+    dtype: str | None = None,
+) -> keras.KerasTensor:
     """Enlarges a map `stride` times with a transposed convolution that starts bilinear.
 
     No bias and no activation: with either the layer becomes an operator version that the GPU
@@ -181,7 +187,7 @@ def _joined(layer) -> Enlargement | None:
     return Enlargement(parts, split, layer) if in_order and is_operation(split, "Split") else None
 
 
-def match_size(x, reference):
+def match_size(x: keras.KerasTensor, reference: keras.KerasTensor) -> keras.KerasTensor:
     """Gives `x` the height and width of `reference`, whatever they turn out to be.
 
     Too much is cut at the bottom and right; what is short repeats the last row and column. Both

@@ -24,7 +24,7 @@ def card(name: str) -> str:
     Raises:
         UsageError: there is no such recipe.
     """
-    return _module(name).__doc__
+    return _module(name).__doc__ or ""
 
 
 def stages(name: str) -> tuple[dict[str, Any], ...]:

@@ -12,7 +12,9 @@ the grid moves by a cell, in some branches of a net and not in others. So the co
 padding is written out, times r.
 """
 
+import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 from keras import layers
@@ -49,15 +51,15 @@ class _Atrous(Rewriter):
     def visit(self, layer, args, kwargs, specs):
         facts = self.facts(args, kwargs)
         grids = [fact.state for fact in facts if fact.state is not None]
-        grid = grids[0] if grids else None
-        for other in grids[1:]:
-            if (other.stride, other.rate) != (grid.stride, grid.rate):
+        for one, other in itertools.pairwise(grids):
+            if (other.stride, other.rate) != (one.stride, one.rate):
                 raise KfcnError(f"{describe(layer)} joins branches of different strides")
-            if other.moved != grid.moved:
+            if other.moved != one.moved:
                 raise KfcnError(
                     f"{describe(layer)} joins branches that centered=True moves by "
-                    f"{grid.moved} and {other.moved} cells; centered=False keeps them together"
+                    f"{one.moved} and {other.moved} cells; centered=False keeps them together"
                 )
+        grid = grids[0] if grids else None
         spec = facts[0].spec
 
         window = geometry.window(layer)
@@ -69,7 +71,7 @@ class _Atrous(Rewriter):
         edges = geometry.edges(layer)
         if edges:
             entry = "padding" if isinstance(layer, layers.ZeroPadding2D) else "cropping"
-            amounts = [[abs(cells) * grid.rate for cells in pair] for pair in edges]
+            amounts: Any = [[abs(cells) * grid.rate for cells in pair] for pair in edges]
             drift = tuple(
                 cells - pair[0] * grid.rate for cells, pair in zip(grid.drift, edges, strict=True)
             )
@@ -148,7 +150,12 @@ class _Atrous(Rewriter):
         return f"{describe(layer)} is not known to work on a grid with holes"
 
 
-def to_atrous(model, output_stride: int, size=None, centered: bool = False) -> keras.Model:
+def to_atrous(
+    model: keras.Model,
+    output_stride: int,
+    size: tuple[int, int] | None = None,
+    centered: bool = False,
+) -> keras.Model:
     """The model with strides removed and later filters dilated, on the same weights.
 
     The dense map's cell `(y, x)` is the given model's cell on the image moved by the phase: with

@@ -120,7 +120,9 @@ class _Convolutionalizer(Rewriter):
         return isinstance(layer, geometry.GLOBAL_POOLINGS)
 
 
-def convolutionalize(classifier, size=None, logits: bool = False) -> keras.Model:
+def convolutionalize(
+    classifier: keras.Model, size: tuple[int, int] | None = None, logits: bool = False
+) -> keras.Model:
     """A classifier as a fully convolutional net on images of any size, on the same weights.
 
     At the size that the classifier was made for, the output is the classifier's: `(B, 1, 1, C)`
@@ -244,7 +246,7 @@ def _find_final(model):
     return None
 
 
-def gives_probabilities(model) -> bool:
+def gives_probabilities(model: keras.Model) -> bool:
     """Whether a classifier ends in a softmax or sigmoid, so that its outputs are no logits."""
     return _squashes(_find_final(model))
 

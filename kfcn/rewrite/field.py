@@ -105,7 +105,7 @@ class _Axis:
             Fraction(low + high, 2) - self.stride * index
             for index, (low, high) in enumerate(self.cells)
         ]
-        return Fraction(size), self.stride, sum(centres) / len(centres)
+        return Fraction(size), self.stride, sum(centres, Fraction(0)) / len(centres)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _FieldWalker(Walker):
 
         window = geometry.window(layer)
         if window:
-            axes = (
+            y, x = (
                 axis.slide(
                     window.kernel[i],
                     window.stride[i],
@@ -142,13 +142,13 @@ class _FieldWalker(Walker):
                 )
                 for i, axis in enumerate((field.y, field.x))
             )
-            return _Field(*axes, field.unbounded)
+            return _Field(y, x, field.unbounded)
         if type(layer).__name__ == "DilatedPooling2D":
             parts = zip(
                 (field.y, field.x), layer.pool_size, layer.dilation_rate, layer.pads, strict=True
             )
-            axes = (axis.slide(size, 1, rate, pads[0]) for axis, size, rate, pads in parts)
-            return _Field(*axes, field.unbounded)
+            y, x = (axis.slide(size, 1, rate, pads[0]) for axis, size, rate, pads in parts)
+            return _Field(y, x, field.unbounded)
         edges = geometry.edges(layer)
         if edges:
             return _Field(field.y.shift(-edges[0][0]), field.x.shift(-edges[1][0]), field.unbounded)
@@ -159,8 +159,7 @@ class _FieldWalker(Walker):
             return field  # rows and columns from 0 on
         spread = _upsampling(layer, before, keras.tree.flatten(specs)[0].shape)
         if spread:
-            axes = (axis.spread(*spread[i]) for i, axis in enumerate((field.y, field.x)))
-            return _Field(*axes, field.unbounded)
+            return _Field(field.y.spread(*spread[0]), field.x.spread(*spread[1]), field.unbounded)
         if geometry.is_pointwise(layer):
             return _join(layer, fields, unbounded=len(fields) < len(facts))
         if isinstance(layer, (layers.LayerNormalization, layers.GroupNormalization)):
@@ -171,7 +170,9 @@ class _FieldWalker(Walker):
         )
 
 
-def receptive_field(model, size=None):
+def receptive_field(
+    model: keras.Model, size: tuple[int, int] | None = None
+) -> ReceptiveField | list[ReceptiveField]:
     """The receptive field of a model's output cells: `(size, stride, offset)` in input pixels.
 
     Calculated from kernels, strides, dilations and padding through branches, nested models and

@@ -49,7 +49,7 @@ _POINTWISE_OPERATIONS = {
 _POINTWISE_IN_APPLICATIONS = ("LayerScale", "StochasticDepth", "CustomScaleLayer")
 
 
-def is_pointwise(layer) -> bool:
+def is_pointwise(layer: keras.Operation) -> bool:
     """Whether the layer treats each position by itself, whatever the size of the map."""
     if isinstance(layer, (layers.LayerNormalization, layers.Concatenate)) or is_operation(
         layer, "Concatenate", "Split", "Softmax", "LogSoftmax"
@@ -85,7 +85,7 @@ class Window:
         return total // 2, total - total // 2
 
 
-def window(layer) -> Window | None:
+def window(layer: keras.Operation) -> Window | None:
     """The window of a convolution or pooling, None for any other layer.
 
     Raises:
@@ -102,12 +102,14 @@ def window(layer) -> Window | None:
     )
 
 
-def edges(layer) -> tuple[tuple[int, int], tuple[int, int]] | None:
+def edges(layer: keras.Operation) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """`((top, bottom), (left, right))` cells that a layer adds; negative where it crops."""
     if isinstance(layer, layers.ZeroPadding2D):
-        return tuple(tuple(pair) for pair in layer.padding)
+        top_bottom, left_right = layer.padding
+        return _pair(top_bottom), _pair(left_right)
     if isinstance(layer, layers.Cropping2D):
-        return tuple((-start, -stop) for start, stop in layer.cropping)
+        (top, bottom), (left, right) = layer.cropping
+        return (-top, -bottom), (-left, -right)
     return None
 
 
@@ -117,4 +119,7 @@ def is_map(spec: keras.KerasTensor) -> bool:
 
 
 def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return first, second

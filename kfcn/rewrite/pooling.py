@@ -1,5 +1,8 @@
 """Pooling with holes: what a strided pooling becomes once an earlier stride is removed."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -25,7 +28,12 @@ class DilatedPooling2D(keras.layers.Layer):
     """
 
     def __init__(
-        self, pool_size, dilation_rate=(1, 1), mode="max", pads=((0, 0), (0, 0)), **kwargs
+        self,
+        pool_size: Sequence[int],
+        dilation_rate: Sequence[int] = (1, 1),
+        mode: str = "max",
+        pads: Sequence[Sequence[int]] = ((0, 0), (0, 0)),
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if mode not in ("max", "average"):
@@ -36,7 +44,7 @@ class DilatedPooling2D(keras.layers.Layer):
         self.pads = tuple(tuple(pair) for pair in pads)
         self.built = True  # no weights
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         """Pools `(B, H, W, C)`."""
         if self.mode == "max":
             # Padding must lose against any value. Every window holds an unpadded cell, so none
@@ -69,7 +77,7 @@ class DilatedPooling2D(keras.layers.Layer):
                 x = combine(x, part)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """The shape of the map, with None where the input's is unknown."""
         spatial = [
             None if length is None else length + sum(pair) - (size - 1) * rate
@@ -79,7 +87,7 @@ class DilatedPooling2D(keras.layers.Layer):
         ]
         return (input_shape[0], *spatial, input_shape[3])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),

@@ -6,13 +6,24 @@ slow, obviously right form of it.
 """
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kfcn.errors import UsageError
 
+if TYPE_CHECKING:
+    import keras
 
-def shift_and_stitch(model, images, factor: int, batch_size: int = 16, progress: bool = True):
+
+def shift_and_stitch(
+    model: "keras.Model",
+    images: ArrayLike,
+    factor: int,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> np.ndarray:
     """The output of `model` on all factor² shifts of the images, interleaved.
 
     Cell `(y, x)` of the result is the model's cell `(y // factor, x // factor)` on the image moved
@@ -32,10 +43,10 @@ def shift_and_stitch(model, images, factor: int, batch_size: int = 16, progress:
         `rows = min(H, factor * H')`: the image's resolution for a net with 'same' padding.
 
     Raises:
-        UsageError: if the images have another rank, or `factor` is no stride.
+        UsageError: if the images have another rank or are none, or `factor` is no stride.
     """
     images = np.asarray(images)
-    if images.ndim not in (3, 4):
+    if images.ndim not in (3, 4) or not images.size:
         raise UsageError(f"expected images (B, H, W, C) or (H, W, C), received {images.shape}")
     if not isinstance(factor, int | np.integer) or factor < 1 or batch_size < 1:
         raise UsageError(
@@ -61,6 +72,7 @@ def shift_and_stitch(model, images, factor: int, batch_size: int = 16, progress:
             stitched = np.empty((count, rows * factor, columns * factor, classes), np.float32)
         for cells, (index, down, right) in zip(coarse, batch, strict=True):
             stitched[index, down::factor, right::factor] = cells
+    assert stitched is not None  # there is at least one run
     stitched = stitched[:, :height, :width]
     return stitched[0] if single else stitched
 

@@ -31,12 +31,12 @@ class Fact:
     state: Any
 
 
-def describe(layer) -> str:
+def describe(layer: keras.Operation) -> str:
     """Names a layer in an error message: `layer 'fc1' (Dense)`."""
     return f"layer '{layer.name}' ({type(layer).__name__})"
 
 
-def as_functional(model) -> keras.Model:
+def as_functional(model: keras.Model) -> keras.Model:
     """The model as a graph that can be walked; the given one gains no node.
 
     Raises:
@@ -62,7 +62,9 @@ def as_functional(model) -> keras.Model:
     return model
 
 
-def reference_specs(model, size=None) -> list[keras.KerasTensor]:
+def reference_specs(
+    model: keras.Model, size: tuple[int, int] | None = None
+) -> list[keras.KerasTensor]:
     """The inputs of a functional model with every open size filled in.
 
     Args:
@@ -96,7 +98,9 @@ class Walker:
         self._models = {}  # nested models made so far, by model and facts of the inputs
         self.containers = []  # (given, new) models
 
-    def visit(self, layer, args, kwargs, specs):
+    def visit(
+        self, layer: keras.Operation, args: tuple, kwargs: dict[str, Any], specs: Any
+    ) -> tuple[Any, Any]:
         """Returns the outputs that stand for `layer(*args, **kwargs)`, and their state.
 
         Args:
@@ -107,20 +111,20 @@ class Walker:
         """
         raise NotImplementedError
 
-    def know(self, tensor, spec, state) -> None:
+    def know(self, tensor: keras.KerasTensor, spec: keras.KerasTensor, state: Any) -> None:
         """Remembers what is known of a new tensor."""
         self._facts[id(tensor)] = (tensor, Fact(spec, state))
 
-    def fact(self, tensor) -> Fact:
+    def fact(self, tensor: keras.KerasTensor) -> Fact:
         """What is known of a new tensor."""
         return self._facts[id(tensor)][1]
 
-    def facts(self, *structure) -> list[Fact]:
+    def facts(self, *structure: Any) -> list[Fact]:
         """The facts of all new tensors in a structure of arguments."""
         leaves = keras.tree.flatten(structure)
         return [self.fact(leaf) for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
 
-    def walk(self, model, inputs) -> keras.Model:
+    def walk(self, model: keras.Model, inputs: list[keras.KerasTensor]) -> keras.Model:
         """Walks `model` from new inputs whose facts are known; returns what came out."""
         graph = as_functional(model)
         new = keras.models.clone_model(
@@ -182,12 +186,12 @@ class Walker:
 class Rewriter(Walker):
     """A walk that makes a new model: copies of layers, and the weights at the end."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         super().__init__()
         self._names = _names(model)
         self._copies = {}
 
-    def rewrite(self, model, inputs) -> keras.Model:
+    def rewrite(self, model: keras.Model, inputs: list[keras.KerasTensor]) -> keras.Model:
         """Walks `model` and gives the new one the weights and flags of the given one."""
         new = self.walk(model, inputs)
         # A model's flag reaches down into its layers, so it comes before theirs.
@@ -204,7 +208,9 @@ class Rewriter(Walker):
                 copy.finalize_state()
         return new
 
-    def copy(self, layer, kind=None, **changes):
+    def copy(
+        self, layer: keras.Operation, kind: type[keras.Operation] | None = None, **changes: Any
+    ) -> Any:
         """The new layer that stands for `layer`: the same each time for the same form of it.
 
         Args:
@@ -247,15 +253,15 @@ class Rewriter(Walker):
 class Shape(keras.Operation):
     """Stands in a graph for another layer: knows what it makes, holds nothing, never runs."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: keras.Operation):
         super().__init__()
         self._layer = layer
 
-    def compute_output_spec(self, *args, **kwargs):
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """The given layer's answer."""
         return self._layer.compute_output_spec(*args, **kwargs)
 
-    def call(self, *args, **kwargs):
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         """Not meant to run."""
         raise NotImplementedError
 
