@@ -15,6 +15,7 @@ from typing import Any
 
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
+from kfcn.machine import cpu_name
 from kfcn.training.settings import Settings
 
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
@@ -110,14 +111,9 @@ def machine() -> dict[str, Any]:
     """What this process computes on: processor, cores that it may use, GPUs by name."""
     import tensorflow as tf
 
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        cpu = named[0] if named else cpu
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),

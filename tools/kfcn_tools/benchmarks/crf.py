@@ -1,6 +1,6 @@
 """Time and memory of DenseCRF against pydensecrf, the field's C++ code, in one run.
 
-    python tools/bench_crf.py
+    python -m kfcn_tools.benchmarks.crf
 
 Needs `pip install pydensecrf2`. Both get the same image and the same unaries, set-up included
 (the lattice is part of every image), and run in turns: each figure is the median over the pairs,
@@ -11,14 +11,14 @@ held before the first call, each in a process of its own.
 
 import argparse
 import importlib.metadata
-import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+from kfcn_tools.benchmarks.timing import machine
 
 SIZES = ((240, 320), (375, 500))
 THETAS = ((80.0, 13.0), (160.0, 3.0))
@@ -111,7 +111,14 @@ def megabytes():
 
 def peak_memory(what, size, thetas):
     """Peak MB above the start of `what` ("pydensecrf", "forward" or "step") in a new process."""
-    command = [sys.executable, __file__, "--peak", what, *map(str, (*size, *thetas))]
+    command = [
+        sys.executable,
+        "-m",
+        "kfcn_tools.benchmarks.crf",
+        "--peak",
+        what,
+        *map(str, (*size, *thetas)),
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(answer.stdout.split()[-1])
 
@@ -132,16 +139,6 @@ def print_peak(what, height, width, alpha, beta):
     print(megabytes() - start)
 
 
-def cpu():
-    """The processor's name and the number of its cores that this process may use."""
-    names = [platform.processor() or platform.machine()]
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(os.sched_getaffinity(0))} cores"
-
-
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -152,7 +149,7 @@ def main():
         return print_peak(*arguments.peak)
 
     versions = (f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    print(f"{', '.join(versions)}; {cpu()}; load {os.getloadavg()[0]:.1f}")
+    print(f"{', '.join(versions)}; {machine()}")
     print(f"{CLASSES} classes, {ITERATIONS} iterations, median of {arguments.pairs} turns")
     print("ms: wall time (processor time of all threads)\n")
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")

@@ -1,14 +1,14 @@
 """What the benchmarks share: timing in turn, and what machine it was."""
 
 import os
-import platform
 import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+
+from kfcn.machine import cpu_name
 
 SIDE = 4096
 """Rows and columns of the matrices whose product stands for what the CPU can do at most."""
@@ -36,14 +36,6 @@ def alternate(runs: dict[str, Callable[[], None]], rounds: int, seed: int = 0) -
 def machine() -> str:
     """CPU, cores and load of this machine, in one line."""
     return f"{cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-
-
-def cpu_name() -> str:
-    """The CPU's name for itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def peak_mib() -> float:
