@@ -11,8 +11,6 @@ from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import aside
 
 MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
-# What of a DenseCRF is found by trying, and may stand in crf.json.
-TUNED = ("theta_alpha", "theta_beta", "theta_gamma", "spatial_weight", "bilateral_weight")
 
 
 def model_path(path: Path | str) -> Path:
@@ -122,11 +120,13 @@ def read_crf(path: Path | str) -> dict[str, float]:
     file = model_path(path).with_name(CRF)
     if not file.is_file():
         return {}
+    from kfcn.crf.tuning import PUBLISHED
+
     try:
         values = json.loads(file.read_text(encoding="utf-8"))["crf"]
-        unknown = set(values) - set(TUNED)
-        if unknown:
-            raise ValueError(f"unknown {', '.join(sorted(unknown))}; expected {', '.join(TUNED)}")
+        if unknown := set(values) - set(PUBLISHED):
+            expected = ", ".join(PUBLISHED)
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}; expected {expected}")
         return {name: float(value) for name, value in values.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KfcnError(f"{file} holds no settings of a CRF: {first_line(error)}") from error

@@ -83,25 +83,19 @@ def tiny_model():
 
 @functools.cache
 def tiny_files():
-    """float32, int8 and mixed files of `tiny_model`: mode -> (content, details)."""
-    from kfcn_tools.convert.modes import convert_modes
+    """float32 and int8 files of `tiny_model`: mode -> (content, details)."""
+    from kfcn_tools.convert.modes import Int8Options, Source, convert_modes
 
     images = [picture(seed) for seed in range(12)]
-    return convert_modes(tiny_model(), SIZE, ("float32", "int8"), images)
+    return convert_modes(Source(tiny_model(), SIZE, images, Int8Options()), ("float32", "int8"))
 
 
 def computed(content, image):
     """What a file computes, in float32 by name; `scores` is what its argmax reads."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from kfcn_tools.litert import open_interpreter, run_once
 
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
-    interpreter.invoke()
+    interpreter = open_interpreter(content, xnnpack=False, keep_tensors=True)
+    run_once(interpreter, image)
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
 
     def read(index):
@@ -118,6 +112,7 @@ def computed(content, image):
 def tiny_bundle() -> Path:
     """A bundle with float32 and int8 files and three golden images, with the truth."""
     from kfcn_tools.convert import write_bundle as bundle
+    from kfcn_tools.convert.pictures import Picture
 
     path = Path(tempfile.mkdtemp(prefix="kfcn-test-")) / "bundle"
     model = tiny_model()
@@ -127,7 +122,7 @@ def tiny_bundle() -> Path:
         truth = bundle.keras_labels(model, image)[0].copy()
         truth[:8] = 255
         truth[-8:] = 0
-        pictures.append(bundle.Picture(image, truth, f"val/{seed}.png"))
+        pictures.append(Picture(image, truth, f"val/{seed}.png"))
     info = {"size": SIZE, "classes": CLASSES, "palette": PALETTE, "kfcn_version": "0"}
     info["source"] = {"name": "tiny/model.keras", "sha256": "00"}
     with bundle.new_folder(path) as folder:

@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from kfcn_mobile.gates import MODES
+
 FORMAT = 1
-MODES = ("float32", "float16", "dynamic", "int8", "mixed")
 IGNORE_LABEL = 255
 
 

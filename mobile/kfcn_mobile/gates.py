@@ -1,4 +1,8 @@
-"""The limits that a file must keep to pass, and what to say where it does not."""
+"""The kinds of `.tflite` file, the limits that each must keep, and what a missed one is called.
+
+`MODES` is the one table of conversion modes: `kfcn-convert` offers its rows, a bundle may hold no
+others, and `kfcn-validate` gates by it. How files are made stands in `kfcn_tools.convert.modes`.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -18,20 +22,41 @@ class Limits:
     confident: float = 0.999
 
 
-# A float32 file need not agree to the last pixel: two classes can tie within rounding.
-DEFAULT_LIMITS = {
-    "float32": Limits(0.9999),
-    "float16": Limits(0.999),
-    "dynamic": Limits(0.99),
-    "int8": Limits(0.985, image=0.97),
-    "mixed": Limits(0.985, image=0.97),
+@dataclass(frozen=True)
+class Mode:
+    """A kind of `.tflite` file.
+
+    Attributes:
+        help: what it is, in a few words.
+        limits: what it must keep unless `kfcn-validate` is given others.
+        identical: whether its labels must be the same on every target, to the last pixel.
+    """
+
+    help: str
+    limits: Limits
+    identical: bool = False
+
+
+MODES = {
+    # Not 1: two classes can tie within rounding.
+    "float32": Mode("as trained", Limits(0.9999)),
+    "float16": Mode("weights of 16 bits", Limits(0.999)),
+    "dynamic": Mode("weights of 8 bits, activations rounded while it runs", Limits(0.99)),
+    # Integer arithmetic has one result; where floats are summed, their order may change a label.
+    "int8": Mode("8 bits throughout", Limits(0.985, image=0.97), identical=True),
+    "mixed": Mode("int8 but for the layers that change the most labels", Limits(0.985, image=0.97)),
 }
 
 
-def limits_for(mode: str, agreement=None, image=None, confident=None) -> Limits:
+def limits_for(
+    mode: str,
+    agreement: float | None = None,
+    image: float | None = None,
+    confident: float | None = None,
+) -> Limits:
     """The limits of a mode, with those replaced that are given."""
     given = {"agreement": agreement, "image": image, "confident": confident}
-    return replace(DEFAULT_LIMITS[mode], **{k: v for k, v in given.items() if v is not None})
+    return replace(MODES[mode].limits, **{k: v for k, v in given.items() if v is not None})
 
 
 def failures(result: dict, limits: Limits) -> list[dict]:
@@ -60,8 +85,8 @@ def failures(result: dict, limits: Limits) -> list[dict]:
         unsure = min(measured, key=lambda image: image["confident"])
         check("confident", result["confident"], limits.confident, unsure["name"])
     against = result.get("against_first")
-    # Integer arithmetic has one result; where floats are summed, their order may change a label.
-    if result.get("mode") == "int8" and against and against["differing"]:
+    mode = MODES.get(result.get("mode"))
+    if mode and mode.identical and against and against["differing"]:
         missed.append(
             {
                 "gate": "identical",

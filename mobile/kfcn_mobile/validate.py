@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from kfcn_mobile.agreement import add_counts, confusion, count_agreement, mean_iou, share
-from kfcn_mobile.bundle import MODES, Bundle, BundleError, read_bundle
-from kfcn_mobile.gates import explain, failures, limits_for
+from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
+from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.report.table import table
 from kfcn_mobile.targets import NAMES, Target, TargetError, Timing, make_targets
 from kfcn_mobile.targets.host import Host

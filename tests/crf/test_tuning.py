@@ -4,8 +4,9 @@ import json
 import shutil
 
 import pytest
-from kfcn_tools import tune_crf
 
+from kfcn.commands import tune_crf
+from kfcn.crf import tuning
 from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.evaluate import evaluate
 from kfcn.saved import read_crf
@@ -16,16 +17,15 @@ def test_search_climbs_to_the_best_of_the_grid():
     def score(values):
         return -2 * (values["a"] - 3) ** 2 - (values["b"] - values["a"]) ** 2
 
-    tried = tune_crf.coordinate_search(score, {"a": 0, "b": 0}, {"a": range(5), "b": range(5)}, 6)
+    tried = tuning.coordinate_search(score, {"a": 0, "b": 0}, {"a": range(5), "b": range(5)}, 6)
     assert max(tried, key=lambda pair: pair[1]) == ({"a": 3, "b": 3}, 0)
     assert len({tuple(values.items()) for values, _ in tried}) == len(tried) < 25
 
 
 def test_what_was_found_is_used(run, pairs, tmp_path, monkeypatch, capsys):
     copy = shutil.copytree(run.run_dir, tmp_path / "run")
-    monkeypatch.setattr(
-        tune_crf, "GRID", {"theta_beta": (3.0, 30.0), "bilateral_weight": (0.0, 1.0)}
-    )
+    grid = {"theta_beta": (3.0, 30.0), "bilateral_weight": (0.0, 1.0)}
+    monkeypatch.setattr(tuning, "GRID", grid)
     data = ["--data", "folder", "--data-dir", str(pairs), "--split", "val", "--images", "2"]
     assert tune_crf.main([str(copy), *data]) == 0
     found = json.loads((copy / "crf.json").read_text())

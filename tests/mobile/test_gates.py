@@ -1,5 +1,5 @@
 import pytest
-from kfcn_mobile.gates import DEFAULT_LIMITS, Limits, explain, failures, limits_for
+from kfcn_mobile.gates import MODES, Limits, explain, failures, limits_for
 
 
 def result(agreement=1.0, worst=1.0, confident=1.0):
@@ -12,20 +12,22 @@ def result(agreement=1.0, worst=1.0, confident=1.0):
 
 
 def test_default_limits():
-    assert {mode: limits.agreement for mode, limits in DEFAULT_LIMITS.items()} == {
+    limits = {name: mode.limits for name, mode in MODES.items()}
+    assert {name: limit.agreement for name, limit in limits.items()} == {
         "float32": 0.9999,
         "float16": 0.999,
         "dynamic": 0.99,
         "int8": 0.985,
         "mixed": 0.985,
     }
-    assert {m for m, limits in DEFAULT_LIMITS.items() if limits.image == 0.97} == {"int8", "mixed"}
-    assert {limits.confident for limits in DEFAULT_LIMITS.values()} == {0.999}
+    assert {name for name, limit in limits.items() if limit.image == 0.97} == {"int8", "mixed"}
+    assert {limit.confident for limit in limits.values()} == {0.999}
+    assert [name for name, mode in MODES.items() if mode.identical] == ["int8"]
 
 
-@pytest.mark.parametrize("mode", DEFAULT_LIMITS)
+@pytest.mark.parametrize("mode", MODES)
 def test_every_gate_passes_at_its_limit_and_fails_below(mode):
-    limits = DEFAULT_LIMITS[mode]
+    limits = MODES[mode].limits
     at = {"agreement": limits.agreement, "confident": limits.confident}
     at["worst"] = limits.image or limits.agreement
     assert failures(result(**at), limits) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kfcn_mobile import bundle as bundle_module
-from kfcn_mobile import runner
+from kfcn_mobile import gates, runner
 from kfcn_mobile.bundle import Bundle, BundleError
 from kfcn_mobile.fetch.arm64_files import Say, arm64_root, find_qemu, qemu_version
 from kfcn_mobile.targets import Outcome, Target, TargetError, Timing, summary
@@ -57,7 +57,7 @@ class Emulated(Target):
         package = self._folder / "kfcn_mobile"
         package.mkdir()
         (package / "__init__.py").touch()
-        for module in (runner, bundle_module):
+        for module in (runner, bundle_module, gates):
             shutil.copy(module.__file__, package)
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:

@@ -22,6 +22,7 @@ from kfcn_mobile.bundle import read_bundle
 
 from kfcn.commands._cli import run
 from kfcn_tools.benchmarks.timing import alternate
+from kfcn_tools.litert import open_interpreter
 
 BASELINE = "naive, fixed size"
 
@@ -43,13 +44,8 @@ def naive_files(model, size: tuple[int, int]) -> dict[str, bytes]:
 
 def runner(content: bytes, image: np.ndarray, threads: int) -> Callable[[], None]:
     """A function that runs a file once on an image."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=threads)
+    interpreter = open_interpreter(content, threads=threads, shape=(1, *image.shape))
     (given,) = interpreter.get_input_details()
-    if tuple(given["shape_signature"]) != (1, *image.shape):
-        interpreter.resize_tensor_input(given["index"], (1, *image.shape))
-    interpreter.allocate_tensors()
     batch = image[None].astype(given["dtype"])
     outputs = [detail["index"] for detail in interpreter.get_output_details()]
 

@@ -7,10 +7,8 @@
 - a transposed convolution whose kernel is the fixed bilinear one becomes a resize.
 
 The labels do not change. The result is a Keras model like any other, so that equalisation, bias
-correction and quantisation-aware training work on it; `export_tflite` writes it as TFLite.
+correction and quantisation-aware training work on it; `kfcn_tools.convert.tflite` writes it.
 """
-
-import tempfile
 
 import keras
 import numpy as np
@@ -108,46 +106,6 @@ def upsample(x, stride: int, attenuate: bool = True):
     height, width = x.shape[1] * stride, x.shape[2] * stride
     x = ops.image.resize(x, (height, width), interpolation="bilinear")
     return x[:, stride:-stride, stride:-stride] if attenuate else x
-
-
-def export_tflite(model: keras.Model, mode: str = "float32", output: str = "labels") -> bytes:
-    """Writes a model of fixed size as TFLite.
-
-    Args:
-        model: what `fix_size` gave.
-        mode: "float32"; "float16" stores the weights in half precision; "dynamic" stores them in
-            int8 and quantises activations while it runs.
-        output: "labels" gives the signature `segment`, uint8 RGB (1, H, W, 3) `image` in, uint8
-            (1, H, W) `labels` out; "logits" gives the signature `logits`, float32 (1, H, W, C).
-
-    Returns:
-        The file's content.
-    """
-    import tensorflow as tf
-
-    from kfcn.crf import builtin_ops
-
-    def logits(image):
-        return {"logits": model(tf.cast(image, tf.float32), training=False)}
-
-    def segment(image):
-        labels = tf.argmax(logits(image)["logits"], axis=-1, output_type=tf.int32)
-        return {"labels": tf.cast(labels, tf.uint8)}
-
-    name, function = ("segment", segment) if output == "labels" else ("logits", logits)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    spec = tf.TensorSpec(model.input.shape, tf.uint8, name="image")
-    with tempfile.TemporaryDirectory(prefix="kfcn-export-") as folder:
-        with builtin_ops():  # adding the endpoint traces, and so may writing
-            archive.add_endpoint(name, function, input_signature=[spec])
-            archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[name])
-        if mode != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if mode == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
 
 
 def _trim_indices(model, height, width) -> dict[str, np.ndarray]:

@@ -1,12 +1,13 @@
-"""One trained model, five kinds of `.tflite` file."""
+"""How the `.tflite` file of each conversion mode is made from a trained model."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from kfcn_tools.convert.fix_size import export_tflite, fix_size
+from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8.correct import bias_shifts, revive_dead_channels
 from kfcn_tools.convert.int8.equalize import equalize
 from kfcn_tools.convert.int8.qat import fine_tune
@@ -14,9 +15,9 @@ from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
 from kfcn_tools.convert.int8.ranges import tensor_statistics
 from kfcn_tools.convert.int8.sensitivity import search_layers
 from kfcn_tools.convert.structure import check_structure
+from kfcn_tools.convert.tflite import export_tflite
 from kfcn_tools.convert.write_bundle import keras_labels
 
-FLOAT_MODES = ("float32", "float16", "dynamic")
 # One calibration image in this many is held back for the layer search.
 HELD_BACK = 4
 
@@ -28,7 +29,7 @@ class Int8Options:
     Attributes:
         equalize: equal channel ranges across layers.
         correct_bias: take the mean error of the rounded weights out of the biases.
-        calibration: a method of `kfcn_tools.convert.int8.ranges`.
+        ranges: a method of `kfcn_tools.convert.int8.ranges`, how they are found.
         min_agreement: where the layer search of `mixed` stops.
         qat_epochs: passes of quantisation-aware fine-tuning over the training images. It corrects
             the biases before it starts; they are not corrected once more after it.
@@ -36,65 +37,123 @@ class Int8Options:
 
     equalize: bool = False
     correct_bias: bool = True
-    calibration: str = "percentile"
+    ranges: str = "percentile"
     min_agreement: float = 0.993
     qat_epochs: int = 0
 
 
-def convert_modes(
-    model: keras.Model,
-    size: tuple[int, int],
-    modes: Sequence[str],
-    images: Sequence[np.ndarray],
-    options: Int8Options | None = None,
-    training: Sequence[np.ndarray] = (),
-    progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, tuple[bytes, dict]]:
-    """Converts a model to each of the modes and checks the structure of what comes out.
+class Source:
+    """What the files of one model are made from; each part is made when it is first asked for.
 
     Args:
         model: as trained, for any size.
         size: (H, W).
-        modes: of `kfcn_mobile.bundle.MODES`.
         images: uint8 (H, W, 3), from the training split; every fourth is held back from
             calibration and judges the layer search.
         options: of int8 and mixed.
         training: uint8 (H, W, 3), for `options.qat_epochs`.
         progress: gets a line before each step.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        size: tuple[int, int],
+        images: Sequence[np.ndarray],
+        options: Int8Options,
+        training: Sequence[np.ndarray] = (),
+        progress: Callable[[str], None] = lambda line: None,
+    ):
+        self.model, self.size = model, size
+        self.options, self.training, self.progress = options, training, progress
+        self.held = [x for i, x in enumerate(images) if i % HELD_BACK == HELD_BACK - 1]
+        self.calibration = [x for i, x in enumerate(images) if i % HELD_BACK != HELD_BACK - 1]
+
+    @functools.cached_property
+    def fixed(self) -> keras.Model:
+        """The model at the one size."""
+        return fix_size(self.model, *self.size)
+
+    @functools.cached_property
+    def quantizable(self) -> Quantizable:
+        """What int8 and mixed are made from."""
+        # A rebuilt model of its own: preparing it changes its weights.
+        fixed = fix_size(self.model, *self.size)
+        return prepare_int8(fixed, self.calibration, self.options, self.training, self.progress)
+
+    def how(self) -> dict:
+        """How `quantizable` came about, for `bundle.json`."""
+        return {
+            "equalized": self.options.equalize,
+            "bias_corrected": bool(self.quantizable.shifts),
+            "qat_epochs": self.options.qat_epochs,
+            "calibration": self.options.ranges,
+            "calibration_images": len(self.calibration),
+        }
+
+
+def _float(mode: str, source: Source) -> tuple[bytes, dict]:
+    source.progress(f"{mode}: converting")
+    return export_tflite(source.fixed, mode), {}
+
+
+def _int8(source: Source) -> tuple[bytes, dict]:
+    quantizable = source.quantizable
+    source.progress("int8: quantising")
+    return quantize_int8(quantizable), source.how()
+
+
+def _mixed(source: Source) -> tuple[bytes, dict]:
+    quantizable, held = source.quantizable, source.held
+    source.progress(f"mixed: measuring each layer on {len(held)} held-back images")
+    expected = [keras_labels(source.model, image)[0] for image in held]
+    target = source.options.min_agreement
+    found = search_layers(quantizable, held, expected, target, source.progress)
+    return found.content, source.how() | {"search": found.as_dict()}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the file of a mode is made.
+
+    Attributes:
+        make: gives its content, and what is to be known about it beside `check_structure`'s.
+        eight_bit: its activations are calibrated on images; a CRF cannot be computed so.
+        one_partition: XNNPACK must run it in one piece.
+    """
+
+    make: Callable[[Source], tuple[bytes, dict]]
+    eight_bit: bool = False
+    one_partition: bool = False
+
+
+# A row for each of `kfcn_mobile.gates.MODES`, which names them for people and holds their gates.
+WAYS = {
+    "float32": Way(functools.partial(_float, "float32"), one_partition=True),
+    "float16": Way(functools.partial(_float, "float16")),
+    "dynamic": Way(functools.partial(_float, "dynamic")),
+    "int8": Way(_int8, eight_bit=True, one_partition=True),
+    "mixed": Way(_mixed, eight_bit=True),
+}
+
+
+def convert_modes(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes, dict]]:
+    """Converts a model to each of the modes and checks the structure of what comes out.
+
+    Args:
+        source: the model, and what int8 needs.
+        modes: names of `WAYS`.
 
     Returns:
         For each mode the file's content and what is to be known about it.
     """
-    options = options or Int8Options()
     done = {}
-    fixed = fix_size(model, *size)
-    for mode in FLOAT_MODES:
-        if mode in modes:
-            progress(f"{mode}: converting")
-            done[mode] = (export_tflite(fixed, mode), {})
-    if {"int8", "mixed"} & set(modes):
-        used = [x for i, x in enumerate(images) if i % HELD_BACK != HELD_BACK - 1]
-        held = [x for i, x in enumerate(images) if i % HELD_BACK == HELD_BACK - 1]
-        source = prepare_int8(fixed, used, options, training, progress)
-        how = {
-            "equalized": options.equalize,
-            "bias_corrected": bool(source.shifts),
-            "qat_epochs": options.qat_epochs,
-            "calibration": options.calibration,
-            "calibration_images": len(used),
-        }
-        if "int8" in modes:
-            progress("int8: quantising")
-            done["int8"] = (quantize_int8(source), how)
-        if "mixed" in modes:
-            progress(f"mixed: measuring each layer on {len(held)} held-back images")
-            expected = [keras_labels(model, image)[0] for image in held]
-            found = search_layers(source, held, expected, options.min_agreement, progress)
-            done["mixed"] = (found.content, how | {"search": found.as_dict()})
-    return {
-        mode: (done[mode][0], done[mode][1] | check_structure(done[mode][0], mode, images[0]))
-        for mode in modes
-    }
+    for mode in modes:
+        content, details = WAYS[mode].make(source)
+        image = source.calibration[0]
+        checked = check_structure(content, mode, image, WAYS[mode].one_partition)
+        done[mode] = (content, details | checked)
+    return done
 
 
 def prepare_int8(
@@ -121,7 +180,7 @@ def prepare_int8(
         fine_tune(fixed, training, options.qat_epochs, images, progress=progress)
     content = export_tflite(fixed)
     progress(f"int8: calibrating on {len(images)} images")
-    statistics = tensor_statistics(content, images, options.calibration)
+    statistics = tensor_statistics(content, images, options.ranges)
     shifts = (
         bias_shifts(content, statistics.means)
         if options.correct_bias and not options.qat_epochs

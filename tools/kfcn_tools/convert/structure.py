@@ -5,22 +5,24 @@ from collections import Counter
 import numpy as np
 
 from kfcn.errors import KfcnError
+from kfcn_tools.litert import open_interpreter, run_once
 
 VARIABLES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
-ONE_PARTITION = {"float32", "int8"}
 
 
-def check_structure(content: bytes, mode: str, image: np.ndarray) -> dict:
+def check_structure(
+    content: bytes, mode: str, image: np.ndarray, one_partition: bool = False
+) -> dict:
     """Checks a converted file.
 
     Built-in operators only, no variables, signature `segment` with uint8 `image` in and uint8
-    `labels` out, one XNNPACK partition (float32 and int8, without a CRF), scores before the
-    argmax finite and not constant.
+    `labels` out, scores before the argmax finite and not constant.
 
     Args:
         content: the `.tflite` file.
-        mode: of the conversion.
+        mode: of the conversion, for messages.
         image: uint8 (H, W, 3), any natural image.
+        one_partition: XNNPACK must run it in one piece, unless it has a CRF.
 
     Returns:
         `operators` (name -> number) and `xnnpack_partitions`.
@@ -28,15 +30,12 @@ def check_structure(content: bytes, mode: str, image: np.ndarray) -> dict:
     Raises:
         KfcnError: what is wrong, in one line.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
     operators, custom = list_operators(content)
     if custom:
         raise KfcnError(f"{mode}: needs operators beyond the built-in ones: {', '.join(custom)}")
     if found := VARIABLES & operators.keys():
         raise KfcnError(f"{mode}: the weights were not frozen, it has {', '.join(sorted(found))}")
-    delegated = Interpreter(model_content=content, num_threads=1)
-    delegated.allocate_tensors()
+    delegated = open_interpreter(content)
     signatures = delegated.get_signature_list()
     if signatures.get("segment") != {"inputs": ["image"], "outputs": ["labels"]}:
         raise KfcnError(f"{mode}: expected the signature segment(image) -> labels: {signatures}")
@@ -48,16 +47,10 @@ def check_structure(content: bytes, mode: str, image: np.ndarray) -> dict:
         raise KfcnError(f"{mode}: takes {shape}, expected {(1, *image.shape)}")
     partitions = sum(op["op_name"] == "DELEGATE" for op in delegated._get_ops_details())
     # XNNPACK has none of a CRF's lattice; UNIQUE is what numbers its vertices.
-    if mode in ONE_PARTITION and partitions != 1 and "UNIQUE" not in operators:
+    if one_partition and partitions != 1 and "UNIQUE" not in operators:
         raise KfcnError(f"{mode}: XNNPACK runs it in {partitions} partitions, expected 1")
-    plain = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    plain.allocate_tensors()
-    plain.set_tensor(plain.get_input_details()[0]["index"], image[None])
-    plain.invoke()
+    plain = open_interpreter(content, xnnpack=False, keep_tensors=True)
+    run_once(plain, image)
     (argmax,) = (op for op in plain._get_ops_details() if op["op_name"] == "ARG_MAX")
     scores = plain.get_tensor(argmax["inputs"][0])
     if not np.isfinite(scores).all():
@@ -87,11 +80,6 @@ def list_operators(content: bytes) -> tuple[Counter, list[str]]:
 
 def operator_outputs(content: bytes) -> list[tuple[str, str]]:
     """(built-in name, name of the first output tensor) of each operator, in running order."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
+    interpreter = open_interpreter(content, xnnpack=False)
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
     return [(op["op_name"], names[op["outputs"][0]]) for op in interpreter._get_ops_details()]

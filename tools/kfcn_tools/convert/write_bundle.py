@@ -1,6 +1,6 @@
 """Writes a bundle: what a device needs to run a net and to prove that it labels as Keras does.
 
-The layout stands in `mobile/bundle.py`, which reads it.
+The layout stands in `kfcn_mobile.bundle`, which reads it.
 """
 
 import contextlib
@@ -8,7 +8,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,18 +17,10 @@ from PIL import Image
 
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
+from kfcn_tools.convert.pictures import Picture
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image of the bundle's size: uint8 (H, W, 3), labels uint8 (H, W) or None, its name."""
-
-    image: np.ndarray
-    labels: np.ndarray | None
-    name: str
 
 
 @contextlib.contextmanager

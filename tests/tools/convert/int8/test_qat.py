@@ -2,10 +2,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from kfcn_tools.convert import fix_size as export
 from kfcn_tools.convert import write_bundle as bundle
-from kfcn_tools.convert.int8 import correct, qat, quantize, sensitivity
+from kfcn_tools.convert.fix_size import fix_size
+from kfcn_tools.convert.int8 import correct, qat, quantize
 from kfcn_tools.convert.int8.ranges import tensor_statistics
+from kfcn_tools.convert.tflite import export_tflite
+from kfcn_tools.litert import runner
 from shipping import SIZE, picture, tiny_model
 
 IMAGES = [picture(seed) for seed in range(6)]
@@ -66,8 +68,8 @@ def divergence(given, wanted, images):
 
 
 def test_fine_tuning_brings_the_rounded_net_closer_to_the_float_one():
-    fixed = export.fix_size(tiny_model(), *SIZE)
-    teacher = export.fix_size(tiny_model(), *SIZE)
+    fixed = fix_size(tiny_model(), *SIZE)
+    teacher = fix_size(tiny_model(), *SIZE)
     images = IMAGES[:4]
     start = qat.fake_quantized(fixed, IMAGES)
     qat.correct_biases(start, fixed, IMAGES)
@@ -86,8 +88,8 @@ def test_fine_tuning_brings_the_rounded_net_closer_to_the_float_one():
 
 def test_its_biases_are_corrected_as_those_of_the_file_are():
     """Two implementations of the same correction: on Keras layers and on a `.tflite` file."""
-    fixed = export.fix_size(tiny_model(), *SIZE)
-    content = export.export_tflite(fixed)
+    fixed = fix_size(tiny_model(), *SIZE)
+    content = export_tflite(fixed)
     shifts = correct.bias_shifts(content, tensor_statistics(content, IMAGES).means)
     student = qat.fake_quantized(fixed, IMAGES)
     qat.correct_biases(student, fixed, IMAGES)
@@ -103,11 +105,11 @@ def test_its_biases_are_corrected_as_those_of_the_file_are():
 
 def test_the_fake_quantised_net_predicts_what_int8_will_do():
     """Its labels are nearer to the int8 file's than the float net's are."""
-    fixed = export.fix_size(tiny_model(), *SIZE)
+    fixed = fix_size(tiny_model(), *SIZE)
     student = qat.fake_quantized(fixed, IMAGES)
-    content = export.export_tflite(fixed)
+    content = export_tflite(fixed)
     ranges = tensor_statistics(content, IMAGES).ranges
-    run = sensitivity._runner(quantize.quantize_int8(quantize.Quantizable(content, ranges, {})))
+    run = runner(quantize.quantize_int8(quantize.Quantizable(content, ranges, {})))
     near = far = 0.0
     for image in [picture(seed) for seed in range(40, 50)]:
         labels = run(image)

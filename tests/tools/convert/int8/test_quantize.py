@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from kfcn_tools.convert import fix_size as export
 from kfcn_tools.convert import structure
+from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8 import correct, equalize, quantize, ranges
+from kfcn_tools.convert.tflite import export_tflite
+from kfcn_tools.litert import open_interpreter
 from shipping import SIZE, computed, picture, tiny_fcn, tiny_files, tiny_model
 
 from kfcn.errors import UsageError
@@ -20,7 +22,7 @@ def content():
 
 @pytest.fixture(scope="module")
 def fixed():
-    return export.fix_size(tiny_model(), *SIZE)
+    return fix_size(tiny_model(), *SIZE)
 
 
 def outputs(model, name, images=IMAGES):
@@ -121,7 +123,7 @@ def test_bias_correction_brings_the_means_of_the_int8_net_back():
     kernel[0, 0] += 20
     kernel[0, 1] -= 20
     conv.set_weights([kernel, np.array([0.1, 0.0, -0.1])])
-    content = export.export_tflite(model)
+    content = export_tflite(model)
     found = ranges.tensor_statistics(content, IMAGES)
     shifts = correct.bias_shifts(content, found.means)
     (name,) = shifts
@@ -143,7 +145,7 @@ def test_bias_correction_brings_the_means_of_the_int8_net_back():
 
 
 def test_equalising_keeps_the_net_where_no_clip_is_reached():
-    model = export.fix_size(tiny_fcn(), *SIZE)
+    model = fix_size(tiny_fcn(), *SIZE)
     before = np.asarray(model(IMAGES[0][None].astype(np.float32)))
     factors = equalize.equalize(model, IMAGES)
     after = np.asarray(model(IMAGES[0][None].astype(np.float32)))
@@ -177,12 +179,7 @@ def test_int8_file_has_int8_convolutions_and_keeps_named_ones_in_float(content):
     float_conv = tensor_of(found.ranges, "block2_depthwise_relu")
 
     def types(file):
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        interpreter = Interpreter(
-            model_content=file,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
+        interpreter = open_interpreter(file, xnnpack=False)
         detail = {d["index"]: d for d in interpreter.get_tensor_details()}
         return {
             detail[op["outputs"][0]]["name"]: detail[op["inputs"][1]]["dtype"]

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from kfcn_tools.litert import open_interpreter
+
 
 class Net:
     """An interpreter; the interface is that of `keras_nets.Net`."""
 
     def __init__(self, spec: dict):
         import ai_edge_litert
-        from ai_edge_litert.interpreter import Interpreter
 
-        self.interpreter = Interpreter(spec["file"], num_threads=os.cpu_count())
-        self.interpreter.allocate_tensors()
+        self.interpreter = open_interpreter(Path(spec["file"]), threads=os.cpu_count() or 1)
         (given,) = self.interpreter.get_input_details()
         (self._output,) = (d["index"] for d in self.interpreter.get_output_details())
         image = np.random.default_rng(0).uniform(0, 255, given["shape"])
@@ -43,7 +43,8 @@ def write(spec: dict) -> None:
 
     from kfcn.nets import architectures
     from kfcn_tools.benchmarks.convert import BASELINE, naive_files
-    from kfcn_tools.convert.fix_size import export_tflite, fix_size
+    from kfcn_tools.convert.fix_size import fix_size
+    from kfcn_tools.convert.tflite import export_tflite
 
     keras.utils.set_random_seed(0)
     model = architectures.build("fcn8s", spec["classes"], spec["backbone"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kfcn.errors import UsageError
+from kfcn_tools.litert import open_interpreter, run_once
 
 METHODS = ("min-max", "percentile", "least-squares")
 PERCENTILE = 99.99
@@ -42,16 +43,7 @@ def tensor_statistics(
     """
     if method not in METHODS:
         raise UsageError(f"calibration {method!r}: expected one of {', '.join(METHODS)}")
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        num_threads=1,
-        # A delegate would keep the tensors inside its partition to itself.
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
+    interpreter = open_interpreter(content, xnnpack=False, keep_tensors=True)
     computed = {t for op in interpreter._get_ops_details() for t in op["outputs"]}
     tensors = [
         detail
@@ -63,8 +55,7 @@ def tensor_statistics(
     means = {detail["name"]: 0.0 for detail in tensors}
     samples = {detail["name"]: [] for detail in tensors}
     for image in images:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
-        interpreter.invoke()
+        run_once(interpreter, image)
         for detail in tensors:
             name, values = detail["name"], interpreter.get_tensor(detail["index"])
             low, high = extremes[name]

@@ -15,6 +15,7 @@ import numpy as np
 
 from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
 from kfcn_tools.convert.structure import operator_outputs
+from kfcn_tools.litert import runner
 
 # An image's worth of measurement noise does not earn a layer its place.
 SMALLEST_GAIN = 1e-4
@@ -157,9 +158,11 @@ def search_layers(
     )
 
 
-def agreement_of(content: bytes, images, expected) -> tuple[float, float]:
+def agreement_of(
+    content: bytes, images: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> tuple[float, float]:
     """The share of pixels of all images, and of the worst one, that have the expected label."""
-    run = _runner(content)
+    run = runner(content)
     shares = [np.mean(run(x) == labels) for x, labels in zip(images, expected, strict=True)]
     return float(np.mean(shares)), float(np.min(shares))
 
@@ -171,7 +174,7 @@ def _cost(size: float, latency: float) -> float:
 
 def _milliseconds(contents: Sequence[bytes], image: np.ndarray) -> list[float]:
     """Median latency of each file, one thread, measured in turn so that all share the noise."""
-    runs = [_runner(content) for content in contents]
+    runs = [runner(content) for content in contents]
     for run in runs:
         run(image)
     times = np.empty((TIMED_RUNS, len(runs)))
@@ -183,22 +186,6 @@ def _milliseconds(contents: Sequence[bytes], image: np.ndarray) -> list[float]:
     # Differences to the first within each round, then their median.
     first = np.median(times[:, 0])
     return [float(first + np.median(column - times[:, 0])) for column in times.T]
-
-
-def _runner(content: bytes):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
-    given = interpreter.get_input_details()[0]["index"]
-    made = interpreter.get_output_details()[0]["index"]
-
-    def run(image):
-        interpreter.set_tensor(given, image[None])
-        interpreter.invoke()
-        return interpreter.get_tensor(made)[0]
-
-    return run
 
 
 def _layer(tensor: str) -> str:

@@ -1,0 +1,162 @@
+"""`convert`: a trained model becomes a bundle, a folder that a device needs and can prove."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+
+from kfcn import __version__
+from kfcn import data as data_sets
+from kfcn.crf import DenseCRF
+from kfcn.errors import KfcnError, UsageError
+from kfcn.files import sha256
+from kfcn.labels import Classes
+from kfcn.saved import check_classes, load_model, model_path, read_card
+from kfcn_tools.convert import metadata, write_bundle
+from kfcn_tools.convert.fix_size import fix_size
+from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes
+from kfcn_tools.convert.pictures import pictures
+from kfcn_tools.convert.tflite import export_tflite
+
+LEAST_SIDE = 32
+
+
+def convert(
+    model: keras.Model | Path | str,
+    out: Path | str,
+    size: tuple[int, int],
+    *,
+    data: str,
+    data_dir: Path | str | None = None,
+    classes: str | None = None,
+    seed: int = 0,
+    modes: Sequence[str] | None = None,
+    calibration: int = 100,
+    golden: int = 16,
+    logits: bool = False,
+    int8: Int8Options | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Converts a trained model to TFLite, with the images that prove that it labels alike.
+
+    The folder appears when all of it is written; what it holds is told in `kfcn_mobile.bundle`.
+
+    Args:
+        model: a run folder, a `.keras` file with `model.json` beside it, or a net, whose classes
+            are then those of the data set.
+        out: the folder to make.
+        size: (H, W) of the images that the files will take, at least 32 each way.
+        data: name of the data set; the training split calibrates, golden images come from `val`.
+        data_dir: its folder.
+        classes: which of its classes, where it has a choice.
+        seed: of the scenes that are drawn.
+        modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
+        calibration: training images for int8, at least 4.
+        golden: validation images in the bundle, at least 1.
+        logits: adds `float32_logits.tflite`, which gives scores in place of labels.
+        int8: how int8 and mixed files are made.
+        progress: gets a line before each step.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: an argument that makes no sense, a data set of other classes, or `out` exists.
+        KfcnError: the model cannot be converted, or a converted file is not as it should be.
+    """
+    int8 = int8 or Int8Options()
+    _check(size, modes, calibration, golden, int8)
+    train, val = (
+        data_sets.load(data, split, data_dir, seed, classes) for split in ("train", "val")
+    )
+    names, source = _identity(model, val)
+    info = {
+        "kfcn_version": __version__,
+        "size": list(size),
+        "classes": list(names.names),
+        "palette": [list(colour) for colour in names.palette],
+        "source": source,
+    }
+    out = Path(out)
+    with write_bundle.new_folder(out) as folder:
+        loaded = model if isinstance(model, keras.Model) else load_model(model)
+        # A saved model's input may stand in a list; from here on it is one tensor.
+        net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
+        chosen = _without_eight_bit(net, modes)
+        images = [picture.image for picture in pictures(train, calibration, size)]
+        wanted = len(train) if int8.qat_epochs else 0
+        training = [picture.image for picture in pictures(train, wanted, size)]
+        files = convert_modes(Source(net, size, images, int8, training, progress), chosen)
+        entries = []
+        for mode, (content, details) in files.items():
+            (folder / f"{mode}.tflite").write_bytes(metadata.embed(content, info | {"mode": mode}))
+            entries.append({"file": f"{mode}.tflite", "mode": mode, **details})
+        if logits:
+            # A file of its own: as a second signature beside `segment` it adds a second graph
+            # that the quantiser's calibration does not reach, and labels need no exact borders.
+            content = export_tflite(fix_size(net, *size, exact_logits=True), output="logits")
+            (folder / "float32_logits.tflite").write_bytes(metadata.embed(content, info))
+        progress(f"golden: {golden} images")
+        shown = write_bundle.write_golden(folder, net, pictures(val, golden, size))
+        origin = {"name": data, "calibration_split": "train", "golden_split": "val"}
+        write_bundle.write_description(folder, info | {"data": origin}, entries, shown)
+    return out
+
+
+def _check(
+    size: tuple[int, int],
+    modes: Sequence[str] | None,
+    calibration: int,
+    golden: int,
+    int8: Int8Options,
+) -> None:
+    if min(size) < LEAST_SIDE:
+        raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
+    for name, given, least in (
+        ("calibration", calibration, 4),
+        ("golden", golden, 1),
+        ("qat_epochs", int8.qat_epochs, 0),
+    ):
+        if given < least:
+            raise UsageError(f"{name} {given}: expected at least {least}")
+    if not 0 < int8.min_agreement <= 1:
+        raise UsageError(f"min_agreement {int8.min_agreement}: expected a share, such as 0.99")
+    for mode in modes or ():
+        if mode not in WAYS:
+            raise UsageError(f"mode {mode!r}: expected {', '.join(WAYS)}")
+
+
+def _identity(model: keras.Model | Path | str, val: data_sets.Dataset) -> tuple[Classes, dict]:
+    """The classes of a model, checked against the data set's, and what tells it from others."""
+    if isinstance(model, keras.Model):
+        check_classes(None, val, model)
+        digest = hashlib.sha256()
+        for weight in model.get_weights():
+            digest.update(weight.tobytes())
+        return val.classes, {"name": model.name, "sha256": digest.hexdigest()}
+    card = read_card(model)
+    if card is None:
+        raise KfcnError(
+            f"{model}: no model.json beside the model; it names the classes and their colours"
+        )
+    check_classes(card, val)
+    path = model_path(model)
+    palette = tuple(tuple(colour) for colour in card["palette"])
+    source = {"name": f"{path.parent.name}/{path.name}", "sha256": sha256(path)}
+    return Classes(tuple(card["classes"]), palette), source
+
+
+def _without_eight_bit(model: keras.Model, modes: Sequence[str] | None) -> list[str]:
+    """The modes that the model has: the lattice of a CRF cannot be computed in 8 bits."""
+    chosen = [mode for mode in WAYS if modes is None or mode in modes]
+    if not any(isinstance(layer, DenseCRF) for layer in model.layers):
+        return chosen
+    possible = [mode for mode in chosen if not WAYS[mode].eight_bit]
+    if modes is not None and possible != chosen:
+        others = ", ".join(mode for mode, way in WAYS.items() if not way.eight_bit)
+        raise UsageError(
+            "the model ends in a CRF, which cannot be computed in 8 bits; "
+            f"choose from {others}, or convert the net without it"
+        )
+    return possible
