@@ -65,17 +65,18 @@ class _Atrous(Rewriter):
         window = geometry.window(layer)
         if grid and window:
             return self._slide(layer, window, args[0], grid, spec.shape)
-        if grid is None or grid.rate == 1:
-            state = self._passed(layer, grid, spec, keras.tree.flatten(specs)[0])
-            return self.copy(layer)(*args, **kwargs), state
         edges = geometry.edges(layer)
-        if edges:
+        if grid and edges:
             entry = "padding" if isinstance(layer, layers.ZeroPadding2D) else "cropping"
             amounts: Any = [[abs(cells) * grid.rate for cells in pair] for pair in edges]
+            # Counted before the first removed stride too: the padding in front of it is its own.
             drift = tuple(
                 cells - pair[0] * grid.rate for cells, pair in zip(grid.drift, edges, strict=True)
             )
             return self.copy(layer, **{entry: amounts})(*args), replace(grid, drift=drift)
+        if grid is None or grid.rate == 1:
+            state = self._passed(layer, grid, spec, keras.tree.flatten(specs)[0])
+            return self.copy(layer)(*args, **kwargs), state
         if geometry.is_pointwise(layer):
             if any(fact.state is None for fact in facts):
                 raise KfcnError(

@@ -201,6 +201,17 @@ def test_centered_refuses_branches_that_would_part():
     assert kfcn.to_atrous(model, 1).output_shape == (None, None, None, 4)
 
 
+def test_centered_counts_the_padding_in_front_of_the_first_removed_stride():
+    """A padding layer and a 5x5 'valid' convolution: centred at 2i + 1, and so is the dense map."""
+    inputs = keras.Input((None, None, 3))
+    x = layers.ZeroPadding2D(((1, 2), (1, 2)))(inputs)
+    x = layers.Conv2D(4, 5, strides=2)(x)
+    model = keras.Model(inputs, layers.Add()([x, layers.Conv2D(4, 3, padding="same")(x)]))
+    assert kfcn.receptive_field(model).offset == 1
+    dense = kfcn.receptive_field(kfcn.to_atrous(model, 1, centered=True))
+    assert (dense.stride, dense.offset) == (1, 0)
+
+
 @pytest.mark.parametrize(("name", "offset"), [("MobileNetV2", 7), ("ResNet50", 0), ("VGG16", 7.5)])
 def test_centered_backbones_at_stride_8(name, offset):
     build = getattr(keras.applications, name)
