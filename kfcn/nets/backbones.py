@@ -1,20 +1,19 @@
 """Classifiers' bodies and the taps that a head may draw on.
 
 A backbone takes an RGB image of 0 to 255 and gives one tap for each stride; a head knows only
-the taps. Normalisation is part of the graph. The nets are those of `keras.applications`, always
+the taps. Normalisation is part of the graph. Most nets are those of `keras.applications`, always
 built for unknown sizes: with a known one some of them choose another padding and the same
 weights give another result.
 """
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.saved import load_model
+from kfcn.errors import UsageError
+from kfcn.nets.efficientnet_lite import efficientnet_lite0
 
 # Keras' own 0.99 to 0.999 needs thousands of steps before the moving statistics fit the new
 # data; a net that trains well then evaluates as if untrained.
@@ -47,10 +46,11 @@ class Tap:
 class Backbone:
     """A row of the table: how to build a body, where its taps are, how to find its weights."""
 
-    build: Callable  # image tensor, **options -> keras.Model of the body
+    build: Callable[..., keras.Model]  # image tensor, **options -> the body
     taps: dict[int, str]  # stride -> layer name
     offset: Callable[[int], float]  # stride -> centre of cell 0 in input pixels
-    application: str  # the class in keras.applications that has the ImageNet weights
+    application: str | None  # class in keras.applications that has the ImageNet weights; None:
+    # they come with the package (`kfcn.nets.weights.SHIPPED`)
     include_top: bool = False
     caffe: bool = False  # ImageNet weights expect BGR minus the mean
     options: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ def _two_centred(x):
 
 
 def _minus_mean(x):
-    """Minus ImageNet's mean (RGB); `_fill` turns the first kernel from BGR to RGB instead."""
+    """Minus ImageNet's mean, in RGB: `kfcn.nets.weights` turns the first kernel from BGR to RGB."""
     return keras.layers.Normalization(
         mean=[123.68, 116.779, 103.939], variance=[1.0, 1.0, 1.0], name="normalize"
     )(x)
@@ -219,6 +219,20 @@ BACKBONES = {
         _strides_minus_one,
         "EfficientNetV2B0",
     ),
+    # Its taps are the widest maps of a stride, as those of mobilenet_v2: what is expanded for the
+    # strided depthwise convolution that leaves it.
+    "efficientnet_lite0": Backbone(
+        efficientnet_lite0,
+        {
+            2: "block2a_expand_activation",
+            4: "block3a_expand_activation",
+            8: "block4a_expand_activation",
+            16: "block6a_expand_activation",
+            32: "top_activation",
+        },
+        _strides_minus_one,
+        application=None,
+    ),
 }
 
 
@@ -243,27 +257,27 @@ def taps(image, backbone: str, output_stride: int = 32, **options) -> dict[int, 
         UsageError: an unknown backbone or option, or another output stride.
         KfcnError: a backbone that cannot be dilated.
     """
-    row = _row(backbone)
-    unknown = set(options) - set(row.options)
+    entry = row(backbone)
+    unknown = set(options) - set(entry.options)
     if unknown:
         raise UsageError(
             f"backbone {backbone} has no option {', '.join(sorted(unknown))}; "
-            f"it has: {', '.join(row.options) or 'none'}"
+            f"it has: {', '.join(entry.options) or 'none'}"
         )
     if output_stride not in (8, 16, 32):
         raise UsageError(f"output stride {output_stride}: expected 8, 16 or 32")
-    body = row.build(image, **options)
+    body = entry.build(image, **options)
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
     if output_stride < 32:
-        body = _denser(body, image, list(row.taps.values()), output_stride)
+        body = _denser(body, image, list(entry.taps.values()), output_stride)
     keep_last_cells(body)
     found = {}
-    for stride, name in row.taps.items():
+    for stride, name in entry.taps.items():
         tensor, here = body.get_layer(name).output, min(stride, output_stride)
         # A dense map's cells lie where the net's padding has them.
-        offset = row.offset(stride) if here == stride else _offset(image, tensor, here)
+        offset = entry.offset(stride) if here == stride else _offset(image, tensor, here)
         found[stride] = Tap(tensor, here, offset, name)
     return found
 
@@ -306,95 +320,12 @@ def keep_last_cells(body: keras.Model) -> None:
         )
 
 
-def load_weights(model: keras.Model, backbone: str, weights: str, **options) -> int:
-    """Fills the backbone inside `model` with a classifier's weights.
-
-    Args:
-        model: a net built on `taps(..., backbone, **options)`.
-        backbone: a key of `BACKBONES`.
-        weights: "imagenet" (downloaded by Keras into its cache) or the path of a weights file of
-            the same `keras.applications` net (`.h5` or `.weights.h5`, with or without its top),
-            or of any `.keras` model with layers of the same names.
-
-    Returns:
-        How many tensors of `model` were filled.
+def row(backbone: str) -> Backbone:
+    """The row of a backbone.
 
     Raises:
-        KfcnError: the file cannot be had or read, or it fills nothing.
+        UsageError: there is none of this name.
     """
-    row = _row(backbone)
-    source = _trained(row, backbone, weights, options)
-    filled = _fill(model, source, row.caffe)
-    if not filled:
-        raise KfcnError(
-            f"{weights} fills no tensor of {backbone}; "
-            f"expected weights of keras.applications.{row.application}"
-        )
-    return filled
-
-
-def _row(backbone: str) -> Backbone:
     if backbone not in BACKBONES:
         raise UsageError(f"unknown backbone '{backbone}'; expected one of {', '.join(BACKBONES)}")
     return BACKBONES[backbone]
-
-
-def _trained(row: Backbone, backbone: str, weights: str, options: dict) -> keras.Model:
-    """The net that holds the weights, as `keras.applications` builds it."""
-    path = Path(weights)
-    if path.suffix == ".keras":
-        return load_model(path)
-    application = getattr(keras.applications, row.application)
-    alpha = {"alpha": options["alpha"]} if "alpha" in options else {}
-    if weights == "imagenet":
-        try:
-            return application(
-                include_top=row.include_top,
-                weights="imagenet",
-                **({} if row.include_top else {"input_shape": (None, None, 3)}),
-                **alpha,
-            )
-        except Exception as error:
-            raise KfcnError(
-                f"the ImageNet weights of {backbone} could not be downloaded "
-                f"({first_line(error)}); fetch the file of keras.applications.{row.application} "
-                "on a machine with a network and pass its path with --weights PATH, "
-                "or start from nothing with --weights none"
-            ) from error
-    if not path.is_file():
-        raise UsageError(f"--weights {weights}: no such file; expected imagenet, none or a path")
-    problem = None
-    for include_top in dict.fromkeys((row.include_top, False, True)):
-        size = {} if include_top else {"input_shape": (None, None, 3)}
-        source = application(include_top=include_top, weights=None, **size, **alpha)
-        try:
-            source.load_weights(path)
-            return source
-        except Exception as error:  # h5py and Keras raise whatever the file makes them raise
-            problem = problem or error
-    raise KfcnError(
-        f"--weights {weights} does not hold weights of keras.applications.{row.application}"
-        f"{' with these options' if options else ''}: {first_line(problem)}"
-    ) from problem
-
-
-def _fill(model: keras.Model, source: keras.Model, caffe: bool) -> int:
-    """Copies tensors by layer name where shapes agree; returns how many."""
-    filled = 0
-    layers = {layer.name: layer for layer in source.layers if layer.weights}
-    # The classifier's Dense layers become the paper's convolutions fc6 and fc7.
-    layers |= {new: layers[old] for old, new in (("fc1", "fc6"), ("fc2", "fc7")) if old in layers}
-    first = True
-    for layer in model.layers:
-        if not layer.weights or layer.name == "normalize" or layer.name not in layers:
-            continue
-        values = layers[layer.name].get_weights()
-        if caffe and first and "normalize" not in layers:
-            values[0] = values[0][:, :, ::-1, :]  # the source expects BGR
-        first = False
-        for variable, value in zip(layer.weights, values, strict=False):
-            # Keras flattens row by row, channels last: (7*7*512, 4096) is (7, 7, 512, 4096).
-            if value.size == np.prod(variable.shape):
-                variable.assign(value.reshape(variable.shape))
-                filled += 1
-    return filled

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import keras
 
-from kfcn.errors import KfcnError, UsageError
+from kfcn.errors import UsageError
 from kfcn.nets import backbones
 from kfcn.nets.upsample import match_size, upsample
 
@@ -78,7 +78,7 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
     Returns:
         An uncompiled functional model of stock layers: `(B, H, W, 3)` RGB 0..255 in, logits
         float32 `(B, H, W, C)` out, for any H and W. Scores start at zero, so that a fresh net
-        says "all equal"; the backbone is untrained (see `kfcn.nets.backbones.load_weights`).
+        says "all equal"; the backbone is untrained (see `kfcn.nets.weights.load_weights`).
     """
     return _fcn(classes, backbone, finest=8, name="fcn8s", **options)
 
@@ -172,48 +172,3 @@ def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int = 1) -> float:
 def score(x, classes: int, name: str):
     """1x1 convolution to class scores, zero at the start (section 4.3)."""
     return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name=name)(x)
-
-
-def carry_weights(source: keras.Model, target: keras.Model) -> list[str]:
-    """Starts `target` from the trained `source`, layer by layer by name.
-
-    This is how 16s grows from 32s, 8s from 16s and so on: all layers of the coarser net are in
-    the finer one, but for upsampling. New score layers stay at zero, so the grown net starts as the
-    coarser one. Between nets of different classes the layers that know the classes stay as they
-    are, and the body is carried over.
-
-    Returns:
-        Names of the layers that were filled.
-
-    Raises:
-        KfcnError: a layer of `source` that `target` has not or has in another shape, or nothing
-            to carry.
-    """
-    layers = {layer.name: layer for layer in target.layers}
-    same_classes = source.outputs[0].shape[-1] == target.outputs[0].shape[-1]
-    filled = []
-    for layer in source.layers:
-        # The last upsampling, and the 2x ones for which a dilated backbone leaves nothing to do.
-        enlarges = isinstance(layer, keras.layers.Conv2DTranspose)
-        left_out = enlarges and layer.name not in layers
-        if not same_classes:
-            left_out = layer.name.startswith(("score", "upscore"))
-        if not layer.weights or left_out:
-            continue
-        if layer.name not in layers:
-            raise KfcnError(
-                f"layer {layer.name} of {source.name} matches nothing in {target.name}; "
-                "expected a coarser net with the same backbone"
-            )
-        theirs = [tuple(w.shape) for w in layer.weights]
-        ours = [tuple(w.shape) for w in layers[layer.name].weights]
-        if theirs != ours:
-            raise KfcnError(
-                f"layer {layer.name}: shapes {theirs} in {source.name} do not fit {ours} in "
-                f"{target.name}; expected the same backbone and options"
-            )
-        layers[layer.name].set_weights(layer.get_weights())
-        filled.append(layer.name)
-    if not filled:
-        raise KfcnError(f"{source.name} has no layer with weights to start {target.name} from")
-    return filled

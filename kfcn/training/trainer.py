@@ -14,7 +14,8 @@ from kfcn.data.feed.views import Skipping, cached
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
-from kfcn.nets import architectures, backbones, fcn
+from kfcn.nets import architectures
+from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_field
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
@@ -192,12 +193,10 @@ def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimi
     finally:
         keras.config.set_dtype_policy(before)
     if config.init_from:
-        filled = fcn.carry_weights(load_model(config.init_from), model)
+        filled = carry_weights(load_model(config.init_from), model)
         say(f"{len(filled)} layers start from {config.init_from}")
     elif config.weights != "none":
-        filled = backbones.load_weights(
-            model, config.backbone, config.weights, **config.backbone_options
-        )
+        filled = load_weights(model, config.backbone, config.weights, **config.backbone_options)
         say(f"{filled} tensors of {config.backbone} start from {config.weights}")
 
     say(f"{config.net}: {model.count_params() / 1e6:.2f} M parameters, {_field(model)}")

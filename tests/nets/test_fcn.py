@@ -9,8 +9,9 @@ from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets import architectures, backbones
-from kfcn.nets.fcn import carry_weights, fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s
+from kfcn.nets.fcn import fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s
 from kfcn.nets.upsample import bilinear_kernel
+from kfcn.nets.weights import carry_weights
 
 NARROW = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}
 
@@ -167,7 +168,7 @@ def test_the_finer_nets_go_on_as_the_paper_s():
 
 
 def test_names_that_match_nothing_are_an_error():
-    with pytest.raises(KfcnError, match="matches nothing in fcn32s"):
+    with pytest.raises(KfcnError, match="fit fcn32s: score_pool4 fits nothing there"):
         carry_weights(fcn8s(3, **TINY), fcn32s(3, **TINY))
     with pytest.raises(KfcnError, match="expected the same backbone and options"):
         carry_weights(fcn32s(3, **TINY), fcn16s(3, "mobilenet_v2", alpha=0.5))

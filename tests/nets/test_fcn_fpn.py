@@ -7,9 +7,10 @@ from nets import TINY, fit_statistics, randomize
 
 from kfcn.errors import KfcnError
 from kfcn.nets.backbones import BACKBONES
-from kfcn.nets.fcn import carry_weights, fcn8s, fcn32s
+from kfcn.nets.fcn import fcn8s, fcn32s
 from kfcn.nets.fcn_fpn import fcn8s_fpn
 from kfcn.nets.upsample import bilinear_kernel
+from kfcn.nets.weights import carry_weights
 
 IMAGE = np.random.default_rng(1).uniform(0, 255, (1, 64, 96, 3)).astype("float32")
 
@@ -76,7 +77,7 @@ def test_a_dilated_net_starts_from_one_that_is_not(trained):
     filled = carry_weights(trained, net)
     assert {"score_fr", "score_pool3", "upscore_pool4", "block_16_depthwise"} <= set(filled)
     np.testing.assert_array_equal(output(net, "score_pool4"), output(trained, "score_pool4"))
-    with pytest.raises(KfcnError, match="score_pool4 of fcn8s matches nothing in fcn32s"):
+    with pytest.raises(KfcnError, match="of fcn8s fit fcn32s: score_pool4 fits nothing there"):
         carry_weights(trained, fcn32s(4, **TINY))
 
 

@@ -170,7 +170,7 @@ def test_init_from_a_run(run, pairs, tmp_path):
     again = train(tmp_path / "again", **settings(pairs, epochs=1), init_from=run.run_dir)
     assert again.evaluation.images == 4
     assert again.evaluation.cross_entropy < 1.05 * run.evaluation.cross_entropy
-    with pytest.raises(KfcnError, match="matches nothing in fcn32s"):
+    with pytest.raises(KfcnError, match="fits nothing there"):
         train(tmp_path / "back", **settings(pairs), arch="fcn32s", init_from=run.run_dir)
     assert not (tmp_path / "back").exists()
 
