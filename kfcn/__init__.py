@@ -32,7 +32,10 @@ _PUBLIC = {
     "add_crf": "kfcn.crf",
 }
 
+_MODULES = ("pretrained",)
+
 if TYPE_CHECKING:  # The same table for type checkers, editors and the reference; a test compares.
+    from kfcn import pretrained as pretrained
     from kfcn.crf import DenseCRF as DenseCRF
     from kfcn.crf import add_crf as add_crf
     from kfcn.inference.class_heatmaps import class_heatmap as class_heatmap
@@ -54,7 +57,7 @@ if TYPE_CHECKING:  # The same table for type checkers, editors and the reference
     from kfcn.rewrite.stitch import shift_and_stitch as shift_and_stitch
     from kfcn.training import train as train
 
-__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]: made from the table
+__all__ = ["__version__", *_MODULES, *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]: made from the table
 
 
 def __getattr__(name: str) -> Any:
@@ -62,6 +65,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value = version("kfcn")  # stands in setup.cfg and nowhere else
+    elif name in _MODULES:
+        value = importlib.import_module(f"kfcn.{name}")
     elif name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     else:

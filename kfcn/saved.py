@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from kfcn import pretrained
 from kfcn.data.dataset import Dataset
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import aside
@@ -14,16 +15,27 @@ MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
 
 
 def model_path(path: Path | str) -> Path:
-    """The model file of a run folder, or the file itself.
+    """The model file of a run folder, of a pretrained net, or the file itself.
+
+    Args:
+        path: a file, a run folder, or one of `kfcn.pretrained.names()`; what lies on the disk
+            goes before a name.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: there is none of these.
+        KfcnError: the installed file of a pretrained net is damaged.
     """
-    path = Path(path)
+    name, path = str(path), Path(path)
+    if not path.exists() and name in pretrained.names():
+        return pretrained.path(name)
     if path.is_dir():
         path = path / MODEL
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected a .keras model or a run folder")
+        names = ", ".join(pretrained.names()) or "none in this copy"
+        raise UsageError(
+            f"{path}: no such file; expected a .keras model, a run folder, or the name of a "
+            f"pretrained net ({names})"
+        )
     return path
 
 

@@ -1,0 +1,92 @@
+"""Nets by name: a tiny one in the place of those that ship, and the hashes of those that do."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from nets import TINY
+
+import kfcn
+from kfcn import pretrained
+from kfcn.errors import KfcnError, UsageError
+from kfcn.files import sha256
+from kfcn.nets.fcn import fcn8s
+from kfcn.saved import load_model, model_path, read_card, save_model
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A folder of pretrained nets with one, `tiny`."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path / "shelf" / "tiny"
+    folder.mkdir(parents=True)
+    save_model(fcn8s(3, **TINY), folder / "model.keras")
+    (folder / "int8.tflite").write_bytes(b"not looked into")
+    files = {name: sha256(folder / name) for name in ("model.keras", "int8.tflite")}
+    card = {
+        "classes": ["background", "cat", "dog"],
+        "palette": [[0, 0, 0], [64, 0, 0], [64, 0, 128]],
+        "description": "a net for tests",
+        "trained_on": "nothing",
+        "files": files,
+    }
+    (folder / "model.json").write_text(json.dumps(card))
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
+    return folder
+
+
+def test_a_net_opens_by_name_wherever_a_model_is_named(shelf):
+    assert kfcn.pretrained.names() == ["tiny"]
+    assert model_path("tiny") == pretrained.path("tiny") == shelf / "model.keras"
+    assert read_card("tiny")["classes"] == ["background", "cat", "dog"]
+    image = np.random.default_rng(0).uniform(0, 255, (1, 33, 47, 3)).astype("float32")
+    by_name, by_file = pretrained.load("tiny"), load_model(shelf)
+    np.testing.assert_array_equal(by_name(image), by_file(image))
+    assert pretrained.summary("tiny") == (
+        "tiny: a net for tests. Knows cat, dog. Trained on nothing."
+    )
+
+
+def test_a_folder_of_that_name_goes_first(shelf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    save_model(fcn8s(3, **TINY), tmp_path / "tiny" / "model.keras")
+    assert model_path("tiny").resolve() == tmp_path / "tiny" / "model.keras"
+
+
+def test_an_unknown_name_lists_what_ships(shelf):
+    with pytest.raises(UsageError, match=r"no pretrained net 'tinny'; expected one of: tiny"):
+        pretrained.load("tinny")
+    with pytest.raises(UsageError, match=r"tinny: no such file; .* pretrained net \(tiny\)"):
+        model_path("tinny")
+    with pytest.raises(UsageError, match=r"tiny has no int4\.tflite; expected one of: model"):
+        pretrained.path("tiny", "int4.tflite")
+
+
+def test_a_damaged_file_is_recognised_by_its_hash(shelf):
+    content = bytearray((shelf / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (shelf / "model.keras").write_bytes(content)
+    with pytest.raises(KfcnError, match=r"missing or damaged .* install kfcn again"):
+        pretrained.load("tiny")
+    assert pretrained.path("tiny", "int8.tflite").is_file()
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_shipped_files_are_those_of_their_cards(name):
+    card = pretrained.card(name)
+    assert {"model.keras", "int8.tflite", "float16.tflite"} <= card["files"].keys()
+    for file in card["files"]:
+        assert pretrained.path(name, file).is_file()
+    net = pretrained.load(name)
+    assert net.outputs[0].shape[-1] == len(card["classes"]) == len(card["palette"])
+    for key in ("description", "trained_on", "terms", "does_not_know", "metrics", "command"):
+        assert card[key], key
+
+
+def test_names_are_read_without_tensorflow():
+    code = "import sys, kfcn; kfcn.pretrained.names(); sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
