@@ -137,7 +137,8 @@ class TestReadme:
         source = (ROOT / "kfcn/__init__.py").read_text(encoding="utf-8")
         static = re.findall(r"^    from ([\w.]+) import (\w+) as (\w+)$", source, re.M)
         assert all(name == alias for _, name, alias in static)
-        assert {name: module for module, name, _ in static} == kfcn._PUBLIC
+        table = kfcn._PUBLIC | dict.fromkeys(kfcn._MODULES, "kfcn")
+        assert {name: module for module, name, _ in static} == table
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
