@@ -4,43 +4,73 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from kfcn.errors import KfcnError
 
 
 @contextlib.contextmanager
-def aside(path: Path | str) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; renames it to `path` when all went well.
+def aside(path: Path | str, before: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Gives a new file beside `path` to write to; renames it to `path` when all went well.
 
     The data are on the disk before the rename, so that a power cut leaves the old file or the new
     one.
 
+    Args:
+        path: the file that is meant.
+        before: is called with the written file before it is renamed; what it raises leaves `path`
+            as it is.
+
     Raises:
-        KfcnError: the folder cannot be written to, or the disk is full.
+        KfcnError: the folder cannot be written to, the name is too long, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".part-{path.name}")
+    temporary = None
     try:
+        temporary = _new_file_beside(path)
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs only what is open for writing
             os.fsync(file.fileno())
+        if before is not None:
+            before(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise KfcnError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+TEMPORARY = ".kfcn-*.part*"
+"""How the files are called that `aside` gives."""
+
+
+def _new_file_beside(path: Path) -> Path:
+    """A new file with the ending of `path`, under a name that nobody can have planted.
+
+    It is what `tempfile.mkstemp` does, with the permissions that the umask asks for: the file will
+    be read by others.
+    """
+    ending = path.suffix if len(path.suffix) < 16 else ""  # by which libraries choose the format
+    while True:
+        temporary = path.parent / f".kfcn-{secrets.token_hex(8)}.part{ending}"
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return temporary
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts the rename itself on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Puts the rename itself on the disk, where the system can do that (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: Path | str) -> Path:
@@ -63,9 +93,14 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value) -> None:
+def write_json(path: Path | str, value: Any) -> None:
     """Writes JSON whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """JSON as kfcn writes it: indented, with the letters of all languages, a newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def sha256(path: Path | str) -> str:

@@ -39,6 +39,16 @@ def model_path(path: Path | str) -> Path:
     return path
 
 
+def files_of(path: Path | str) -> list[Path]:
+    """The model file of a run folder or the file itself, with its card and its CRF's widths.
+
+    Raises:
+        UsageError: there is no model.
+    """
+    path = model_path(path)
+    return [path, path.with_name(CARD), path.with_name(CRF)]
+
+
 def load_model(path: Path | str) -> keras.Model:
     """Loads a model file or the model of a run folder, in Keras' safe mode.
 

@@ -20,11 +20,11 @@ def colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
     return table
 
 
-def save_label_map(path: Path, labels: np.ndarray, palette) -> None:
-    """Writes labels uint8 `(H, W)` as a palette PNG whose indices are the classes."""
+def palette_picture(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Labels uint8 `(H, W)` as a palette picture whose indices are the classes."""
     picture = Image.fromarray(np.asarray(labels, np.uint8))  # mode L; putpalette makes it P
     picture.putpalette(colours(palette).tobytes())
-    write_image(path, picture, format="PNG")
+    return picture
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, palette, strength: float = 0.55) -> np.ndarray:
@@ -153,7 +153,7 @@ def draw_class_heatmap(
     """Draws a class heatmap over its image with a colour bar, and the leading classes beside it.
 
     Args:
-        path: where the picture goes; the ending says which format.
+        path: a file to write; its ending says which format.
         image: `(H, W, 3)`, 0..255.
         heat: probabilities `(H, W)`, NaN where there are none.
         title: what the heat is of.
@@ -186,8 +186,7 @@ def draw_class_heatmap(
     for side in ("top", "right"):
         axes[1].spines[side].set_visible(False)
 
-    with aside(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=150)
+    figure.savefig(path, format=kind, dpi=150)
 
 
 def figure_format(path: Path) -> str:

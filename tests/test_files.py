@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from kfcn.errors import KfcnError
@@ -23,3 +25,50 @@ def test_a_missing_folder_is_told(tmp_path):
 def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256(tmp_path / "f").startswith("ba7816bf8f01cfea")
+
+
+def test_the_longest_name_that_a_folder_takes(tmp_path):
+    longest = tmp_path / f"{'n' * 250}.json"
+    write_json(longest, 1)
+    assert longest.read_text() == "1\n"
+    too_long = tmp_path / f"{'n' * 251}.json"
+    with pytest.raises(KfcnError, match="could not be written: File name too long") as caught:
+        write_json(too_long, 1)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == [longest.name]
+
+
+def test_nothing_is_written_through_a_planted_link(tmp_path):
+    """Whatever was planted before: every name beside the file leads to somebody's file."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in (".part-a.json", "a.json", ".a.part.json"):
+        (folder / name).symlink_to(mine)
+    write_json(folder / "a.json", 1)
+    assert mine.read_text() == "mine"
+    assert not (folder / "a.json").is_symlink()
+    names = set()
+    for _ in range(3):
+        with aside(folder / "b.json") as temporary:
+            names.add(temporary.name)
+            temporary.write_text("{}")
+    assert len(names) == 3
+
+
+def test_permissions_are_those_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    full = pytest.raises(KfcnError, match="could not be written: No space left")
+    with full as caught, aside(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ PALETTE = [(0, 0, 0), (200, 0, 0), (0, 200, 0)]
 
 def test_label_map_keeps_indices_and_size(tmp_path):
     labels = np.array([[0, 1, 2], [2, 255, 1]], np.uint8)
-    visualize.save_label_map(tmp_path / "map.png", labels, PALETTE)
+    visualize.palette_picture(labels, PALETTE).save(tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.mode == "P"
         np.testing.assert_array_equal(np.asarray(picture), labels)

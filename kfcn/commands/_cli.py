@@ -10,6 +10,7 @@ from kfcn.errors import KfcnError, Stopped, UsageError
 # As texts, because the data sets themselves import NumPy and `--help` must not.
 DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
 CLASSES_HELP = "of coco: voc or voc-200 (VOC's 21 classes); of tfds:NAME: a classes.txt"
+OVERWRITE_HELP = "replace files that are there already, whoever wrote them; never an input"
 BEAM_HELP = (
     "let Apache Beam do it, with Beam's own flags: --beam, or --beam='--runner=FlinkRunner "
     "--flink_master=HOST:8081'; every worker must see the folders"

@@ -2,7 +2,7 @@
 
 import argparse
 
-from kfcn.commands._cli import BEAM_HELP, CLASSES_HELP, DATA_NAMES, run
+from kfcn.commands._cli import BEAM_HELP, CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--out", metavar="DIR", help="where check.json and check.html go (default: check-NAME)"
     )
+    check.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
 
     prepare = actions.add_parser(
         "prepare",
@@ -73,13 +74,17 @@ def _check(args) -> int:
 
     from kfcn.data.audit.audit import Audit, audit_split
     from kfcn.data.audit.page import write_page
-    from kfcn.files import make_folder, write_json
+    from kfcn.outputs import Outputs
 
+    out = Path(args.out or f"check-{args.data.replace(':', '-').replace('/', '-')}")
+    outputs = Outputs(out, overwrite=args.overwrite)
+    outputs.check([out / "check.json", out / "check.html"])
     datasets = _open(args)
-    audit = Audit([audit_split(dataset, progress=True) for dataset in datasets])
-    out = make_folder(args.out or Path(f"check-{args.data.replace(':', '-').replace('/', '-')}"))
-    write_json(out / "check.json", audit.as_dict())
-    write_page(out / "check.html", audit)
+    with outputs.lock():
+        audit = Audit([audit_split(dataset, progress=True) for dataset in datasets])
+        outputs.write_json(out / "check.json", audit.as_dict())
+        with outputs.aside(out / "check.html") as temporary:
+            write_page(temporary, audit)
     print(audit.table())
     print(f"wrote {out / 'check.json'} and {out / 'check.html'}")
     return 1 if audit.errors else 0

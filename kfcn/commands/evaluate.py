@@ -1,8 +1,10 @@
 """kfcn-evaluate: the four metrics and the per-class table of a model on a split."""
 
 import argparse
+import contextlib
+from pathlib import Path
 
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,29 +31,36 @@ def parser() -> argparse.ArgumentParser:
         help="average over the image at these scales, such as 0.75 1 1.25 (another protocol)",
     )
     cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return cli
 
 
 def work(args: argparse.Namespace) -> None:
-    from kfcn.files import write_json
     from kfcn.inference.evaluate import evaluate
     from kfcn.inference.protocol import Protocol
+    from kfcn.outputs import one_file
+    from kfcn.saved import files_of
 
-    result = evaluate(
-        args.model,
-        args.data,
-        args.split,
-        args.data_dir,
-        args.seed,
-        progress=True,
-        crf=args.crf,
-        classes=args.classes,
-        protocol=Protocol(tuple(args.scales), args.flip),
-    )
-    print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
-    print(result.table())
+    protocol = Protocol(tuple(args.scales), args.flip)
+    claim = contextlib.nullcontext()
     if args.json:
-        write_json(args.json, {"model": args.model, **result.as_dict()})
+        claim = one_file(args.json, files_of(args.model), args.overwrite, "--json")
+    with claim as outputs:
+        result = evaluate(
+            args.model,
+            args.data,
+            args.split,
+            args.data_dir,
+            args.seed,
+            progress=True,
+            crf=args.crf,
+            classes=args.classes,
+            protocol=protocol,
+        )
+        print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
+        print(result.table())
+        if outputs is not None:
+            outputs.write_json(Path(args.json), {"model": args.model, **result.as_dict()})
 
 
 def main(argv=None) -> int:

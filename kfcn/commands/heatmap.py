@@ -2,8 +2,13 @@
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kfcn.commands import _cli
+
+if TYPE_CHECKING:
+    from kfcn.outputs import Outputs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output-stride", type=int, help="pixels from cell to cell, a trous (default: the net's)"
     )
+    parser.add_argument("--overwrite", action="store_true", help=_cli.OVERWRITE_HELP)
     return parser
 
 
@@ -50,9 +56,19 @@ def main(argv=None) -> int:
     return _cli.run(parser(), _work, argv)
 
 
-def _work(args) -> None:
-    from pathlib import Path
+def _work(args: argparse.Namespace) -> None:
+    from kfcn.outputs import one_file
+    from kfcn.visualize import figure_format
 
+    out = Path(args.out)
+    figure_format(out)
+    inputs = [args.image, args.model, *filter(None, (args.labels, args.weights))]
+    with one_file(out, inputs, args.overwrite) as outputs:
+        _draw(args, out, outputs)
+    print(f"wrote {out}")
+
+
+def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
     from kfcn.data.formats.images import read_image
     from kfcn.inference.class_heatmaps import (
         classifier_size,
@@ -63,10 +79,8 @@ def _work(args) -> None:
     )
     from kfcn.inference.classifiers import choose_class, holds_normalization, open_classifier
     from kfcn.rewrite import receptive_field
-    from kfcn.visualize import draw_class_heatmap, figure_format
+    from kfcn.visualize import draw_class_heatmap
 
-    out = Path(args.out)
-    figure_format(out)  # before anything is computed
     classifier = open_classifier(args.model, args.weights, args.labels, args.preprocess, args.size)
     model, labels = classifier.model, classifier.labels
     chosen = None
@@ -94,7 +108,8 @@ def _work(args) -> None:
     heat = spread_map(maps[..., chosen], image.shape, field.stride, field.offset)
     title = f"{label(chosen)}, {maps.shape[0]}x{maps.shape[1]} cells"
     top = [(label(index), float(shares[index])) for index in best]
-    draw_class_heatmap(out, image, heat, title, top)
+    with outputs.aside(out) as temporary:
+        draw_class_heatmap(temporary, image, heat, title, top)
 
     print(f"{maps.shape[0]}x{maps.shape[1]} cells, one every {field.stride} pixels")
     print("class                        mean    peak")
@@ -102,7 +117,6 @@ def _work(args) -> None:
         mark = "  <- drawn" if index == chosen else ""
         peak = maps[..., index].max()
         print(f"{label(index):26.26}  {shares[index]:.4f}  {peak:.4f}{mark}")
-    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

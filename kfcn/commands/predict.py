@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from kfcn.commands._cli import BEAM_HELP, run
+from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         default="png",
         help="png: label map and overlay; labelme: polygons to be corrected in labelme",
     )
+    cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     cli.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
     return cli
 
@@ -34,19 +35,30 @@ def parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> int:
     from kfcn.inference.predict import predict
 
+    skipped = 0
     if args.beam is None:
-        result, skipped = predict(args.model, args.images, args.out, True, args.crf, args.format), 0
+        result = predict(
+            args.model, args.images, args.out, True, args.crf, args.format, args.overwrite
+        )
     else:
         from kfcn.inference.beam import predict_by_beam
 
         flags = shlex.split(args.beam)
         result, skipped = predict_by_beam(
-            args.model, args.images, args.out, args.crf, args.format, flags
+            args.model, args.images, args.out, args.crf, args.format, flags, args.overwrite
         )
     for message in result.failed.values():
-        print(f"kfcn-predict: not read: {message}", file=sys.stderr)
-    there = f"; {skipped} were there already" if skipped else ""
-    print(f"{len(result.written)} pictures segmented into {args.out}{there}")
+        print(f"kfcn-predict: {message}", file=sys.stderr)
+    parts = [f"{len(result.written)} pictures segmented into {args.out}"]
+    if skipped:
+        parts.append(f"{skipped} were there already")
+    if kept := result.kept:
+        others = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+        parts.append(
+            f"{len(kept)} kept, because kfcn did not write what is there now: {kept[0]}{others} "
+            "(--overwrite replaces them)"
+        )
+    print("; ".join(parts))
     return 1 if result.failed else 0
 
 

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.files import sha256
 from kfcn.inference.collect import collect
-from kfcn.inference.predict import Predictions, predict_file
+from kfcn.inference.predict import Predictions, inputs_of, predict_file
 from kfcn.inference.writer import Writer, writer_for
+from kfcn.outputs import Outputs
 from kfcn.saved import model_path, open_model, read_card
 
 DEAD_LETTER = "dead-letter.jsonl"
-"""Beside the results: a line of JSON for each image that could not be read, with the reason."""
+"""Beside the results: a line of JSON for each image that could not be done, with the reason."""
 _DEFAULTS = (
     "--default_sdk_harness_log_level=WARNING",
     # Several workers on this machine are threads, which share one net. As processes each would
@@ -34,17 +36,18 @@ def predict_by_beam(
     crf: bool = False,
     format: str = "png",
     flags: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> tuple[Predictions, int]:
     """Segments images as `kfcn.predict` does, by the workers of Apache Beam.
 
     Args:
         model: a model file or a run folder, which the workers load.
-        images, out, crf, format: as in `kfcn.predict`.
+        images, out, crf, format, overwrite: as in `kfcn.predict`.
         flags: Beam's own, such as `--runner=FlinkRunner`, or `--direct_num_workers=2` for two
             threads of this machine (`--direct_running_mode=multi_processing`: processes).
 
     Returns:
-        What was written and what could not be read (also in `DEAD_LETTER`), and how many images
+        What was written and what could not be done (also in `DEAD_LETTER`), and how many images
         were left out because their results were there already.
 
     Raises:
@@ -57,46 +60,62 @@ def predict_by_beam(
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise UsageError("--beam needs Apache Beam; pip install 'kfcn[beam]'") from error
-    paths = [
-        path.resolve() for path in collect([images] if isinstance(images, (str, Path)) else images)
-    ]
+    images = [images] if isinstance(images, (str, Path)) else list(images)
+    paths = [path.resolve() for path in collect(images)]
     model = model_path(model).resolve()
+    outputs = Outputs(Path(out).resolve(), [*inputs_of(model, images), *paths], overwrite)
     card = read_card(model)
     # The net itself is the workers' affair; here only its number of classes may be wanted.
-    writer = writer_for(None if card else open_model(model)[0], card, Path(out).resolve(), format)
-    writer.start()
-    missing = [path for path in paths if not writer.target(path).is_file()]
-    letters = writer.out / DEAD_LETTER
-    letters.unlink(missing_ok=True)
-    if missing:
-        options = PipelineOptions([*_DEFAULTS, *flags])
-        handler = _handler()(str(model), crf, writer, _threads(options))
-        try:
-            with beam.Pipeline(options=options) as pipeline:
-                _ = (
-                    pipeline
-                    | "images" >> beam.Create([str(path) for path in missing])
-                    | "spread" >> beam.Reshuffle()
-                    | "segment" >> RunInference(handler)
-                    | "unreadable" >> beam.Filter(lambda result: result.inference is not None)
-                    | "as JSON" >> beam.Map(_letter)
-                    | "dead letters"
-                    >> beam.io.WriteToText(
-                        str(letters.with_suffix("")),
-                        file_name_suffix=letters.suffix,
-                        shard_name_template="",
+    writer = writer_for(None if card else open_model(model)[0], card, outputs, format)
+    letters = outputs.folder / DEAD_LETTER
+    writer.check(paths)
+    with outputs.lock():
+        kept = writer.check(paths)
+        outputs.check([letters])
+        writer.start()
+        letters.unlink(missing_ok=True)
+        chosen = [path for path in paths if path not in kept]
+        missing = [path for path in chosen if overwrite or not writer.targets(path)[-1].is_file()]
+        if missing:
+            options = PipelineOptions([*_DEFAULTS, *flags])
+            handler = _handler()(str(model), crf, writer, _threads(options))
+            try:
+                with beam.Pipeline(options=options) as pipeline:
+                    _ = (
+                        pipeline
+                        | "images" >> beam.Create([str(path) for path in missing])
+                        | "spread" >> beam.Reshuffle()
+                        | "segment" >> RunInference(handler)
+                        | "failed" >> beam.Filter(lambda result: result.inference is not None)
+                        | "as JSON" >> beam.Map(_letter)
+                        | "dead letters"
+                        >> beam.io.WriteToText(
+                            str(letters.with_suffix("")),
+                            file_name_suffix=letters.suffix,
+                            shard_name_template="",
+                        )
                     )
-                )
-        except Exception as error:  # Beam wraps what a worker raised into errors of its runners
-            raise KfcnError(f"Beam failed: {first_line(error)}") from error
-    failed = {}
-    if letters.is_file():
-        lines = map(json.loads, letters.read_text(encoding="utf-8").splitlines())
-        failed = {Path(line["image"]): line["reason"] for line in lines}
-        if not failed:
-            letters.unlink()
-    written = [writer.target(path) for path in missing if path not in failed]
-    return Predictions(written, failed), len(paths) - len(missing)
+            except Exception as error:  # Beam wraps what a worker raised into errors of its runners
+                raise KfcnError(f"Beam failed: {first_line(error)}") from error
+        failed = _failed(letters)
+        if failed:
+            outputs.note(letters, sha256(letters))
+        else:
+            letters.unlink(missing_ok=True)
+        done = [path for path in chosen if path not in failed]
+        writer.finish(done)
+    new = set(missing)
+    written = [writer.targets(path)[-1] for path in done if path in new]
+    result = Predictions(written, failed, list(kept.values()))
+    return result, len(chosen) - len(missing)
+
+
+def _failed(letters: Path) -> dict[Path, str]:
+    """What the workers could not do, and why."""
+    if not letters.is_file():
+        return {}
+    lines = map(json.loads, letters.read_text(encoding="utf-8").splitlines())
+    return {Path(line["image"]): line["reason"] for line in lines}
 
 
 def _letter(result) -> str:
@@ -125,7 +144,7 @@ def _handler() -> type:
     from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
     class Segmenter(ModelHandler):
-        """Segments image files; the result is None, or why the file could not be read."""
+        """Segments image files; the result is None, or why that could not be done."""
 
         def __init__(self, model: str, crf: bool, writer: Writer, threads: int | None):
             super().__init__()

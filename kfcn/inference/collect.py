@@ -1,6 +1,7 @@
 """Which pictures a person means by files, folders, patterns and lists."""
 
 import glob
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
             paths.append(path)  # a missing file is told with the unreadable ones
     seen = {}
     for path in paths:
-        if path.stem in seen:
+        stem = unicodedata.normalize("NFC", path.stem)  # two spellings of one name on some disks
+        if stem in seen:
             raise UsageError(
-                f"{seen[path.stem]} and {path} would both be written to {path.stem}.png; "
-                "rename one, or write them to different folders"
+                f"{seen[stem]} and {path} would both be written to {stem}.png; rename one, or "
+                "write them to different folders"
             )
-        seen[path.stem] = path
+        seen[stem] = path
     if not paths:
         raise UsageError("no image to segment; expected image files or folders of them")
     return paths

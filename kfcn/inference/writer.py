@@ -1,6 +1,5 @@
 """What is written for a segmented picture: label map and overlay, or polygons."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,60 +8,131 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kfcn.data.formats.classes_txt import read_classes
 from kfcn.data.formats.labelme import to_labelme
 from kfcn.errors import UsageError
-from kfcn.files import make_folder, write_json, write_text
 from kfcn.labels import voc_colour
-from kfcn.visualize import overlay, save_label_map, write_image
+from kfcn.outputs import Outputs, State
+from kfcn.visualize import overlay, palette_picture
 
-FORMATS = ("png", "labelme")
 
-
-@dataclasses.dataclass(frozen=True)
 class Writer:
-    """Writes what was predicted for an image.
+    """Writes what was predicted for each picture, and what belongs to all of them together.
 
-    Attributes:
-        out: folder for the results.
+    Args:
+        outputs: the folder for the results.
         names: of the classes.
         palette: RGB of each class.
-        format: "png" for `<stem>.png` (palette label map) and `<stem>_overlay.jpg`; "labelme" for
-            `<stem>.json` with polygons, and `classes.txt` with the names once.
     """
 
-    out: Path
-    names: Sequence[str]
-    palette: Sequence[Sequence[int]]
-    format: str = "png"
+    leave: tuple[State, ...] = (State.CHANGED,)
+    """Existing files that stay, and their pictures with them: somebody has corrected them."""
 
-    def target(self, path: Path) -> Path:
-        """The file that is written last: where it is, the image is done."""
-        return self.out / f"{path.stem}.{'json' if self.format == 'labelme' else 'png'}"
+    def __init__(self, outputs: Outputs, names: Sequence[str], palette: Sequence[Sequence[int]]):
+        self.outputs, self.names, self.palette = outputs, names, palette
 
-    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
-        """Writes the results of the image file `path`, last of all `target(path)`."""
-        target = self.target(path)
-        if self.format == "labelme":
-            image_path = Path(os.path.relpath(path, self.out)).as_posix()
-            write_json(target, to_labelme(labels, self.names, image_path))
-        else:
-            picture = Image.fromarray(overlay(image, labels, self.palette))
-            write_image(self.out / f"{path.stem}_overlay.jpg", picture, quality=92)
-            save_label_map(target, labels, self.palette)
+    def targets(self, path: Path) -> list[Path]:
+        """The files of the picture `path`, in the order in which they are written.
+
+        The last one says that the picture is done.
+        """
+        raise NotImplementedError
+
+    def check(self, paths: Sequence[Path]) -> dict[Path, Path]:
+        """Makes sure that nothing of the user's would be replaced, before anything is written.
+
+        Returns:
+            The pictures that are left out, each with its file that stays as it is.
+
+        Raises:
+            UsageError: a file to be written is an input, or was not written by kfcn.
+        """
+        kept = {}
+        for path in paths:
+            if left := self.outputs.check(self.targets(path), self.leave):
+                kept[path] = left[0]
+        return kept
 
     def start(self) -> None:
-        """Makes the folder, and `classes.txt` where the format needs the names in order."""
-        make_folder(self.out)
-        if self.format == "labelme":
+        """Writes what is known before the first picture."""
+
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+        """Writes the results of a picture.
+
+        Args:
+            path: the picture's file.
+            image: its pixels, uint8 `(H, W, 3)`.
+            labels: uint8 `(H, W)`.
+
+        Raises:
+            KfcnError: a file cannot be written.
+        """
+        raise NotImplementedError
+
+    def finish(self, paths: Sequence[Path]) -> None:
+        """Writes what is known once all these pictures are done."""
+
+    def _save(self, target: Path, picture: Image.Image, format: str, **options: int) -> None:
+        with self.outputs.aside(target) as temporary:
+            picture.save(temporary, format, **options)
+
+
+class PngWriter(Writer):
+    """`<stem>.png`, a palette label map, and `<stem>_overlay.jpg`."""
+
+    def targets(self, path: Path) -> list[Path]:
+        folder = self.outputs.folder
+        return [folder / f"{path.stem}_overlay.jpg", folder / f"{path.stem}.png"]
+
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+        over, label_map = self.targets(path)
+        picture = Image.fromarray(overlay(image, labels, self.palette))
+        self._save(over, picture, "JPEG", quality=92)
+        self._save(label_map, palette_picture(labels, self.palette), "PNG")
+
+
+class LabelmeWriter(Writer):
+    """`<stem>.json` with polygons to be corrected in labelme, and `classes.txt` once."""
+
+    leave = (State.CHANGED, State.FOREIGN)  # polygons that a person has drawn
+
+    def targets(self, path: Path) -> list[Path]:
+        return [self.outputs.folder / f"{path.stem}.json"]
+
+    def check(self, paths: Sequence[Path]) -> dict[Path, Path]:
+        kept = super().check(paths)
+        if self.outputs.check([self._classes], self.leave):
+            there = read_classes(self._classes).names
+            if missing := [name for name in self.names if name not in there]:
+                raise UsageError(
+                    f"{self._classes} lacks {', '.join(missing)}, which the model knows; add it, "
+                    "choose another --out, or replace the file with --overwrite"
+                )
+        return kept
+
+    def start(self) -> None:
+        if not self.outputs.check([self._classes], self.leave):
             lines = [
                 f"{name} #{bytes(colour).hex()}\n"
                 for name, colour in zip(self.names, self.palette, strict=True)
             ]
-            write_text(self.out / "classes.txt", "".join(lines))
+            self.outputs.write_text(self._classes, "".join(lines))
+
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+        image_path = Path(os.path.relpath(path, self.outputs.folder)).as_posix()
+        (target,) = self.targets(path)
+        self.outputs.write_json(target, to_labelme(labels, self.names, image_path))
+
+    @property
+    def _classes(self) -> Path:
+        return self.outputs.folder / "classes.txt"
+
+
+FORMATS: dict[str, type[Writer]] = {"png": PngWriter, "labelme": LabelmeWriter}
 
 
 def writer_for(
-    model: keras.Model | None, card: dict | None, out: Path | str, format: str
+    model: keras.Model | None, card: dict | None, outputs: Outputs, format: str
 ) -> Writer:
     """The writer with the names and colours of a model's card; without one, the model's classes.
 
@@ -72,7 +142,7 @@ def writer_for(
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
     if card is not None:
-        return Writer(Path(out), card["classes"], card["palette"], format)
+        return FORMATS[format](outputs, card["classes"], card["palette"])
     classes = range(model.outputs[0].shape[-1])
     names = [f"class {index}" for index in classes]
-    return Writer(Path(out), names, [voc_colour(index) for index in classes], format)
+    return FORMATS[format](outputs, names, [voc_colour(index) for index in classes])

@@ -146,6 +146,7 @@ def test_the_command_draws(folder, capsys):
     assert picture.shape[0] > 300
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500  # the colours of the heat
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".kfcn.jsonl",
         "heat.png",
         "image.png",
         "model.keras",
@@ -181,7 +182,9 @@ def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(fol
         (["model.keras", "image.png", "--class", "7"], 2, "received 7"),
         (["model.keras", "image.png", "--weights", "w.h5"], 2, "holds its own weights"),
         (["MobileNetV2", "image.png", "--weights", "no.h5"], 2, "no such file"),
-        (["model.keras", "image.png", "--out", "no/where.png"], 1, "could not be written"),
+        (["model.keras", "image.png", "--out", "names.txt/heat.png"], 1, "could not be made"),
+        (["model.keras", "image.png", "--out", "image.png"], 2, "one of the inputs"),
+        (["model.keras", "image.png", "--out", "mine.png"], 2, "kfcn did not write it"),
         (
             ["model.keras", "image.png", "--out", "picture.xyz"],
             2,
@@ -193,6 +196,7 @@ def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(fol
 def test_errors_are_one_line(folder, monkeypatch, capsys, arguments, code, message):
     monkeypatch.chdir(folder)
     shutil.copy("names.txt", "names.keras")
+    shutil.copy("image.png", "mine.png")
     assert command.main(arguments) == code
     error = capsys.readouterr().err
     assert message in error

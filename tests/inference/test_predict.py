@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kfcn import data, predict
+from kfcn.commands import predict as command
 from kfcn.errors import UsageError
 from kfcn.inference.beam import DEAD_LETTER, predict_by_beam
 from kfcn.inference.segment import segment
@@ -80,6 +81,126 @@ def test_patterns_and_lists_name_images_too(run, pictures, tmp_path):
     assert [path.name for path in result.written] == ["p1.png", "p2.png"]
     with pytest.raises(UsageError, match="no file is named like this"):
         predict(run, f"{folder}/q*.png", tmp_path / "c")
+
+
+def content(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+@pytest.mark.parametrize("format", ["png", "labelme"])
+@pytest.mark.parametrize("by_beam", [False, True], ids=["", "beam"])
+def test_pictures_are_never_replaced(run, pictures, tmp_path, format, by_beam):
+    folder, _ = pictures
+    Image.new("RGB", (9, 7)).save(folder / "q.jpg")
+    Image.new("RGB", (9, 7), "red").save(folder / "q_overlay.jpg")
+    (tmp_path / "link").symlink_to(folder)
+    before = content(folder)
+    refused = []
+    for images, out in (
+        (folder, folder),
+        (folder, tmp_path / "link"),
+        (tmp_path / "link" / "p1.png", folder),
+        (folder / "q.jpg", folder),  # its overlay is a picture of the user's
+    ):
+        call = [run, images, out]
+        for options in ({}, {"overwrite": True}):
+            try:
+                if by_beam:
+                    pytest.importorskip("apache_beam")
+                    predict_by_beam(*call, format=format, **options)
+                else:
+                    predict(*call, format=format, **options)
+            except UsageError as error:
+                assert "one of the inputs" in str(error) or "did not write it" in str(error)
+                refused.append((call[1:], options))
+            assert {k: v for k, v in content(folder).items() if k in before} == before or (
+                options and images == folder / "q.jpg"
+            )
+            if format == "labelme":  # whose results are JSON
+                for file in folder.glob("*.json"):
+                    file.unlink()
+        (folder / "q_overlay.jpg").write_bytes(before["q_overlay.jpg"])
+    # With --overwrite the foreign overlay may go; the pictures themselves never.
+    assert len(refused) == (7 if format == "png" else 0)
+
+
+def test_what_a_person_has_corrected_is_kept(run, pictures, tmp_path, capsys):
+    folder, _ = pictures
+    out = tmp_path / "labels"
+    call = [str(run), str(folder), "--out", str(out), "--format", "labelme"]
+    assert command.main(call) == 0
+    assert capsys.readouterr().out == f"4 pictures segmented into {out}\n"
+    corrected = json.loads((out / "p1.json").read_text())
+    corrected["shapes"].append({"label": "person", "points": [[1, 1], [9, 1], [9, 9]]})
+    (out / "p1.json").write_text(json.dumps(corrected))
+    with (out / "classes.txt").open("a") as file:
+        file.write("person #0000ff\n")
+    (out / "p2.json").unlink()
+    (out / "p3.json").write_text(json.dumps({"shapes": []}))  # from before any manifest
+    manifest = out / ".kfcn.jsonl"
+    lines = [line for line in manifest.read_text().splitlines() if "p3" not in line]
+    manifest.write_text("\n".join(lines))
+    before = content(out)
+    assert command.main(call) == 0
+    shown = capsys.readouterr()
+    assert "2 pictures segmented" in shown.out and "2 kept" in shown.out and "p1.json" in shown.out
+    after = content(out)
+    for name in ("p1.json", "p3.json", "classes.txt", "p0.json"):
+        assert after[name] == before[name]
+    assert "p2.json" in after
+    assert command.main([*call, "--overwrite"]) == 0
+    assert "4 pictures segmented" in capsys.readouterr().out
+    assert b"person" not in (out / "p1.json").read_bytes()
+    assert b"person" not in (out / "classes.txt").read_bytes()
+    (out / "classes.txt").write_text("background\nred\n")
+    assert command.main(call) == 2
+    assert "classes.txt lacks green" in capsys.readouterr().err
+
+
+def test_a_corrected_label_map_is_kept_and_a_foreign_one_refused(run, pictures, tmp_path):
+    folder, _ = pictures
+    out = tmp_path / "out"
+    predict(run, folder, out)
+    with Image.open(out / "p0.png") as picture:
+        picture.putpixel((0, 0), 2)
+        picture.save(out / "p0.png")
+    before = content(out)
+    (out / "p1_overlay.jpg").unlink()
+    result = predict(run, folder, out)
+    assert [path.name for path in result.kept] == ["p0.png"]
+    assert [path.name for path in result.written] == ["p1.png", "p2.png", "p3.png"]
+    after = content(out)
+    assert {k: v for k, v in after.items() if k != ".kfcn.jsonl"} == {
+        k: v for k, v in before.items() if k != ".kfcn.jsonl"
+    }
+    (out / ".kfcn.jsonl").unlink()  # then nobody can say who wrote them
+    with pytest.raises(UsageError, match=r"p0_overlay\.jpg is there already"):
+        predict(run, folder, out)
+    assert content(out) == {k: v for k, v in after.items() if k != ".kfcn.jsonl"}
+
+
+def test_a_result_that_cannot_be_written_is_one_line_and_the_others_are_done(
+    run, pictures, tmp_path, capsys
+):
+    folder, _ = pictures
+    longest = "n" * 251  # with .png the longest name that there is; with _overlay.jpg too long
+    (folder / "p3.png").rename(folder / f"{longest}.png")
+    out = tmp_path / "out"
+    assert command.main([str(run), str(folder), "--out", str(out)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == f"3 pictures segmented into {out}\n"
+    lines = [line for line in shown.err.splitlines() if line.startswith("kfcn-predict:")]
+    assert len(lines) == 1 and "could not be written: File name too long" in lines[0]
+    assert len(list(out.glob("[!.]*"))) == 6
+
+
+def test_two_spellings_of_one_name_are_one_name(run, pictures, tmp_path):
+    folder, _ = pictures
+    (folder / "p0.png").rename(folder / "M\u00fcll.png")
+    (folder / "p1.png").rename(folder / "Mu\u0308ll.png")
+    with pytest.raises(UsageError, match="would both be written to"):
+        predict(run, folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
