@@ -82,12 +82,26 @@ def tiny_model():
 
 
 @functools.cache
+def tiny_source():
+    from kfcn_tools.convert.modes import Int8Options, Source
+
+    return Source(tiny_model(), SIZE, [picture(seed) for seed in range(12)], Int8Options())
+
+
+@functools.cache
 def tiny_files():
     """float32 and int8 files of `tiny_model`: mode -> (content, details)."""
-    from kfcn_tools.convert.modes import Int8Options, Source, convert_modes
+    from kfcn_tools.convert.modes import convert_modes
 
-    images = [picture(seed) for seed in range(12)]
-    return convert_modes(Source(tiny_model(), SIZE, images, Int8Options()), ("float32", "int8"))
+    return convert_modes(tiny_source(), ("float32", "int8"))
+
+
+@functools.cache
+def tiny_scores():
+    """The same nets' files of scores."""
+    from kfcn_tools.convert.modes import scores_of
+
+    return scores_of(tiny_source(), ("float32", "int8"))
 
 
 def computed(content, image):
@@ -111,6 +125,7 @@ def computed(content, image):
 @functools.cache
 def tiny_bundle() -> Path:
     """A bundle with float32 and int8 files and three golden images, with the truth."""
+    from kfcn_tools.convert import metadata
     from kfcn_tools.convert import write_bundle as bundle
     from kfcn_tools.convert.pictures import Picture
 
@@ -130,6 +145,11 @@ def tiny_bundle() -> Path:
         for mode, (content, details) in tiny_files().items():
             (folder / f"{mode}.tflite").write_bytes(content)
             models.append({"file": f"{mode}.tflite", "mode": mode, **details})
+        scores = []
+        for mode, (content, details) in tiny_scores().items():
+            file = f"scores_{mode}.tflite"
+            (folder / file).write_bytes(metadata.embed(content, info, scores=True))
+            scores.append({"file": file, "mode": mode, **details})
         golden = bundle.write_golden(folder, model, pictures)
-        bundle.write_description(folder, info, models, golden)
+        bundle.write_description(folder, info, models, golden, scores)
     return path

@@ -3,10 +3,12 @@
 A bundle is a folder::
 
     bundle.json                format, classes, size, models, golden images, sha256 of every file
-    float32.tflite, ...        one file a mode
+    float32.tflite, ...        one file a mode: image in, label map out
+    scores_float32.tflite, ... for some modes: image in, float32 scores out
     golden/0000_image.png      an input image, uint8 RGB, exactly (height, width)
     golden/0000_labels.png     the Keras model's label map, uint8
     golden/0000_margin.npy     float16, difference of the Keras model's two highest logits
+    golden/0000_logits.npy     float32, the Keras model's logits of every eighth row and column
     golden/0000_truth.png      the true labels, where the data set has them (255 = ignore)
 """
 
@@ -21,6 +23,7 @@ from kfcn_mobile.gates import MODES
 
 FORMAT = 1
 IGNORE_LABEL = 255
+LOGITS_STEP = 8
 
 
 class BundleError(Exception):
@@ -37,6 +40,8 @@ class Golden:
         labels: uint8 (H, W), the Keras model's label map.
         margin: float32 (H, W), >= 0, the Keras model's highest logit less its second highest.
         truth: uint8 (H, W) with 255 = ignore, or None.
+        logits: float32 (ceil(H / 8), ceil(W / 8), C), the Keras model's at every eighth row and
+            column; None in a bundle of an earlier kfcn.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Golden:
     labels: np.ndarray
     margin: np.ndarray
     truth: np.ndarray | None
+    logits: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Bundle:
     models: tuple[dict, ...]
     golden: tuple[Golden, ...]
     info: dict
+    scores: tuple[dict, ...] = ()
 
 
 def sha256(path: Path) -> str:
@@ -85,10 +92,12 @@ def read_bundle(path: str | Path) -> Bundle:
         files = dict(info["files"])
         models = tuple(info["models"])
         golden = tuple(info["golden"])
-        named = [m["file"] for m in models]
+        # A bundle of an earlier kfcn has none.
+        scores = tuple(info.get("scores", ()))
+        named = [m["file"] for m in (*models, *scores)]
         named += [g[kind] for g in golden for kind in ("image", "labels", "margin")]
-        named += [g["truth"] for g in golden if "truth" in g]
-        modes = [m["mode"] for m in models]
+        named += [g[kind] for g in golden for kind in ("truth", "logits") if kind in g]
+        modes = [m["mode"] for m in (*models, *scores)]
         names = [g["name"] for g in golden]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(
@@ -104,7 +113,7 @@ def read_bundle(path: str | Path) -> Bundle:
         _check_file(path, name, expected)
     if not models or not golden:
         raise BundleError(f"{path / 'bundle.json'}: needs at least one model and one golden image")
-    for model in models:
+    for model in (*models, *scores):
         # Bytes 4..8 of every TFLite flatbuffer hold its file identifier.
         with (path / model["file"]).open("rb") as file:
             if file.read(8)[4:] != b"TFL3":
@@ -113,7 +122,7 @@ def read_bundle(path: str | Path) -> Bundle:
         _read_golden(path, entry, name, (height, width), len(classes))
         for entry, name in zip(golden, names, strict=True)
     ]
-    return Bundle(path, (height, width), classes, palette, models, tuple(read), info)
+    return Bundle(path, (height, width), classes, palette, models, tuple(read), info, scores)
 
 
 def _read_json(path: Path) -> dict:
@@ -151,14 +160,22 @@ def _read_golden(root, entry, name, size, num_classes) -> Golden:
             raise BundleError(
                 f"{root / entry[kind]}: a label is neither below {num_classes} nor {IGNORE_LABEL}"
             )
-    margin_file = root / entry["margin"]
+    margin = _read_array(root / entry["margin"], size)
+    logits = None
+    if "logits" in entry:
+        rows, columns = (-(-n // LOGITS_STEP) for n in size)
+        logits = _read_array(root / entry["logits"], (rows, columns, num_classes))
+    return Golden(name, image, labels, margin, truth, logits)
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        margin = np.load(margin_file, allow_pickle=False).astype(np.float32)
+        values = np.load(path, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{margin_file}: cannot be read ({error})") from None
-    if margin.shape != size:
-        raise BundleError(f"{margin_file}: shape {margin.shape}, expected {size}")
-    return Golden(name, image, labels, margin, truth)
+        raise BundleError(f"{path}: cannot be read ({error})") from None
+    if values.shape != shape:
+        raise BundleError(f"{path}: shape {values.shape}, expected {shape}")
+    return values
 
 
 def _read_png(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:

@@ -2,10 +2,9 @@ import tempfile
 
 import numpy as np
 import pytest
-from kfcn_tools.convert import metadata, structure
+from kfcn_tools.convert import structure
 from kfcn_tools.convert.int8 import correct
-from kfcn_tools.litert import runner
-from shipping import SIZE, picture, tiny_files
+from shipping import SIZE, picture, tiny_files, tiny_scores
 
 from kfcn.errors import KfcnError
 
@@ -126,17 +125,12 @@ def test_scores_that_are_not_finite_fail():
         structure.check_structure(with_scores(1, np.nan), "float32", IMAGE)
 
 
-@pytest.mark.parametrize("mode", ["float32", "int8"])
-def test_metadata_comes_back_and_leaves_the_labels(mode):
-    from kfcn_tools.convert.int8.sensitivity import agreement_of
-
-    content = tiny_files()[mode][0]
-    info = {"classes": ["a", "ü"], "size": [48, 64]}
-    marked = metadata.embed(content, info)
-    assert metadata.read(marked) == info
-    assert metadata.read(content) is None
-    assert agreement_of(marked, [IMAGE], [labels_of(content)]) == (1.0, 1.0)
-
-
-def labels_of(content):
-    return runner(content)(IMAGE)
+def test_files_of_scores():
+    for mode, (content, details) in tiny_scores().items():
+        found = structure.check_structure(content, mode, IMAGE, output="logits")
+        assert found == details and "ARG_MAX" not in found["operators"]
+    assert tiny_scores()["int8"][1]["operators"]["DEQUANTIZE"] == 1
+    with pytest.raises(KfcnError, match=r"expected the signature segment\(image\) -> labels"):
+        structure.check_structure(tiny_scores()["float32"][0], "float32", IMAGE)
+    with pytest.raises(KfcnError, match=r"expected the signature logits\(image\) -> logits"):
+        structure.check_structure(tiny_files()["float32"][0], "float32", IMAGE, output="logits")

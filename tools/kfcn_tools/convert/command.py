@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     cli.add_argument(
-        "--logits", action="store_true", help="add float32_logits.tflite: scores, not labels"
+        "--logits",
+        action="store_true",
+        help="scores_float32.tflite, as float32_logits.tflite too",
     )
     quantising = cli.add_argument_group("int8 and mixed")
     # Without a default: what is not given is `Int8Options`' own.
@@ -115,9 +117,13 @@ def work(args: argparse.Namespace) -> int:
 
 
 def _print_files(bundle: Path) -> None:
-    models = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["models"]
+    described = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    models = described["models"]
     for model in models:
-        print(f"{model['mode']:8} {(bundle / model['file']).stat().st_size / 1024:8.0f} KiB")
+        print(f"{model['mode']:15} {(bundle / model['file']).stat().st_size / 1024:8.0f} KiB")
+    for model in described["scores"]:
+        size = (bundle / model["file"]).stat().st_size
+        print(f"scores, {model['mode']:7} {size / 1024:8.0f} KiB")
     for search in [model["search"] for model in models if model["mode"] == "mixed"]:
         reached = "reached" if search["agreement"] >= search["target"] else "NOT reached"
         print(

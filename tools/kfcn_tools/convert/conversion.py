@@ -14,10 +14,8 @@ from kfcn.files import sha256
 from kfcn.labels import Classes
 from kfcn.saved import check_classes, load_model, model_path, read_card
 from kfcn_tools.convert import metadata, write_bundle
-from kfcn_tools.convert.fix_size import fix_size
-from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes
+from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
 from kfcn_tools.convert.pictures import pictures
-from kfcn_tools.convert.tflite import export_tflite
 
 LEAST_SIDE = 32
 
@@ -54,7 +52,7 @@ def convert(
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4.
         golden: validation images in the bundle, at least 1.
-        logits: adds `float32_logits.tflite`, which gives scores in place of labels.
+        logits: adds `float32_logits.tflite`, the name that `scores_float32.tflite` had before.
         int8: how int8 and mixed files are made.
         progress: gets a line before each step.
 
@@ -87,20 +85,31 @@ def convert(
         images = [picture.image for picture in pictures(train, calibration, size)]
         wanted = len(train) if int8.qat_epochs else 0
         training = [picture.image for picture in pictures(train, wanted, size)]
-        files = convert_modes(Source(net, size, images, int8, training, progress), chosen)
-        entries = []
-        for mode, (content, details) in files.items():
-            (folder / f"{mode}.tflite").write_bytes(metadata.embed(content, info | {"mode": mode}))
-            entries.append({"file": f"{mode}.tflite", "mode": mode, **details})
+        made = Source(net, size, images, int8, training, progress)
+
+        def write(file, mode, content, details, scores=False):
+            about = info | {"mode": mode, "output": "scores" if scores else "labels"}
+            (folder / file).write_bytes(metadata.embed(content, about, scores))
+            return {"file": file, "mode": mode, **details}
+
+        entries = [
+            write(f"{mode}.tflite", mode, *file)
+            for mode, file in convert_modes(made, chosen).items()
+        ]
+        # Files of their own: as a second signature beside `segment` scores add a second graph that
+        # the quantiser's calibration does not reach and MediaPipe refuses, and labels need no
+        # exact borders.
+        scores = [
+            write(f"scores_{mode}.tflite", mode, *file, scores=True)
+            for mode, file in scores_of(made, chosen).items()
+        ]
         if logits:
-            # A file of its own: as a second signature beside `segment` it adds a second graph
-            # that the quantiser's calibration does not reach, and labels need no exact borders.
-            content = export_tflite(fix_size(net, *size, exact_logits=True), output="logits")
-            (folder / "float32_logits.tflite").write_bytes(metadata.embed(content, info))
+            (file,) = scores_of(made, ["float32"]).values()
+            write("float32_logits.tflite", "float32", *file, scores=True)
         progress(f"golden: {golden} images")
         shown = write_bundle.write_golden(folder, net, pictures(val, golden, size))
         origin = {"name": data, "calibration_split": "train", "golden_split": "val"}
-        write_bundle.write_description(folder, info | {"data": origin}, entries, shown)
+        write_bundle.write_description(folder, info | {"data": origin}, entries, shown, scores)
     return out
 
 

@@ -1,42 +1,85 @@
-"""A JSON entry `KFCN_JSON` in a `.tflite` file's own metadata; runtimes skip it."""
+"""What a `.tflite` file says of itself; runtimes skip all of it.
 
+Three things: a JSON entry `KFCN_JSON` for kfcn's own apps, standard TFLite Metadata for everybody
+else's, and behind the file a zip with `labels.txt`, which the latter refers to.
+"""
+
+import io
 import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from kfcn_tools.convert import tflite_metadata
 
 NAME = "KFCN_JSON"
 
 
-def embed(content: bytes, info: dict) -> bytes:
-    """A `.tflite` file with `info` in its metadata."""
+def embed(content: bytes, info: Mapping[str, Any], scores: bool = False) -> bytes:
+    """A `.tflite` file that says what it is.
+
+    Args:
+        content: the file.
+        info: for `KFCN_JSON`; has `size` (H, W), `classes` in their order and `kfcn_version`.
+        scores: whether the file gives scores, or labels.
+
+    Returns:
+        The file with its metadata.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
+    described = tflite_metadata.Description(
+        size=tuple(info["size"]),
+        scores=scores,
+        text=f"{'Scores' if scores else 'Labels'} of {len(info['classes'])} classes for each pixel",
+        version=info["kfcn_version"],
+    )
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     for stored in model.buffers:
         # Some writers put the weights behind the flatbuffer and refer to them by position.
         if stored.offset > 1:
             stored.data = np.frombuffer(content, np.uint8, stored.size, stored.offset)
             stored.offset = stored.size = 0
-    buffer = schema.BufferT()
-    text = json.dumps(info, sort_keys=True, separators=(",", ":"))
-    buffer.data = np.frombuffer(text.encode(), np.uint8)
-    model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = NAME, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    own = json.dumps(info, sort_keys=True, separators=(",", ":")).encode()
+    standard = tflite_metadata.model_metadata(described)
+    for name, value in ((NAME, own), (tflite_metadata.NAME, standard)):
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(value, np.uint8)
+        model.buffers.append(buffer)
+        entry.name, entry.buffer = name, len(model.buffers) - 1
+        model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return _with_labels(bytes(builder.Output()), info["classes"])
+
+
+def _with_labels(content: bytes, classes: list[str]) -> bytes:
+    """The file with a zip behind it, stored: readers take the names from where they lie."""
+    file = io.BytesIO(content)
+    # A name with a line break in it would shift all that follow.
+    lines = "".join(" ".join(name.split()) + "\n" for name in classes)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
+        # Without a date of its own the same net gives the same bytes.
+        archive.writestr(zipfile.ZipInfo(tflite_metadata.LABELS_FILE), lines)
+    return file.getvalue()
 
 
 def read(content: bytes) -> dict | None:
-    """What `embed` put in, or None."""
+    """The `KFCN_JSON` that `embed` put in, or None."""
+    found = entry(content, NAME)
+    return None if found is None else json.loads(found)
+
+
+def entry(content: bytes, name: str) -> bytes | None:
+    """A file's metadata entry of that name, or None."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)
     for i in range(model.MetadataLength()):
-        entry = model.Metadata(i)
-        if entry.Name() == NAME.encode():
-            return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+        found = model.Metadata(i)
+        if found.Name() == name.encode():
+            return model.Buffers(found.Buffer()).DataAsNumpy().tobytes()
     return None

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 import numpy as np
@@ -71,15 +72,33 @@ class Source:
 
     @functools.cached_property
     def fixed(self) -> keras.Model:
-        """The model at the one size."""
+        """The model at the one size, for labels."""
         return fix_size(self.model, *self.size)
 
     @functools.cached_property
-    def quantizable(self) -> Quantizable:
-        """What int8 and mixed are made from."""
-        # A rebuilt model of its own: preparing it changes its weights.
+    def exact(self) -> keras.Model:
+        """The model at the one size, for scores: they are right up to the border."""
+        return fix_size(self.model, *self.size, exact_logits=True)
+
+    @functools.cached_property
+    def prepared(self) -> keras.Model:
+        """`fixed` with the weights that int8 is made from."""
         fixed = fix_size(self.model, *self.size)
-        return prepare_int8(fixed, self.calibration, self.options, self.training, self.progress)
+        prepare(fixed, self.calibration, self.options, self.training, self.progress)
+        return fixed
+
+    @functools.cached_property
+    def quantizable(self) -> Quantizable:
+        """What int8 and mixed files of labels are made from."""
+        return calibrate(self.prepared, "labels", self.calibration, self.options, self.progress)
+
+    @functools.cached_property
+    def quantizable_scores(self) -> Quantizable:
+        """What int8 files of scores are made from."""
+        exact = fix_size(self.model, *self.size, exact_logits=True)
+        # Both rebuilt models have the same layers with weights.
+        exact.set_weights(self.prepared.get_weights())
+        return calibrate(exact, "logits", self.calibration, self.options, self.progress)
 
     def how(self) -> dict:
         """How `quantizable` came about, for `bundle.json`."""
@@ -95,6 +114,17 @@ class Source:
 def _float(mode: str, source: Source) -> tuple[bytes, dict]:
     source.progress(f"{mode}: converting")
     return export_tflite(source.fixed, mode), {}
+
+
+def _float_scores(mode: str, source: Source) -> bytes:
+    source.progress(f"{mode}: converting scores")
+    return export_tflite(source.exact, mode, "logits")
+
+
+def _int8_scores(source: Source) -> bytes:
+    quantizable = source.quantizable_scores
+    source.progress("int8: quantising scores")
+    return quantize_int8(quantizable)
 
 
 def _int8(source: Source) -> tuple[bytes, dict]:
@@ -118,21 +148,29 @@ class Way:
 
     Attributes:
         make: gives its content, and what is to be known about it beside `check_structure`'s.
+        make_scores: gives the content of its file of scores; None where it has none.
         eight_bit: its activations are calibrated on images; a CRF cannot be computed so.
         one_partition: XNNPACK must run it in one piece.
     """
 
     make: Callable[[Source], tuple[bytes, dict]]
+    make_scores: Callable[[Source], bytes] | None = None
     eight_bit: bool = False
     one_partition: bool = False
 
 
 # A row for each of `kfcn_mobile.gates.MODES`, which names them for people and holds their gates.
 WAYS = {
-    "float32": Way(functools.partial(_float, "float32"), one_partition=True),
-    "float16": Way(functools.partial(_float, "float16")),
+    "float32": Way(
+        functools.partial(_float, "float32"),
+        functools.partial(_float_scores, "float32"),
+        one_partition=True,
+    ),
+    "float16": Way(
+        functools.partial(_float, "float16"), functools.partial(_float_scores, "float16")
+    ),
     "dynamic": Way(functools.partial(_float, "dynamic")),
-    "int8": Way(_int8, eight_bit=True, one_partition=True),
+    "int8": Way(_int8, _int8_scores, eight_bit=True, one_partition=True),
     "mixed": Way(_mixed, eight_bit=True),
 }
 
@@ -156,17 +194,39 @@ def convert_modes(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes
     return done
 
 
-def prepare_int8(
+def scores_of(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes, dict]]:
+    """Files that give scores in place of labels, for those of the modes that have one.
+
+    Args:
+        source: as for `convert_modes`.
+        modes: names of `WAYS`.
+
+    Returns:
+        For each of these modes the file's content and what is to be known about it.
+    """
+    done = {}
+    for mode in modes:
+        if (make := WAYS[mode].make_scores) is not None:
+            content = make(source)
+            image = source.calibration[0]
+            done[mode] = (
+                content,
+                check_structure(content, f"{mode} scores", image, output="logits"),
+            )
+    return done
+
+
+def prepare(
     fixed: keras.Model,
     images: Sequence[np.ndarray],
     options: Int8Options,
     training: Sequence[np.ndarray] = (),
     progress: Callable[[str], None] = lambda line: None,
-) -> Quantizable:
-    """The float32 file that is to be quantised and what int8 needs to know about it.
+) -> None:
+    """Readies the weights of a model of fixed size for int8, in place.
 
     Args:
-        fixed: what `fix_size` gave; its weights change.
+        fixed: what `fix_size` gave.
         images: uint8 (H, W, 3), for calibration.
         options: which steps to do.
         training: uint8 (H, W, 3), for `options.qat_epochs`.
@@ -178,7 +238,25 @@ def prepare_int8(
     revive_dead_channels(fixed)
     if options.qat_epochs:
         fine_tune(fixed, training, options.qat_epochs, images, progress=progress)
-    content = export_tflite(fixed)
+
+
+def calibrate(
+    prepared: keras.Model,
+    output: Literal["labels", "logits"],
+    images: Sequence[np.ndarray],
+    options: Int8Options,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Quantizable:
+    """The float32 file that is to be quantised and what int8 needs to know about it.
+
+    Args:
+        prepared: what `prepare` readied.
+        output: of the file.
+        images: uint8 (H, W, 3), for calibration.
+        options: which steps to do.
+        progress: gets a line before the work.
+    """
+    content = export_tflite(prepared, output=output)
     progress(f"int8: calibrating on {len(images)} images")
     statistics = tensor_statistics(content, images, options.ranges)
     shifts = (

@@ -1,6 +1,7 @@
 """What a converted file must look like; a conversion that differs fails loudly."""
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 
@@ -11,18 +12,24 @@ VARIABLES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
 
 
 def check_structure(
-    content: bytes, mode: str, image: np.ndarray, one_partition: bool = False
+    content: bytes,
+    mode: str,
+    image: np.ndarray,
+    one_partition: bool = False,
+    output: Literal["labels", "logits"] = "labels",
 ) -> dict:
     """Checks a converted file.
 
-    Built-in operators only, no variables, signature `segment` with uint8 `image` in and uint8
-    `labels` out, scores before the argmax finite and not constant.
+    Built-in operators only, no variables, one subgraph with uint8 `image` in and one output, of the
+    signature `segment` (uint8 `labels`) or `logits` (float32 `logits`), scores finite and not
+    constant.
 
     Args:
         content: the `.tflite` file.
         mode: of the conversion, for messages.
         image: uint8 (H, W, 3), any natural image.
         one_partition: XNNPACK must run it in one piece, unless it has a CRF.
+        output: what the file gives.
 
     Returns:
         `operators` (name -> number) and `xnnpack_partitions`.
@@ -37,11 +44,15 @@ def check_structure(
         raise KfcnError(f"{mode}: the weights were not frozen, it has {', '.join(sorted(found))}")
     delegated = open_interpreter(content)
     signatures = delegated.get_signature_list()
-    if signatures.get("segment") != {"inputs": ["image"], "outputs": ["labels"]}:
-        raise KfcnError(f"{mode}: expected the signature segment(image) -> labels: {signatures}")
+    name, dtype = {"labels": ("segment", np.uint8), "logits": ("logits", np.float32)}[output]
+    if signatures.get(name) != {"inputs": ["image"], "outputs": [output]}:
+        raise KfcnError(f"{mode}: expected the signature {name}(image) -> {output}: {signatures}")
     (given,), (made,) = delegated.get_input_details(), delegated.get_output_details()
-    if given["dtype"] != np.uint8 or made["dtype"] != np.uint8:
-        raise KfcnError(f"{mode}: input {given['dtype']}, output {made['dtype']}; expected uint8")
+    if given["dtype"] != np.uint8 or made["dtype"] != dtype:
+        raise KfcnError(
+            f"{mode}: input {given['dtype'].__name__}, output {made['dtype'].__name__};"
+            f" expected uint8, {dtype.__name__}"
+        )
     shape = tuple(int(n) for n in given["shape"])
     if shape != (1, *image.shape):
         raise KfcnError(f"{mode}: takes {shape}, expected {(1, *image.shape)}")
@@ -51,13 +62,20 @@ def check_structure(
         raise KfcnError(f"{mode}: XNNPACK runs it in {partitions} partitions, expected 1")
     plain = open_interpreter(content, xnnpack=False, keep_tensors=True)
     run_once(plain, image)
-    (argmax,) = (op for op in plain._get_ops_details() if op["op_name"] == "ARG_MAX")
-    scores = plain.get_tensor(argmax["inputs"][0])
+    scores = plain.get_tensor(_scores(plain, output))
     if not np.isfinite(scores).all():
         raise KfcnError(f"{mode}: its scores are not finite")
     if scores.min() == scores.max():
         raise KfcnError(f"{mode}: its scores are all the same ({scores.flat[0]})")
     return {"operators": dict(sorted(operators.items())), "xnnpack_partitions": partitions}
+
+
+def _scores(interpreter, output: str) -> int:
+    """The tensor with the scores, quantised as it may be."""
+    if output == "logits":
+        return interpreter.get_output_details()[0]["index"]
+    (argmax,) = (op for op in interpreter._get_ops_details() if op["op_name"] == "ARG_MAX")
+    return argmax["inputs"][0]
 
 
 def list_operators(content: bytes) -> tuple[Counter, list[str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from kfcn_mobile.bundle import FORMAT
+from kfcn_mobile.bundle import FORMAT, LOGITS_STEP
 from PIL import Image
 
 from kfcn.errors import KfcnError, UsageError
@@ -49,6 +49,11 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def keras_logits(model: "keras.Model", image: np.ndarray) -> np.ndarray:
+    """A model's logits of one image: uint8 (H, W, 3) in, float32 (H, W, C) out."""
+    return np.asarray(model(image[None].astype(np.float32), training=False))[0]
+
+
 def keras_labels(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A model's label map and how sure it is.
 
@@ -59,7 +64,11 @@ def keras_labels(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, n
     Returns:
         uint8 (H, W) labels and float32 (H, W) margin: the highest logit less the second highest.
     """
-    logits = np.asarray(model(image[None].astype(np.float32), training=False))[0]
+    return labels_and_margin(keras_logits(model, image))
+
+
+def labels_and_margin(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of logits (H, W, C) the uint8 label map, and how far the highest is above the second."""
     second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
     return logits.argmax(-1).astype(np.uint8), first - second
 
@@ -69,7 +78,8 @@ def write_golden(folder: Path, model: "keras.Model", pictures: Sequence[Picture]
     (folder / "golden").mkdir()
     entries = []
     for i, picture in enumerate(pictures):
-        labels, margin = keras_labels(model, picture.image)
+        logits = keras_logits(model, picture.image)
+        labels, margin = labels_and_margin(logits)
         entry = {"name": picture.name}
         arrays = {"image": picture.image, "labels": labels}
         if picture.labels is not None:
@@ -80,11 +90,21 @@ def write_golden(folder: Path, model: "keras.Model", pictures: Sequence[Picture]
         entry["margin"] = f"golden/{i:04d}_margin.npy"
         # Half precision: the margin is only compared with 1.
         np.save(folder / entry["margin"], margin.astype(np.float16), allow_pickle=False)
+        # Scores are checked at some pixels: at all of them they would be the largest file by far.
+        entry["logits"] = f"golden/{i:04d}_logits.npy"
+        some = logits[::LOGITS_STEP, ::LOGITS_STEP]
+        np.save(folder / entry["logits"], some.astype(np.float32), allow_pickle=False)
         entries.append(entry)
     return entries
 
 
-def write_description(folder: Path, info: dict, models: list[dict], golden: list[dict]) -> None:
+def write_description(
+    folder: Path,
+    info: dict,
+    models: list[dict],
+    golden: list[dict],
+    scores: Sequence[dict] = (),
+) -> None:
     """Writes `bundle.json`, last: it holds the sha256 of every other file.
 
     Args:
@@ -92,12 +112,14 @@ def write_description(folder: Path, info: dict, models: list[dict], golden: list
         info: `size`, `classes`, `palette`, `source`, `kfcn_version` and whatever else is known.
         models: `file`, `mode` and details of each `.tflite`.
         golden: as `write_golden` returned them.
+        scores: `file`, `mode` and details of each `.tflite` that gives scores.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     description = {
         "format": FORMAT,
         **info,
         "models": models,
+        "scores": list(scores),
         "golden": golden,
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }

@@ -36,7 +36,8 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
         keep_float: names of the output tensors of the operations that stay float32.
 
     Returns:
-        The quantised file's content. Its input and output are those of the float file.
+        The quantised file's content. Its input and output are those of the float file: uint8
+        stays uint8, and scores leave it as float32.
     """
     from litert_quantizer import qtyping, quantizer, recipe
 
@@ -66,4 +67,40 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
         warnings.simplefilter("ignore")
         logging.getLogger("absl").setLevel(logging.ERROR)
         result = work.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
+    return _float_output(bytes(result.quantized_model))
+
+
+def _float_output(content: bytes) -> bytes:
+    """The file with its output dequantised, where it is int8: nobody then needs to know its step.
+
+    The quantizer can be asked for it (`no_quantize` for OUTPUT) and leaves an output behind slices
+    as int8 all the same.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    (graph,) = model.subgraphs
+    (output,) = graph.outputs
+    if graph.tensors[output].type != schema.TensorType.INT8:
+        return content
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 2  # the first that takes int8
+    model.operatorCodes.append(code)
+    scores = schema.TensorT()
+    scores.name = graph.tensors[output].name + b"_float"
+    scores.shape, scores.type = graph.tensors[output].shape, schema.TensorType.FLOAT32
+    scores.shapeSignature = graph.tensors[output].shapeSignature
+    graph.tensors.append(scores)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes) - 1
+    operator.inputs, operator.outputs = [output], [len(graph.tensors) - 1]
+    graph.operators.append(operator)
+    graph.outputs = [len(graph.tensors) - 1]
+    for signature in model.signatureDefs:
+        for made in signature.outputs:
+            made.tensorIndex = len(graph.tensors) - 1
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
