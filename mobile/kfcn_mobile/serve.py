@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from kfcn_mobile.bundle import BundleError, read_bundle
-from kfcn_mobile.fetch.cache import made_whole
 from kfcn_mobile.fetch.litert_js import MissingError, litert_js
+from kfcn_mobile.outputs import OutputError, check_new, new_folder
 
 PAGE = Path(__file__).resolve().parent / "web"
 # Threads need shared memory, which a browser gives only to a page that is isolated by these.
@@ -87,8 +87,17 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def write_site(folders: dict[str, Path], out: Path) -> None:
-    """Writes the site as plain files for any static host."""
-    with made_whole(out) as new:
+    """Writes the site as plain files for any static host.
+
+    Raises:
+        OutputError: there is something at `out`, it lies in a folder that is served, or it cannot
+            be written.
+    """
+    check_new(out)
+    for folder in folders.values():
+        if folder.resolve() in (out.resolve(), *out.resolve().parents):
+            raise OutputError(f"{out} lies in {folder}, whose files the site is made of")
+    with new_folder(out) as new:
         for name, folder in sorted(folders.items()):
             shutil.copytree(folder, new / name, dirs_exist_ok=True)
 
@@ -111,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         bundle = read_bundle(args.bundle)
-        if args.write and args.write.exists():
-            raise BundleError(f"{args.write}: exists already; name a new folder for the site")
+        if args.write:
+            check_new(args.write)  # before anything is fetched
         folders = site_folders(bundle.path, lambda line: print(line, file=sys.stderr))
         if args.write:
             write_site(folders, args.write)
@@ -121,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Server(folders, args.port) as server:
             print(f"{server.url} (Ctrl-C ends it)", flush=True)
             server.serve_forever()
-    except (BundleError, MissingError) as error:
+    except (BundleError, MissingError, OutputError) as error:
         print(f"kfcn-serve: error: {error}", file=sys.stderr)
         return 2
     except (OSError, OverflowError) as error:

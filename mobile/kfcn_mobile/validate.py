@@ -1,7 +1,9 @@
 """Runs every `.tflite` file of a bundle on its golden images and gates the result."""
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import os
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 from kfcn_mobile.agreement import add_counts, confusion, count_agreement, mean_iou, share
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
+from kfcn_mobile.outputs import OutputError, Outputs
 from kfcn_mobile.report.table import table
 from kfcn_mobile.targets import NAMES, Target, TargetError, Timing, make_targets
 from kfcn_mobile.targets.host import Host
@@ -170,6 +173,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mode", action="append", choices=MODES, help="only this; repeatable")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="and FILE.html beside it")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that kfcn did not write"
+    )
     parser.add_argument("--threads", type=int, help="second thread count to time (default: cores)")
     parser.add_argument("--runs", type=int, default=30, help="timed runs; 0: none (default 30)")
     parser.add_argument("--warmup", type=int, default=5, help="runs before those (default 5)")
@@ -200,43 +206,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         "image": args.min_image,
         "confident": args.min_confident,
     }
+    report_file = Outputs(args.report.parent, args.overwrite) if args.report else None
     try:
-        # The host comes first, always: it is what the other targets are compared with.
-        names = dict.fromkeys(["host", *args.target])
-        targets = [target for name in names for target in make_targets(name, _say)]
-        bundle = read_bundle(args.bundle)
-        report, label_maps = validate(
-            bundle,
-            targets=targets,
-            modes=args.mode,
-            threads=args.threads,
-            runs=args.runs,
-            warmup=args.warmup,
-            limits=limits,
-            progress=_say,
-        )
-    except (BundleError, TargetError) as error:
+        with contextlib.ExitStack() as held:
+            if report_file:
+                json_name, html_name = _report_names(args.report)
+                report_file.check([json_name, html_name])
+                held.enter_context(report_file.lock(json_name))
+            # The host comes first, always: it is what the other targets are compared with.
+            names = dict.fromkeys(["host", *args.target])
+            targets = [target for name in names for target in make_targets(name, _say)]
+            bundle = read_bundle(args.bundle)
+            report, label_maps = validate(
+                bundle,
+                targets=targets,
+                modes=args.mode,
+                threads=args.threads,
+                runs=args.runs,
+                warmup=args.warmup,
+                limits=limits,
+                progress=_say,
+            )
+            print(table(report))
+            pictures = Outputs(args.failures or Path(), args.overwrite)
+            _write_failures(bundle, report, label_maps, pictures)
+            if report_file:
+                from kfcn_mobile.report.page import html_page
+
+                text = json.dumps(report, indent=1) + "\n"
+                report_file.write(json_name, text.encode())
+                report_file.write(html_name, html_page(bundle, report, label_maps).encode())
+    except (BundleError, TargetError, OutputError) as error:
         print(f"kfcn-validate: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kfcn-validate: stopped", file=sys.stderr)
         return 130
-    print(table(report))
-    _write_failures(bundle, report, label_maps, args.failures or Path())
-    if args.report:
-        from kfcn_mobile.report.page import write_html
-
-        args.report.parent.mkdir(parents=True, exist_ok=True)
-        args.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        write_html(args.report.with_suffix(".html"), bundle, report, label_maps)
     return 0 if report["passed"] else 1
+
+
+def _report_names(path: Path) -> tuple[str, str]:
+    """The names of the report as JSON and as a page, whichever of the two was named."""
+    if path.suffix.lower() in (".html", ".htm"):
+        return path.with_suffix(".json").name, path.name
+    return path.name, path.with_suffix(".html").name
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _write_failures(bundle, report, label_maps, folder: Path) -> None:
+def _write_failures(bundle: Bundle, report: dict, label_maps: dict, pictures: Outputs) -> None:
     from kfcn_mobile.report.pictures import disagreement
 
     index = {golden.name: i for i, golden in enumerate(bundle.golden)}
@@ -248,9 +268,16 @@ def _write_failures(bundle, report, label_maps, folder: Path) -> None:
             print(f"FAILED {where}{explain(model['mode'], failure)}", file=sys.stderr)
         for name in sorted({failure["image"] for failure in model["failures"]}):
             i = index[name]
-            folder.mkdir(parents=True, exist_ok=True)
             middle = "" if on == first else f"{on.replace(' ', '-').replace(':', '-')}_"
-            file = folder / f"disagreement_{middle}{model['mode']}_{i:04d}.png"
-            labels = label_maps[on, model["mode"]][i]
-            disagreement(bundle.golden[i], labels, bundle.palette).save(file)
-            print(f"wrote {file} ({name})", file=sys.stderr)
+            picture = disagreement(
+                bundle.golden[i], label_maps[on, model["mode"]][i], bundle.palette
+            )
+            content = io.BytesIO()
+            picture.save(content, "PNG")
+            try:
+                file = pictures.write(
+                    f"disagreement_{middle}{model['mode']}_{i:04d}.png", content.getvalue()
+                )
+                print(f"wrote {file} ({name})", file=sys.stderr)
+            except OutputError as error:  # the report says the same in numbers
+                print(f"kfcn-validate: {error}", file=sys.stderr)

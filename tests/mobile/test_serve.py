@@ -3,6 +3,7 @@
 import http.client
 import io
 import os
+import shutil
 import sys
 import tarfile
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kfcn_mobile.fetch import litert_js
+from kfcn_mobile.outputs import OutputError
 from kfcn_mobile.serve import PAGE, Server, main, write_site
 from shipping import tiny_bundle
 
@@ -142,3 +144,28 @@ def test_no_bundle_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "bundle.json: no such file" in capsys.readouterr().err
     assert not Path(tmp_path / "site").exists()
+
+
+def content(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_site_is_a_new_folder_outside_of_what_it_is_made_of(tmp_path, folders, capsys):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(folders["bundle"], bundle)
+    folders = folders | {"bundle": bundle}
+    (tmp_path / "link").symlink_to(bundle)
+    before = content(tmp_path)
+    for place in (bundle / "site", bundle / "a" / "b", tmp_path / "link" / "site"):
+        with pytest.raises(OutputError, match="whose files the site is made of"):
+            write_site(folders, place)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for place in (bundle, tmp_path / "secret", tmp_path / "gone"):
+        with pytest.raises(OutputError, match="exists already"):
+            write_site(folders, place)
+        assert main([str(bundle), "--write", str(place)]) == 2
+        assert "exists already" in capsys.readouterr().err
+    assert content(tmp_path) == before
+    write_site(folders, tmp_path / "new" / "site")
+    assert (tmp_path / "new" / "site" / "bundle" / "bundle.json").is_file()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["site"]

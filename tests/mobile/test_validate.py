@@ -8,12 +8,15 @@ from pathlib import Path
 import kfcn_mobile
 import numpy as np
 import pytest
+from kfcn_mobile import outputs as mobile_outputs
 from kfcn_mobile.bundle import BundleError, read_bundle
 from kfcn_mobile.report.table import table
 from kfcn_mobile.targets.host import Host
 from kfcn_mobile.validate import main, validate
 from PIL import Image
 from shipping import tiny_bundle
+
+from kfcn import outputs
 
 FAST = ["--runs", "2", "--warmup", "1", "--threads", "1"]
 # A net with random weights is unsure of most pixels: int8 changes many of them.
@@ -291,3 +294,47 @@ def test_an_environment_that_has_only_the_three(bundle, tmp_path):
     command = [python, "-m", "kfcn_mobile", bundle, *FAST, *LOOSE]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_replaces_nothing_of_the_users(bundle, tmp_path, capsys):
+    call = [str(bundle), "--mode", "float32", "--runs", "0", "--failures", str(tmp_path / "f")]
+    page = tmp_path / "x.html"
+    assert main([*call, *LOOSE, "--report", str(page)]) == 0  # named by its page: both are there
+    assert json.loads((tmp_path / "x.json").read_text())["passed"]
+    assert "<!doctype html>" in page.read_text()
+    assert main([*call, *LOOSE, "--report", str(tmp_path / "x.json")]) == 0  # kfcn's own
+    page.write_text("my notes")
+    before = (tmp_path / "x.json").read_bytes()
+    capsys.readouterr()
+    for name in ("x.html", "x.json"):
+        assert main([*call, *LOOSE, "--report", str(tmp_path / name)]) == 2
+        shown = capsys.readouterr()
+        assert "x.html is there already and is not as kfcn wrote it" in shown.err
+        assert shown.err.count("\n") == 1 and not shown.out  # before any work
+    assert page.read_text() == "my notes" and (tmp_path / "x.json").read_bytes() == before
+    assert main([*call, *LOOSE, "--overwrite", "--report", str(page)]) == 0
+    assert "<!doctype html>" in page.read_text()
+
+
+def test_both_packages_keep_one_manifest(tmp_path):
+    ours, mobiles = outputs.Outputs(tmp_path), mobile_outputs.Outputs(tmp_path)
+    ours.write_text(tmp_path / "a.txt", "one")
+    mobiles.write("b.txt", b"two")
+    mobiles.check(["a.txt", "b.txt"])
+    state = outputs.Outputs(tmp_path).state
+    assert state(tmp_path / "a.txt") is state(tmp_path / "b.txt") is outputs.State.OURS
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("mine")
+        assert state(tmp_path / name) is outputs.State.CHANGED
+        with pytest.raises(mobile_outputs.OutputError, match=f"{name} is there already"):
+            mobiles.write(name, b"three")
+        assert (tmp_path / name).read_text() == "mine"
+    with (
+        outputs.one_file(tmp_path / "c.txt"),
+        pytest.raises(mobile_outputs.OutputError, match="another command"),
+        mobiles.lock("c.txt"),
+    ):
+        pass
+    with pytest.raises(mobile_outputs.OutputError, match="could not be written: File name too"):
+        mobiles.write("n" * 256, b"")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".kfcn.jsonl", "a.txt", "b.txt"]

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-from pathlib import Path
 
 from PIL import Image
 
@@ -32,8 +31,8 @@ figcaption,.note{color:GrayText;font-size:.9rem}code{overflow-wrap:anywhere}
 """
 
 
-def write_html(path: str | Path, bundle: Bundle, report: dict, label_maps: dict) -> None:
-    """Writes the report of `mobile.validate.validate` as a self-contained HTML file."""
+def html_page(bundle: Bundle, report: dict, label_maps: dict) -> str:
+    """The report of `kfcn_mobile.validate.validate` as a self-contained HTML page."""
     source = report["source"] or {}
     verdict = "passed" if report["passed"] else "failed"
     height, width = report["size"]
@@ -59,7 +58,7 @@ def write_html(path: str | Path, bundle: Bundle, report: dict, label_maps: dict)
         _model_section(bundle, model, label_maps[model["target"], model["mode"]])
         for model in _different(report)
     ]
-    Path(path).write_text("\n".join(parts) + "\n", encoding="utf-8")
+    return "\n".join(parts) + "\n"
 
 
 def _text(value) -> str:
