@@ -3,6 +3,9 @@
 Keras has no public door to some of it: what is private is asked here and nowhere else.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
 import keras
 
 
@@ -34,7 +37,7 @@ def inputs(operation: keras.Operation, call: int = 0) -> list[keras.KerasTensor]
     return operation._inbound_nodes[call].input_tensors
 
 
-def calls(operation: keras.Operation) -> int:
+def times_called(operation: keras.Operation) -> int:
     """How often an operation is called."""
     return len(operation._inbound_nodes)
 
@@ -53,3 +56,71 @@ def is_plain(layer: keras.Layer) -> bool:
         and set(layer.dilation_rate) == {1}
         and len(set(layer.strides)) == 1
     )
+
+
+class Call(NamedTuple):
+    """One call of an operation in a model.
+
+    Attributes:
+        operation: a layer or an operation of `keras.ops`.
+        args: its arguments; symbolic tensors stand in them.
+        kwargs: its keyword arguments, likewise.
+        outputs: the symbolic tensors that it gives.
+    """
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict[str, Any]
+    outputs: list[keras.KerasTensor]
+
+
+def calls(model: keras.Model) -> Iterator[Call]:
+    """The calls of a functional model in the order in which Keras makes them."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if not node.is_input:
+                arguments = node.arguments
+                yield Call(node.operation, arguments.args, arguments.kwargs, node.outputs)
+
+
+_CONTEXT = ("training", "mask")  # what Keras passes to some layers beside their inputs
+
+
+def replay(
+    model: keras.Model,
+    image: Any,
+    instead: Mapping[keras.Operation, Callable],
+    training: bool = False,
+) -> Any:
+    """What `model(image, training=training)` does, with other functions for its operations.
+
+    The model is not touched, and neither are its layers. Tensors may be of any backend, as long as
+    what is called takes them.
+
+    Args:
+        model: functional, of one input and one output.
+        image: what the input stands for.
+        instead: functions to call in the place of operations, with the same arguments. They get
+            no `training` and no `mask`, and no cast to the layer's dtype has been made.
+        training: for the layers that behave differently then.
+
+    Returns:
+        What the output stands for.
+    """
+    values = {id(model.inputs[0]): image}
+
+    def known(leaf):
+        return values[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
+
+    for call in calls(model):
+        args, kwargs = keras.tree.map_structure(known, (call.args, call.kwargs))
+        function = instead.get(call.operation)
+        if function is not None:
+            kwargs = {name: value for name, value in kwargs.items() if name not in _CONTEXT}
+        else:
+            function = call.operation
+            if isinstance(function, keras.Layer) and function._call_has_training_arg:
+                kwargs["training"] = training
+        outputs = keras.tree.flatten(function(*args, **kwargs))
+        values.update((id(x), y) for x, y in zip(call.outputs, outputs, strict=True))
+    return values[id(model.outputs[0])]

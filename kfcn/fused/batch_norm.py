@@ -4,48 +4,58 @@ Keras spells it out as a dozen operations over the whole map, which took half of
 on a CPU; TensorFlow has one forward and one back.
 """
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from kfcn.fused import calls_as, norms, scale_and_offset
+from kfcn.fused.norms import norms
 from kfcn.losses import over_replicas
 
 
-@contextlib.contextmanager
-def for_training(model: keras.Model, replicas: int) -> Iterator[None]:
-    """How the batch normalisation of `model` is computed by what is traced inside.
+def over_batch(model: keras.Model, replicas: int) -> dict[keras.Operation, Callable]:
+    """The batch normalisation of a training step, for `kfcn.graph.replay`.
 
     Args:
         model: the net.
         replicas: how many there are; with several the statistics are those of all together.
     """
     normalize = _over_replicas if replicas > 1 else _on_one
-    layers = norms(model)
-    before = [layer.synchronized for layer in layers]
-    for layer in layers:
-        layer.synchronized = replicas > 1
-    try:
-        with calls_as(layers, functools.partial(_call, normalize)):
-            yield
-    finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.synchronized = value
+    return {
+        layer: functools.partial(_normalized, normalize, layer)
+        for layer in norms(model)
+        if layer.trainable and not layer.renorm
+    }
 
 
-def _call(normalize, layer, usual, inputs, training=None, mask=None):
-    """`BatchNormalization.call`; the statistics of maps `(B, H, W, C)` by `normalize`."""
-    of_map = layer.axis in (-1, 3) and len(inputs.shape) == 4 and mask is None
-    if not (training and layer.trainable and of_map) or layer.renorm:
-        return usual(inputs, training=training, mask=mask)
+def _normalized(normalize, layer, inputs):
+    """`BatchNormalization.call` in training; statistics of maps `(B, H, W, C)` by `normalize`."""
+    if layer.axis not in (-1, 3) or len(inputs.shape) != 4:
+        return _usual(layer, inputs, synchronized=normalize is _over_replicas)
+    inputs = tf.cast(inputs, layer.compute_dtype)
     gamma, beta = scale_and_offset(layer)
     outputs, mean, variance = normalize(inputs, gamma, beta, layer.epsilon)
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(moving * layer.momentum + now * (1 - layer.momentum))
     return outputs
+
+
+def _usual(layer, inputs, synchronized):
+    before, layer.synchronized = layer.synchronized, synchronized
+    try:
+        return layer(inputs, training=True)
+    finally:
+        layer.synchronized = before
+
+
+def scale_and_offset(layer: keras.layers.BatchNormalization) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gamma and beta as float32 `(C,)`, ones and zeros where the layer has none."""
+    channels = layer.moving_mean.shape[0]
+    scale = layer.gamma if layer.scale else tf.ones(channels)
+    offset = layer.beta if layer.center else tf.zeros(channels)
+    scale, offset = (tf.cast(tf.convert_to_tensor(x), tf.float32) for x in (scale, offset))
+    return scale, offset
 
 
 def _on_one(inputs, gamma, beta, epsilon):

@@ -1,27 +1,29 @@
 """Cuts to a known size by slices."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 
-from kfcn.fused.calls import calls_as
-from kfcn.nets.upsample import trims
+from kfcn.nets.upsample import Trim, trims
 
 
-def cuts_as_slices(model: keras.Model):
-    """Has the gathers of `kfcn.nets.upsample.match_size` done by slices in what is traced inside.
+def slices(model: keras.Model) -> dict[keras.Operation, Callable]:
+    """Slices instead of the gathers of `kfcn.nets.upsample.match_size`, for `kfcn.graph.replay`.
 
     Where both sizes are known while it is traced. The gradient of a gather adds up row by row
     and transposes twice, a sixteenth of a MobileNetV2 step; that of a slice pads.
     """
-    return calls_as([trim.operation for trim in trims(model)], _cut)
+    return {trim.operation: functools.partial(_cut, trim) for trim in trims(model)}
 
 
-def _cut(operation, usual, x, indices):
+def _cut(trim: Trim, x, indices):
     """`Take.call` for the indices min(0 .. n-1, last) of `match_size`."""
     import tensorflow as tf
 
-    axis, wanted = operation.axis, indices.shape[0]
+    axis, wanted = trim.axis, indices.shape[0]
     if None in (wanted, x.shape[axis]):
-        return usual(x, indices)
+        return trim.operation(x, indices)
     short = wanted - x.shape[axis]
     if short == 0:
         return x

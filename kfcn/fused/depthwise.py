@@ -1,34 +1,33 @@
 """The gradients of 5x5 depthwise kernels, by operations for 3x3."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 
-from kfcn.fused.calls import calls_as, has_gpu
 from kfcn.graph import is_plain
 
 
-def kernel_gradients_in_parts(model: keras.Model):
-    """Has the gradients of 5x5 depthwise kernels taken as four of 3x3 in what is traced inside.
+def kernel_gradients_in_parts(model: keras.Model) -> dict[keras.Operation, Callable]:
+    """5x5 depthwise convolutions whose kernel's gradient is four of 3x3, for `kfcn.graph.replay`.
 
     For 3x3 there is a quick operation; the one for 5x5 takes two to three times as long as four of
-    these, and was a sixth of MobileNetV3's training step. Nothing is changed where there is a GPU.
+    these, and was a sixth of MobileNetV3's training step.
     """
-    layers = [] if has_gpu() else model.layers
-    return calls_as(
-        [
-            x
-            for x in layers
-            if isinstance(x, keras.layers.DepthwiseConv2D)
-            and is_plain(x)
-            and tuple(x.kernel_size) == (5, 5)
-        ],
-        _depthwise_5x5,
-    )
+    return {
+        layer: functools.partial(_depthwise_5x5, layer)
+        for layer in model.layers
+        if isinstance(layer, keras.layers.DepthwiseConv2D)
+        and is_plain(layer)
+        and tuple(layer.kernel_size) == (5, 5)
+    }
 
 
-def _depthwise_5x5(layer, usual, inputs):
+def _depthwise_5x5(layer, inputs):
     """`DepthwiseConv2D.call`, with that gradient."""
     import tensorflow as tf
 
+    inputs = tf.cast(inputs, layer.compute_dtype)
     geometry = {
         "strides": [1, layer.strides[0], layer.strides[0], 1],
         "padding": layer.padding.upper(),

@@ -6,10 +6,10 @@ import weakref
 import keras
 import numpy as np
 
-from kfcn.fused.calls import calls_as
-from kfcn.fused.cuts import cuts_as_slices
-from kfcn.fused.enlargements import enlarged_by_channel, fixed_enlargements
-from kfcn.fused.norms import by_moving_statistics, folded_norms, norms
+from kfcn.fused.cuts import slices
+from kfcn.fused.enlargements import by_channel
+from kfcn.fused.norms import folded
+from kfcn.graph import replay
 
 _FUNCTIONS = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
@@ -38,18 +38,13 @@ def _function(model):
     """The traced forward pass; it holds the model weakly, as it is kept as long as the model."""
     import tensorflow as tf
 
-    fixed = fixed_enlargements(model)
+    instead = slices(model) | folded(model)
+    if not tf.config.list_physical_devices("GPU"):  # it was measured on CPUs only
+        instead |= by_channel(model)
     model = weakref.ref(model)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def forward(images):
-        net = model()
-        with (
-            calls_as(norms(net), by_moving_statistics),
-            folded_norms(net),
-            cuts_as_slices(net),
-            enlarged_by_channel(fixed),
-        ):
-            return net(images, training=False)
+        return replay(model(), images, instead)
 
     return forward

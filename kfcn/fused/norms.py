@@ -1,14 +1,12 @@
 """Batch normalisation for inference; that of training is `kfcn.fused.batch_norm`."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
-from kfcn.fused.calls import calls_as
-from kfcn.graph import calls, inputs, producer, readers
+from kfcn.graph import inputs, producer, readers, times_called
 
 
 def norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -16,59 +14,23 @@ def norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
 
 
-def scale_and_offset(layer: keras.layers.BatchNormalization):
-    """Gamma and beta as float32 `(C,)`, ones and zeros where the layer has none."""
-    import tensorflow as tf
+def folded(model: keras.Model) -> dict[keras.Operation, Callable]:
+    """Convolutions that do the batch normalisation behind them, for `kfcn.graph.replay`.
 
-    channels = layer.moving_mean.shape[0]
-    scale = layer.gamma if layer.scale else tf.ones(channels)
-    offset = layer.beta if layer.center else tf.zeros(channels)
-    return tuple(tf.cast(tf.convert_to_tensor(vector), tf.float32) for vector in (scale, offset))
-
-
-def _moving(layer):
-    """Mean and variance as float32 `(C,)`."""
-    import tensorflow as tf
-
-    return tuple(
-        tf.cast(tf.convert_to_tensor(moving), tf.float32)
-        for moving in (layer.moving_mean, layer.moving_variance)
-    )
-
-
-def by_moving_statistics(layer, usual, inputs, training=None, mask=None):
-    """`BatchNormalization.call` of maps `(B, H, W, C)` by the moving statistics."""
-    import tensorflow as tf
-
-    if layer.axis not in (-1, 3) or len(inputs.shape) != 4 or training or mask is not None:
-        return usual(inputs, training=training, mask=mask)
-    scale, offset = scale_and_offset(layer)
-    mean, variance = _moving(layer)
-    return tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=scale,
-        offset=offset,
-        mean=mean,
-        variance=variance,
-        epsilon=layer.epsilon,
-        is_training=False,
-    )[0]
-
-
-@contextlib.contextmanager
-def folded_norms(model: keras.Model) -> Iterator[None]:
-    """Has depthwise convolutions do the batch normalisation behind them in what is traced inside.
-
-    For inference. Behind other convolutions TensorFlow itself joins the two; here the
-    normalisation was a third of MobileNetV2's time. The scale goes into the kernel, which has few
-    numbers, whenever the function is called: new weights are followed.
+    For inference. The kernels follow the weights of the net. Left to TensorFlow, whose grappler
+    joins convolution and normalisation itself, the joint operation of oneDNN was slower than the
+    two by themselves on processors without AVX-512 (docs/benchmarks.md), and depthwise convolutions
+    were not joined at all.
     """
-    with contextlib.ExitStack() as stack:
-        for norm, convolution in foldable(model):
-            if isinstance(convolution, keras.layers.DepthwiseConv2D) and not convolution.use_bias:
-                stack.enter_context(calls_as([convolution], functools.partial(_folded, norm)))
-                stack.enter_context(calls_as([norm], _done_before))
-        yield
+    instead = {}
+    for norm, convolution in foldable(model):
+        instead[convolution] = functools.partial(_convolution_and_norm, convolution, norm)
+        instead[norm] = _same
+    return instead
+
+
+def _same(x):
+    return x
 
 
 def foldable(model: keras.Model) -> list[tuple[keras.layers.BatchNormalization, keras.Layer]]:
@@ -81,7 +43,7 @@ def foldable(model: keras.Model) -> list[tuple[keras.layers.BatchNormalization, 
             and isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
             and layer.activation is keras.activations.linear
             and layer.data_format == "channels_last"
-            and calls(norm) == calls(layer) == readers(layer) == 1
+            and times_called(norm) == times_called(layer) == readers(layer) == 1
             and not any(layer.output is output for output in model.outputs)
         ):
             pairs.append((norm, layer))
@@ -96,7 +58,7 @@ def fold(convolution: keras.Layer, norm: keras.layers.BatchNormalization):
         norm: follows it, over its channels.
 
     Returns:
-        Kernel and bias `(channels,)` as float64 tensors of Keras' backend; traced, they follow the
+        Kernel and bias `(channels,)`, float32 tensors of Keras' backend; traced, they follow the
         weights.
     """
 
@@ -111,28 +73,25 @@ def fold(convolution: keras.Layer, norm: keras.layers.BatchNormalization):
         bias = bias + vector(convolution.bias) * gain
     if norm.center:
         bias = bias + vector(norm.beta)
-    kernel = vector(convolution.kernel)
+    kernel = ops.cast(convolution.kernel, "float32")
     if isinstance(convolution, keras.layers.DepthwiseConv2D):
         # Its kernel is (kh, kw, C, multiplier), its output channel C * multiplier.
         gain = ops.reshape(gain, kernel.shape[2:])
-    return kernel * gain, bias
+    return kernel * ops.cast(gain, "float32"), ops.cast(bias, "float32")
 
 
-def _folded(norm, layer, usual, inputs):
-    """`DepthwiseConv2D.call` and the normalisation behind it."""
+def _convolution_and_norm(convolution, norm, x):
     import tensorflow as tf
 
-    kernel, bias = fold(layer, norm)
-    outputs = keras.ops.depthwise_conv(
-        inputs,
-        tf.cast(kernel, inputs.dtype),
-        strides=layer.strides,
-        padding=layer.padding,
-        dilation_rate=layer.dilation_rate,
-        data_format=layer.data_format,
+    kernel, bias = fold(convolution, norm)
+    x = tf.cast(x, convolution.compute_dtype)
+    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+    x = (ops.depthwise_conv if depthwise else ops.conv)(
+        x,
+        tf.cast(kernel, x.dtype),
+        strides=convolution.strides,
+        padding=convolution.padding,
+        dilation_rate=convolution.dilation_rate,
+        data_format="channels_last",
     )
-    return tf.nn.bias_add(outputs, tf.cast(bias, outputs.dtype))
-
-
-def _done_before(layer, usual, inputs, training=None, mask=None):
-    return inputs
+    return tf.nn.bias_add(x, tf.cast(bias, x.dtype))

@@ -6,13 +6,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kfcn.fused import (
-    cuts_as_slices,
-    enlarged_by_channel,
-    fixed_enlargements,
-    kernel_gradients_in_parts,
-)
-from kfcn.fused.batch_norm import for_training
+from kfcn.fused.training import training_forward
 from kfcn.losses import over_replicas, pixel_terms, soft_iou_loss
 from kfcn.metrics import count_cells
 from kfcn.training.average import Average
@@ -75,11 +69,11 @@ class Step:
             model.non_trainable_variables
         )  # batch statistics and seeds: a forward pass moves them
 
-        fixed = fixed_enlargements(model)
+        forward = training_forward(model, replicas.total)
 
         def backward(images, labels, stop):
             with tf.GradientTape() as tape:
-                logits = model(images, training=True)
+                logits = forward(images)
                 terms, weights = pixel_terms(labels, logits, class_weights=class_weights)
                 weight = over_replicas(ops.sum(weights))
                 part = ops.sum(terms) / ops.maximum(weight, 1e-12)
@@ -100,14 +94,7 @@ class Step:
         @tf.function(input_signature=[element_spec, tf.TensorSpec((), tf.float32)])
         def step(batch, stop):
             before = [tf.identity(variable.value) for variable in kept]
-            # Around all replicas: their threads take turns while they trace.
-            with (
-                for_training(model, replicas.total),
-                cuts_as_slices(model),
-                enlarged_by_channel(fixed),
-                kernel_gradients_in_parts(model),
-            ):
-                gradients, figures, cells = strategy.run(backward, (*batch, stop))
+            gradients, figures, cells = strategy.run(backward, (*batch, stop))
             figures = strategy.experimental_local_results(figures)[0]
             cells = strategy.experimental_local_results(cells)[0]
             if tf.math.is_finite(figures[0]):

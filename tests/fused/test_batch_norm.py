@@ -1,13 +1,13 @@
 """Batch normalisation of the training step against Keras' own."""
 
-import contextlib
+import functools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfcn.fused.batch_norm import for_training
+from kfcn.fused.training import training_forward
 
 SHAPE = (3, 9, 7, 5)
 OUTPUTS, MEAN, VARIANCE, BY_INPUT, BY_GAMMA, BY_BETA = range(6)
@@ -30,16 +30,20 @@ def one_step(model, replicas=1, training=True):
     for variable, values in zip(norm.trainable_variables, ((0.5, 2), (-1, 1)), strict=False):
         variable.assign(rng.uniform(*values, variable.shape))
 
+    if replicas and training:
+        forward = training_forward(model, replicas)
+    else:
+        forward = functools.partial(model, training=training)
+
     @tf.function
     def step():
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            outputs = model(inputs, training=training)
+            outputs = forward(inputs)
             loss = tf.reduce_sum(tf.cast(outputs, "float32") * above)
         return outputs, tape.gradient(loss, [inputs, *model.trainable_variables])
 
-    with for_training(model, replicas) if replicas else contextlib.nullcontext():
-        outputs, gradients = step()
+    outputs, gradients = step()
     found = (outputs, norm.moving_mean, norm.moving_variance, *gradients)
     return [keras.ops.convert_to_numpy(value).astype("float32") for value in found]
 
@@ -57,14 +61,12 @@ def test_it_is_one_operation_while_traced(replicas):
     model = net()
     image = tf.TensorSpec((None, *SHAPE[1:]))
 
-    def operations():
-        graph = tf.function(lambda x: model(x, training=True)).get_concrete_function(image)
-        return {operation.type for operation in graph.graph.get_operations()}
+    def operations(forward):
+        graph = tf.function(forward).get_concrete_function(image).graph
+        return {operation.type for operation in graph.get_operations()}
 
-    with for_training(model, replicas):
-        assert "FusedBatchNormV3" in operations()
-    assert "FusedBatchNormV3" not in operations()
-    assert "call" not in vars(model.get_layer("norm"))
+    assert "FusedBatchNormV3" in operations(training_forward(model, replicas))
+    assert "FusedBatchNormV3" not in operations(functools.partial(model, training=True))
     assert not model.get_layer("norm").synchronized
 
 
@@ -91,7 +93,7 @@ def test_other_layers(options, replicas):
 
 def test_without_training_the_statistics_count():
     for model in (net(), net(trainable=False)):
-        found = one_step(model, training=model.get_layer("norm").trainable is False)
+        found = one_step(model, training=not model.get_layer("norm").trainable)
         np.testing.assert_array_equal(found[MEAN], 0)
         np.testing.assert_array_equal(found[VARIANCE], 1)
 

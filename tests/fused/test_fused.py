@@ -4,28 +4,30 @@ import pytest
 from nets import TINY, fit_statistics, randomize
 
 import kfcn
-from kfcn.fused import (
-    cuts_as_slices,
-    enlarged_by_channel,
-    fixed_enlargements,
-    kernel_gradients_in_parts,
-    run_net,
-)
+from kfcn.fused import run_net
+from kfcn.fused.cuts import slices
+from kfcn.fused.depthwise import kernel_gradients_in_parts
+from kfcn.fused.enlargements import by_channel
 from kfcn.fused.inference import _function
 from kfcn.fused.norms import fold
-from kfcn.nets.upsample import match_size, upsample
+from kfcn.fused.training import training_forward
+from kfcn.graph import replay
+from kfcn.nets.upsample import enlargements, match_size, upsample
 
 
-def traced(net, values, known=True):
-    """Outputs of a net, the gradients of their squares by inputs and weights, and operations."""
+def traced(net, values, instead=None, known=True):
+    """Outputs of a net, the gradients of their squares by inputs and weights, and operations.
+
+    Of the net itself, or replayed with functions in the place of operations.
+    """
     import tensorflow as tf
 
-    weights = getattr(net, "trainable_variables", [])
+    weights = net.trainable_variables
 
     def step(values):
         with tf.GradientTape() as tape:
             tape.watch(values)
-            outputs = net(values)
+            outputs = net(values) if instead is None else replay(net, values, instead)
             loss = tf.reduce_sum(tf.square(outputs))
         return outputs, *tape.gradient(loss, [values, *weights])
 
@@ -47,15 +49,65 @@ def test_equals_keras_own_inference(size):
     assert np.abs(usual - np.asarray(model(images, training=True))).max() > 1e-2 * spread
 
 
-def test_norms_are_one_operation_or_none_and_the_layers_stay():
+def test_norms_are_folded_and_the_net_stays_as_it_was():
     model = kfcn.fcn8s(4, **TINY)
-    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    depthwise = [x for x in model.layers if isinstance(x, keras.layers.DepthwiseConv2D)]
+    before = [(id(operation), dict(vars(operation))) for operation in model.operations]
     graph = _function(model).get_concrete_function(keras.ops.zeros((1, 32, 32, 3))).graph
     kinds = [operation.type for operation in graph.get_operations()]
-    assert kinds.count("FusedBatchNormV3") == len(norms) - len(depthwise)
-    assert kinds.count("DepthwiseConv2dNative") == len(depthwise) == 17
-    assert not any("call" in vars(layer) for layer in model.operations)
+    assert "FusedBatchNormV3" not in kinds and "GatherV2" not in kinds
+    assert kinds.count("DepthwiseConv2dNative") == 17 and kinds.count("Conv2D") == 38
+    assert [(id(operation), vars(operation)) for operation in model.operations] == before
+
+
+def test_a_training_step_sees_the_variables_and_the_training_layers():
+    """Against Keras' own forward pass: values, gradients, moving statistics, dropout."""
+    import tensorflow as tf
+
+    def found(forward):
+        keras.utils.set_random_seed(0)
+        image = keras.Input((None, None, 3))
+        x = keras.layers.Conv2D(4, 3, 2, use_bias=False)(image)
+        x = keras.layers.BatchNormalization(momentum=0.5)(x)
+        x = keras.layers.Dropout(0.5, seed=3)(x)
+        x = upsample(x, 2, "up")
+        model = keras.Model(image, keras.layers.Conv2D(2, 1)(match_size(x, image)))
+        images = tf.random.stateless_uniform((2, 13, 10, 3), (0, 0))
+        run = forward(model)
+
+        @tf.function
+        def step(images):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(run(images)))
+            return loss, tape.gradient(loss, model.trainable_variables)
+
+        loss, gradients = step(images)
+        return [loss, *gradients, *model.non_trainable_variables]
+
+    ours = found(training_forward)
+    theirs = found(lambda model: lambda images: model(images, training=True))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    control = found(lambda model: lambda images: model(images, training=False))
+    assert abs(float(control[0]) / float(theirs[0]) - 1) > 0.01
+
+
+@pytest.mark.parametrize("way", ["training", "inference"])
+def test_mixed_precision_keeps_the_dtypes_of_the_layers(way):
+    import tensorflow as tf
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = kfcn.fcn8s(4, **TINY)
+    finally:
+        keras.config.set_dtype_policy(before)
+    images = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
+    function = tf.function(training_forward(model)) if way == "training" else _function(model)
+    function = function.get_concrete_function(tf.TensorSpec(images.shape))
+    kinds = ("Conv2D", "DepthwiseConv2dNative")
+    used = {x.outputs[0].dtype for x in function.graph.get_operations() if x.type in kinds}
+    assert used == {tf.bfloat16}
+    assert function.structured_outputs.dtype == tf.float32  # as the last enlargement is
 
 
 def test_folded_convolutions_give_the_values_of_the_pair():
@@ -100,8 +152,7 @@ def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
 
     x = keras.Input((None, None, channels))
     model = keras.Model(x, upsample(x, stride, "up", offset=offset))
-    fixed = fixed_enlargements(model)
-    (found,) = fixed
+    (found,) = enlargements(model)
     # Two groups of 16, a rest of 8.
     parts = ["up", "up", "up_rest"] if channels == 40 else ["up"]
     assert [part.name for part in found.parts] == parts
@@ -111,13 +162,11 @@ def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
     rng = np.random.default_rng(0)
     values = tf.constant(rng.normal(size=(2, 5, 3, channels)).astype("float32"))
 
-    with enlarged_by_channel(fixed):
-        ours, kinds = traced(model, values, known)
-    theirs, usual = traced(model, values, known)
+    ours, kinds = traced(model, values, by_channel(model), known)
+    theirs, usual = traced(model, values, known=known)
     assert kinds.count("DepthwiseConv2dNativeBackpropInput") == 1
     assert usual.count("Conv2DBackpropInput") == (3 if channels == 40 else 1)
     assert "Conv2DBackpropInput" not in kinds
-    assert not any("call" in vars(operation) for operation in model.operations)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
@@ -130,7 +179,7 @@ def test_what_mixes_classes_or_learns_is_not_done_by_channel():
             kernel = model.get_layer("up").get_weights()[0]
             kernel[change] = 1e-3
             model.get_layer("up").set_weights([kernel])
-        return len(fixed_enlargements(model))
+        return len(by_channel(model))
 
     assert found() == found(change=(0, 0, 1, 1)) == 1
     assert found(change=(0, 0, 0, 1)) == found(trainable=True) == 0
@@ -152,22 +201,16 @@ def test_cuts_by_slices_have_the_values_and_gradients_of_gathers(size, wanted):
     """Equal, too much, short by several; `match_size` itself is tested by hand elsewhere."""
     import tensorflow as tf
 
-    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
-    model = keras.Model([x, reference], match_size(x, reference))
+    x = keras.Input((None, None, 2))
+    model = keras.Model(x, match_size(x, keras.ops.zeros((1, *wanted, 1))))
     model = keras.models.clone_model(model)  # as one that was saved and loaded
     rng = np.random.default_rng(0)
     values = tf.constant(rng.normal(size=(2, *size, 2)).astype("float32"))
-
-    def cut(values):
-        return model([values, tf.zeros((2, *wanted, 1))])
-
-    with cuts_as_slices(model):
-        ours, kinds = traced(cut, values)
-    theirs, usual = traced(cut, values)
+    ours, kinds = traced(model, values, slices(model))
+    theirs, usual = traced(model, values)
     assert "GatherV2" in usual and "GatherV2" not in kinds
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
-    assert not any("call" in vars(operation) for operation in model.operations)
 
 
 def test_other_gathers_stay_as_they_are():
@@ -180,15 +223,13 @@ def test_other_gathers_stay_as_they_are():
 def test_cuts_of_unknown_sizes_stay_gathers():
     import tensorflow as tf
 
-    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
-    model = keras.Model([x, reference], match_size(x, reference))
-    forward = tf.function(lambda x, reference: model([x, reference]))
-    specs = [tf.TensorSpec((1, None, None, channels)) for channels in (2, 1)]
-    with cuts_as_slices(model):
-        cut = forward.get_concrete_function(*specs)
-    values = np.arange(2 * 3 * 2, dtype="float32").reshape(1, 2, 3, 2)
-    expected = values[:, [0, 1, 1]][:, :, [0, 1]]
-    np.testing.assert_array_equal(cut(values, np.zeros((1, 3, 2, 1), "float32")), expected)
+    x = keras.Input((None, None, 2))
+    model = keras.Model(x, match_size(upsample(x, 2, "up"), x))
+    values = np.random.default_rng(0).normal(size=(1, 2, 3, 2)).astype("float32")
+    cut = tf.function(lambda x: replay(model, x, slices(model)))
+    cut = cut.get_concrete_function(tf.TensorSpec((1, None, None, 2)))
+    assert "GatherV2" in [operation.type for operation in cut.graph.get_operations()]
+    np.testing.assert_array_equal(cut(values), model(values))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -203,9 +244,8 @@ def test_kernel_gradients_in_parts_are_those_of_the_whole(padding, stride, size,
     model = randomize(keras.Model(x, layer(x)))
     values = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32"))
 
-    with kernel_gradients_in_parts(model):
-        ours, parts = traced(model, values, known)
-    theirs, whole = traced(model, values, known)
+    ours, parts = traced(model, values, kernel_gradients_in_parts(model), known)
+    theirs, whole = traced(model, values, known=known)
     kind = "DepthwiseConv2dNativeBackpropFilter"
     assert (parts.count(kind), whole.count(kind)) == (4, 1)
     assert ours[2].shape == (5, 5, 3, 1)

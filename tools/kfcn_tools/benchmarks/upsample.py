@@ -24,7 +24,8 @@ def main(argv=None) -> int:
     import keras
     import tensorflow as tf
 
-    from kfcn.fused import enlarged_by_channel, fixed_enlargements
+    from kfcn.fused.enlargements import by_channel
+    from kfcn.graph import replay
     from kfcn.nets import upsample
 
     def layer(classes, group):
@@ -32,13 +33,12 @@ def main(argv=None) -> int:
         coarse = keras.Input((45, 60, classes))
         return keras.Model(coarse, upsample.upsample(coarse, 8, "up"))
 
-    def runners(net, by_channel=False):
-        fixed = fixed_enlargements(net) if by_channel else ()
+    def runners(net, traced=False):
+        instead = by_channel(net) if traced else {}
 
         @tf.function
         def forward(x):
-            with enlarged_by_channel(fixed):
-                return net(x)
+            return replay(net, x, instead)
 
         @tf.function
         def both(x):
@@ -57,8 +57,8 @@ def main(argv=None) -> int:
         x = tf.random.stateless_normal((1, 45, 60, classes), (0, 1))
         ways = {"dense": runners(layer(classes, classes))}
         ways |= {f"group {g}": runners(layer(classes, g)) for g in args.groups}
-        ways["as traced"] = runners(layer(classes, classes), by_channel=True)
-        ways["traced, groups"] = runners(layer(classes, default), by_channel=True)
+        ways["as traced"] = runners(layer(classes, classes), traced=True)
+        ways["traced, groups"] = runners(layer(classes, default), traced=True)
         for which, what in enumerate(("forward", "gradient")):
             times = {key: [] for key in ways}
             for repeat in range(args.repeats + 1):
