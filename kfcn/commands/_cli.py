@@ -1,6 +1,7 @@
 """What every command shares: the exit codes and how an error is told."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,10 @@ def run(
     0 when the work is done, 1 when it failed, 2 when the request makes no sense, 130 when
     Ctrl-C stopped it (143: SIGTERM). `work` may return an exit code of its own.
     """
+    # A class of any name can be printed, also where the console lacks its letters (Windows).
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     try:
         _import_tensorflow()

@@ -12,9 +12,16 @@ import threading
 import time
 from collections.abc import Sequence
 
-FINAL = (0, 1, 2, 130, 143)
+FINAL = (0, 1, 2, 130, 143, 149)
 """Exit codes after which nothing is started again: done, an error that was told, a wrong request,
-stopped by Ctrl-C or SIGTERM with its state saved."""
+stopped by Ctrl-C, SIGTERM or (on Windows) SIGBREAK with its state saved."""
+
+# A group of its own: Ctrl-C reaches the workers through us, and only once.
+_APART = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    if sys.platform == "win32"
+    else {"start_new_session": True}
+)
 
 GRACE = 20.0
 """Seconds between asking a worker to stop and killing it; a signal is answered after a step."""
@@ -96,9 +103,7 @@ def _run_once(
                 break
             time.sleep(0.1)
     finally:
-        for process in processes:
-            _send(process, signal.SIGKILL)
-            process.wait()
+        _kill(processes)
     for reader in readers:
         reader.join(timeout=5)
     codes = [process.returncode for process in processes]
@@ -111,11 +116,10 @@ def _start(command: Sequence[str], worker: int, addresses: list[str]) -> subproc
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment["TF_CONFIG"] = json.dumps(config)
     try:
-        # A session of its own: Ctrl-C reaches the workers through us, and only once.
         return subprocess.Popen(
-            command, env=environment, text=True, errors="replace", bufsize=1,
+            command, env=environment, errors="replace", bufsize=1,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            encoding="utf-8", **_APART,
         )  # fmt: skip
     except OSError as error:
         raise SystemExit(f"kfcn-launch: error: {command[0]}: {error.strerror}") from error
@@ -128,20 +132,31 @@ def _end(processes: list[subprocess.Popen], stopped: list[int]) -> None:
     """
     if stopped:
         for process in processes:
-            _send(process, stopped[0])
+            _ask(process, stopped[0])
     until = time.monotonic() + (GRACE if stopped else 5.0)
     while time.monotonic() < until and any(process.poll() is None for process in processes):
         time.sleep(0.1)
-    for process in processes:
-        _send(process, signal.SIGKILL)
-        process.wait()
+    _kill(processes)
 
 
-def _send(process: subprocess.Popen, number: int) -> None:
-    """A signal for a worker and whatever it has started, as long as it runs."""
+def _ask(process: subprocess.Popen, number: int) -> None:
+    """Passes a signal on to a worker and whatever it has started, as long as it runs."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            if sys.platform == "win32":
+                process.send_signal(signal.CTRL_BREAK_EVENT)
+            else:
+                os.killpg(process.pid, number)
+
+
+def _kill(processes: list[subprocess.Popen]) -> None:
+    """Ends the workers and whatever they have started, at once."""
+    for process in processes:
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            _ask(process, signal.SIGKILL)
+        process.wait()
 
 
 def _pass_on(stream, worker: int) -> None:

@@ -119,7 +119,7 @@ class LabelmeWriter(Writer):
             self.outputs.write_text(self._classes, "".join(lines))
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
-        image_path = Path(os.path.relpath(path, self.outputs.folder)).as_posix()
+        image_path = _seen_from(self.outputs.folder, path)
         (target,) = self.targets(path)
         self.outputs.write_json(target, to_labelme(labels, self.names, image_path))
 
@@ -129,6 +129,14 @@ class LabelmeWriter(Writer):
 
 
 FORMATS: dict[str, type[Writer]] = {"png": PngWriter, "labelme": LabelmeWriter}
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A path as labelme stores it: relative to a folder, with slashes on every system."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on Windows, from one drive to another
+        return path.resolve().as_posix()
 
 
 def writer_for(

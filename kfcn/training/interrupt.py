@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: asked to stop, a run finishes its step and saves first."""
+"""Asked to stop by SIGTERM, Ctrl-C or Ctrl-Break, a run finishes its step and saves first."""
 
 import contextlib
 import signal
@@ -20,7 +20,10 @@ class Interrupt:
         message: what `Stopped` says.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    # Windows has no SIGTERM from other processes; SIGBREAK is what `kfcn-launch` can send there.
+    SIGNALS = tuple(
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+    )
 
     def __init__(self, message: str):
         self.message = message

@@ -227,7 +227,7 @@ def _multiworker(resolver, worker: int, addresses: list[str]) -> Replicas:
     )
     # TensorFlow waits for an hour and holds Python's lock meanwhile: no thread of ours could end
     # it, but the watchdog of faulthandler does (exit code 1).
-    with Path(os.devnull).open("w") as nowhere:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         faulthandler.dump_traceback_later(CLUSTER_SECONDS, exit=True, file=nowhere)
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy(

@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import dataclasses
-import fcntl
+import errno
 import importlib.metadata
 import io
 import json
@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
 from kfcn.machine import cpu_name
 from kfcn.training.settings import Settings
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
 
 
@@ -61,33 +64,31 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from training in this folder, which is made; also over NFS.
+        """Keeps other processes from training in this folder, which is made.
 
-        The system gives the lock back when the process ends in whatever way. (That is why it is
-        POSIX' record lock: a lock of `flock` lives on in forked children.)
+        The operating system releases the lock when the process ends, however it ends.
 
         Raises:
             UsageError: another process trains in it.
+            KfcnError: the folder cannot be written to.
         """
         file = make_folder(self.checkpoints) / ".lock"
+        lock = FileLock(file)
         try:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise KfcnError(f"{file} could not be written: {error.strerror}") from error
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(handle)
+            lock.acquire(timeout=0)
+        except Timeout as error:
             raise UsageError(
                 f"another process is training in {self.path}; wait for it, or choose another "
                 "--run-dir"
             ) from error
-        except OSError:
-            pass  # a file system without locks is no reason not to train
+        except OSError as error:
+            # A file system without locks is no reason not to train.
+            if error.errno not in _NO_LOCKS:
+                raise KfcnError(f"{file} could not be written: {error.strerror}") from error
         try:
             yield
         finally:
-            os.close(handle)
+            lock.release()
 
     def start(self, settings: Settings) -> None:
         """Makes the folder and writes `config.json`."""

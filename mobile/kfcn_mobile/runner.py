@@ -103,25 +103,29 @@ def label_images(path: str, images: str, labels: str) -> dict:
     return {"images_ms": times, "machine": platform.machine(), "numpy": np.__version__}
 
 
-def resident_peak() -> int:
-    """Peak resident memory of this process in bytes."""
+def resident_peak() -> int | None:
+    """Peak resident memory of this process in bytes; None where the system does not say."""
     try:
         # Not `ru_maxrss`: on Linux a child process starts with its parent's.
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="ascii")
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
+        pass
+    try:
         import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measure(path: str | Path, threads: int, runs: int, warmup: int) -> dict:
     """Latency and memory of a file, measured in a fresh process.
 
     Returns:
-        `median_ms`, `p90_ms`, `min_ms`, `runs`, `threads`, `peak_bytes` (the process with the
-        model in it) and `model_bytes` (how much higher that is than before the model was loaded).
+        `median_ms`, `p90_ms`, `min_ms`, `runs`, `threads`, and where the system tells them
+        `peak_bytes` (the process with the model in it) and `model_bytes` (how much higher that is
+        than before the model was loaded).
 
     Raises:
         BundleError: the file does not load.
@@ -129,7 +133,14 @@ def measure(path: str | Path, threads: int, runs: int, warmup: int) -> dict:
     command = [sys.executable, "-m", __name__, str(path), "--threads", str(threads)]
     command += ["--runs", str(runs), "--warmup", str(warmup)]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        check=False,
+    )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise BundleError(f"{path}: cannot be timed ({reason})")
@@ -153,7 +164,9 @@ def _main() -> None:
     before = resident_peak()
     figures = time_runs(Segmenter(args.file, threads=args.threads), args.runs, args.warmup)
     peak = resident_peak()
-    figures |= {"threads": args.threads, "peak_bytes": peak, "model_bytes": peak - before}
+    figures |= {"threads": args.threads}
+    if before is not None:
+        figures |= {"peak_bytes": peak, "model_bytes": peak - before}
     print(json.dumps(figures))
 
 

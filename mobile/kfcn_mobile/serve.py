@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from kfcn_mobile.bundle import BundleError, read_bundle
+from kfcn_mobile.console import print_any_letters
 from kfcn_mobile.fetch.litert_js import MissingError, litert_js
 from kfcn_mobile.outputs import OutputError, check_new, new_folder
 
@@ -117,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `kfcn-serve`."""
+    print_any_letters()
     args = parser().parse_args(argv)
     try:
         bundle = read_bundle(args.bundle)

@@ -14,6 +14,7 @@ import numpy as np
 
 from kfcn_mobile.agreement import add_counts, confusion, count_agreement, mean_iou, share
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
+from kfcn_mobile.console import print_any_letters
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs
 from kfcn_mobile.report.table import table
@@ -200,6 +201,7 @@ def _share(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `kfcn-validate`."""
+    print_any_letters()
     args = parser().parse_args(argv)
     limits = {
         "agreement": args.min_agreement,

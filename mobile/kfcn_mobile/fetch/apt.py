@@ -63,7 +63,7 @@ class PrivateApt:
             f"deb [arch={architecture}{signed}] {uri} {suite + release[len(own) :]} main"
             for uri, release in sources
         ]
-        (folder / "sources.list").write_text("\n".join(lines) + "\n")
+        (folder / "sources.list").write_text("\n".join(lines) + "\n", encoding="utf-8")
         dump = _call(["apt-config", "dump"]).splitlines()
         settings = [line for line in dump if not _LEFT_OUT.match(line)]
         settings += [
@@ -80,7 +80,7 @@ class PrivateApt:
             'APT::Sandbox::User "";',
             'Acquire::Languages "none";',
         ]
-        (folder / "apt.conf").write_text("\n".join(settings) + "\n")
+        (folder / "apt.conf").write_text("\n".join(settings) + "\n", encoding="utf-8")
 
     def update(self) -> None:
         """Fetches the indexes."""
@@ -142,7 +142,7 @@ def _machine_sources(release: str) -> list[tuple[str, str]]:
 
 def _os_release() -> dict[str, str]:
     try:
-        lines = Path("/etc/os-release").read_text().splitlines()
+        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line)
@@ -150,7 +150,9 @@ def _os_release() -> dict[str, str]:
 
 
 def _call(command: list[str], cwd: Path | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", cwd=cwd, check=False
+    )
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg"))]
         reason = (reasons or done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]

@@ -69,7 +69,9 @@ def qemu_version(program: Path | str) -> tuple[int, ...]:
     Raises:
         TargetError: it does not tell.
     """
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "--version"], capture_output=True, encoding="utf-8", check=False
+    )
     found = re.search(r"version (\d+(?:\.\d+)+)", done.stdout)
     if not found:
         raise TargetError(f"{program} --version does not tell a version: {done.stdout[:80]!r}")
@@ -141,7 +143,7 @@ def fetch_wheels(names: list[str], python: str, folder: Path, say: Say) -> None:
     downloads = cache_folder("wheels")
     downloads.mkdir(exist_ok=True)
     requirements = downloads / f"requirements-{python}-{'-'.join(names)}.txt"
-    requirements.write_text("\n".join(lines) + "\n")
+    requirements.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--dest", str(downloads)]
     command += ["--implementation", "cp", "--python-version", python]
@@ -149,7 +151,10 @@ def fetch_wheels(names: list[str], python: str, folder: Path, say: Say) -> None:
     for platform in ("manylinux_2_27_aarch64", "manylinux_2_28_aarch64"):
         command += ["--platform", platform]
     done = subprocess.run(
-        [*command, "--requirement", str(requirements)], capture_output=True, text=True, check=False
+        [*command, "--requirement", str(requirements)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -189,7 +194,7 @@ def arm64_root(say: Say) -> Root:
     with locked(root):
         if not manifest.exists():
             _make_root(root, manifest.name, pins, say)
-    info = json.loads(manifest.read_text())
+    info = json.loads(manifest.read_text(encoding="utf-8"))
     return Root(root, info["python"], pins)
 
 
@@ -216,5 +221,5 @@ def _make_root(root: Path, manifest: str, pins: dict, say: Say) -> None:
         if not (new / "usr" / "bin" / f"python{python}").exists():
             raise TargetError(f"the arm64 packages hold no python{python}")
         info = {"python": python, "packages": [package.file for package in plan]}
-        (new / manifest).write_text(json.dumps(info, indent=1) + "\n")
+        (new / manifest).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(apt.folder)

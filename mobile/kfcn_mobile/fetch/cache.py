@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """`kfcn/<name>` under the user's cache (`XDG_CACHE_HOME`, else `~/.cache`)."""
-    root = os.environ.get("XDG_CACHE_HOME")
+    """`kfcn/<name>` in the user's cache: `XDG_CACHE_HOME`, Windows' `LOCALAPPDATA`, `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     path = (Path(root) if root else Path.home() / ".cache") / "kfcn" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -19,10 +19,10 @@ def cache_folder(name: str) -> Path:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Lets one process at a time make `path`; the others wait and find it made."""
-    import fcntl
+    # Here, because a device that only runs a bundle fetches nothing and need not have it.
+    from filelock import FileLock
 
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path.with_name(f".{path.name}.lock")):
         yield
 
 

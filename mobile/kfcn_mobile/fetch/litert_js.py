@@ -51,7 +51,8 @@ def litert_js(say: Callable[[str], None]) -> Path:
     folder = cache_folder(f"litert-js-{VERSION}")
     with locked(folder):
         if not folder.exists():
-            if not shutil.which("npm"):
+            npm = shutil.which("npm")  # with its suffix, which Windows needs to start it
+            if not npm:
                 raise MissingError(
                     "LiteRT.js is fetched once through npm, and there is no 'npm' on the PATH:"
                     " install Node.js"
@@ -59,15 +60,19 @@ def litert_js(say: Callable[[str], None]) -> Path:
             say(f"LiteRT.js {VERSION}, once, through npm: {SIZE}")
             with made_whole(folder) as new:
                 for package, (expected, files) in PACKAGES.items():
-                    _fetch(package, expected, files, new)
+                    _fetch(npm, package, expected, files, new)
     return folder
 
 
-def _fetch(package: str, expected: str, files: dict[str, str], folder: Path) -> None:
+def _fetch(npm: str, package: str, expected: str, files: dict[str, str], folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="kfcn-npm-") as temporary:
-        command = ["npm", "pack", "--silent", "--pack-destination", temporary]
+        command = [npm, "pack", "--silent", "--pack-destination", temporary]
         done = subprocess.run(
-            [*command, f"{package}@{VERSION}"], capture_output=True, text=True, check=False
+            [*command, f"{package}@{VERSION}"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         archives = list(Path(temporary).glob("*.tgz"))
         if done.returncode or len(archives) != 1:

@@ -71,7 +71,14 @@ class Emulated(Target):
         command, environment = self._root.command(self._qemu, self._cpu, *arguments)
         path = os.pathsep.join([str(self._folder), str(self._root.root / "site")])
         environment = {**os.environ, **environment, "PYTHONPATH": path}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            check=False,
+        )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise BundleError(f"{file}: fails on {self.name} ({reason})")

@@ -72,7 +72,11 @@ class Browser(Target):
     def start(self) -> None:
         self._program = find_chromium()
         done = subprocess.run(
-            [self._program, "--version"], capture_output=True, text=True, check=False
+            [self._program, "--version"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         version = re.search(r"(\w+) (\d+)\.", done.stdout)
         named = f"{version[1]} {version[2]}" if version else "Chromium"

@@ -60,9 +60,9 @@ class Device:
 
     def _call(self, command: list[str], **options) -> str:
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=options.pop("text", True), check=False, **options
-            )
+            if options.pop("text", True):
+                options |= {"encoding": "utf-8", "errors": "replace"}
+            done = subprocess.run(command, capture_output=True, check=False, **options)
         except FileNotFoundError:
             raise TargetError(f"{self.name}: no program {command[0]!r} on the PATH") from None
         if done.returncode:
@@ -103,7 +103,7 @@ class Ssh(Device):
         self._socket = f"{self._control}/socket"
         options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
         # It stays in the background with its standard error: a file, for a pipe would not end.
-        with tempfile.TemporaryFile("w+") as told:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
             try:
                 done = subprocess.run(
                     ["ssh", "-M", "-N", "-f", "-S", self._socket, *options, "--", self._host],

@@ -125,7 +125,9 @@ def build(processor: str, folder: Path, say: Say) -> tuple[Path, Path]:
     command = ["make", "-s", "-C", str(SOURCES), f"OUT={folder}", f"LITERT={library}"]
     command += [f"{variable}={compiler(processor)}", str(folder / name)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except FileNotFoundError:
         raise TargetError("no 'make' on the PATH, which builds the C program") from None
     if done.returncode:
@@ -162,7 +164,8 @@ def glibc(processor: str, program: Path, say: Say) -> tuple[Path, list[Path]]:
         told = subprocess.run(
             ["ldd", str(program)],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             env={"LD_LIBRARY_PATH": str(_own_litert())},
         ).stdout
