@@ -1,0 +1,86 @@
+"""A run folder becomes a pretrained net: files, hashes, card and page."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from kfcn_mobile import gates
+from kfcn_tools.ship import FACTS, page, round_kernels, ship
+from nets import TINY
+from shipping import settle
+
+import kfcn
+from kfcn import data, pretrained
+from kfcn.errors import UsageError
+from kfcn.nets.fcn import fcn8s
+from kfcn.saved import load_model, save_model
+
+WORDS = {name: f"some {name}" for name in FACTS} | {"measured_on": "drawn scenes"}
+SOURCE = {"data": "scenes", "data_dir": None, "classes": None}
+
+
+def test_kernels_become_half_precision_numbers_and_vectors_stay():
+    net = fcn8s(3, **TINY)
+    settle(net)
+    before = net.get_weights()
+    round_kernels(net)
+    changed = 0
+    for old, new in zip(before, net.get_weights(), strict=True):
+        if old.ndim == 1:
+            np.testing.assert_array_equal(old, new)
+        else:
+            np.testing.assert_array_equal(new, new.astype(np.float16).astype(np.float32))
+            np.testing.assert_allclose(new, old, rtol=2.0**-11, atol=2.0**-25)
+            changed += np.count_nonzero(old != new)
+    assert changed > 1000
+
+
+def test_a_missing_fact_is_named(tmp_path):
+    dataset = data.load("scenes", "val")
+    save_model(fcn8s(7, **TINY), tmp_path / "model.keras")
+    (tmp_path / "model.json").write_text(json.dumps(_card(dataset)))
+    facts = {k: v for k, v in WORDS.items() if k != "terms"}
+    with pytest.raises(UsageError, match="facts: terms missing; expected description"):
+        ship(tmp_path, tmp_path / "out", (64, 96), dataset, SOURCE, facts)
+
+
+def _card(dataset):
+    return {
+        "classes": list(dataset.classes.names),
+        "palette": [list(colour) for colour in dataset.classes.palette],
+        "architecture": "fcn8s",
+        "backbone": "mobilenet_v2",
+        "parameters": 1,
+    }
+
+
+@pytest.mark.slow
+def test_a_run_becomes_a_net_that_opens_by_name(tmp_path, monkeypatch):
+    # An untrained net changes more labels in 8 bits than the gates allow.
+    loose = gates.Limits(0.0, None, 0.0)
+    for name, mode in gates.MODES.items():
+        monkeypatch.setitem(gates.MODES, name, dataclasses.replace(mode, limits=loose))
+    keras.utils.set_random_seed(3)
+    dataset, run = data.load("scenes", "val"), tmp_path / "run"
+    run.mkdir()
+    net = fcn8s(len(dataset.classes), **TINY)
+    settle(net)
+    save_model(net, run / "model.keras")
+    (run / "model.json").write_text(json.dumps(_card(dataset)))
+    shelf = tmp_path / "shelf"
+    out = ship(run, shelf / "scenes", (64, 96), dataset, SOURCE, WORDS, golden=2)
+    monkeypatch.setattr(pretrained, "FOLDER", shelf)
+    assert pretrained.names() == ["scenes"]
+    card = kfcn.pretrained.card("scenes")
+    assert set(card["files"]) == {"model.keras", "int8.tflite", "float16.tflite"}
+    assert all(pretrained.path("scenes", file).is_file() for file in card["files"])
+    kernels = [w for w in load_model(out).get_weights() if w.ndim > 1]
+    assert all((k == k.astype(np.float16)).all() for k in kernels)
+    assert 0 <= card["labels_changed_by_rounding"] < 0.05
+    text = page("scenes", card)
+    for part in ("some terms", "| `int8.tflite` |", "disc", "kfcn-predict scenes photo.jpg"):
+        assert part in text
+    with pytest.raises(UsageError, match="exists already"):
+        ship(run, out, (64, 96), dataset, SOURCE, WORDS)

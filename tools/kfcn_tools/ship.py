@@ -1,0 +1,243 @@
+"""Puts a trained net into the package: `kfcn.pretrained` then opens it by name.
+
+    python -m kfcn_tools.ship RUN NAME --size H W --data D --data-dir DIR --facts FACTS.json
+
+makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
+card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card. FACTS is
+what no program knows: `description`, `trained_on`, `terms` (of the data), `does_not_know`,
+`command`, `time`, `hardware`, and whatever else the card is to hold.
+
+Half-precision numbers in a float32 file are half zeros: the wheel, which is compressed, is smaller
+by as much. The card says how many labels the rounding has changed.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfcn import data as data_sets
+from kfcn.errors import KfcnError, UsageError
+from kfcn.files import sha256, write_json, write_text
+from kfcn.inference.evaluate import measure
+from kfcn.inference.protocol import SINGLE_SCALE
+from kfcn.pretrained import CARD, MODEL
+from kfcn.saved import check_classes, load_model, read_card, save_model
+
+FACTS = ("description", "trained_on", "terms", "does_not_know", "command", "time", "hardware")
+MODES = ("int8", "float16")
+
+
+def ship(
+    run: Path | str,
+    out: Path | str,
+    size: tuple[int, int],
+    dataset: data_sets.Dataset,
+    source: dict[str, Any],
+    facts: dict[str, Any],
+    golden: int = 100,
+) -> Path:
+    """Makes the folder of a pretrained net from a run folder.
+
+    Args:
+        run: a run folder, or a `.keras` file with its card beside it.
+        out: the folder to make; its name is the net's.
+        size: (H, W) that the `.tflite` files take.
+        dataset: the split on which the net is measured.
+        source: `data`, `data_dir` and `classes` for `kfcn_tools.convert.convert`, whose training
+            split calibrates int8.
+        facts: what the card says beside the figures; all of `FACTS`.
+        golden: validation images that prove the `.tflite` files.
+
+    Raises:
+        UsageError: a fact is missing, or the folder exists.
+        KfcnError: the run has no card, or a gate failed.
+    """
+    from kfcn_mobile.bundle import read_bundle
+    from kfcn_mobile.validate import validate
+
+    from kfcn_tools.convert import convert
+
+    out, card = Path(out), read_card(run)
+    if card is None:
+        raise KfcnError(f"{run}: no {CARD} beside the model")
+    if missing := [name for name in FACTS if not facts.get(name)]:
+        raise UsageError(f"facts: {', '.join(missing)} missing; expected {', '.join(FACTS)}")
+    if out.exists():
+        raise UsageError(f"{out} exists already; move it away first")
+    net = load_model(run)
+    check_classes(card, dataset, net)
+    before = net.get_weights()
+    round_kernels(net)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / out.name
+        folder.mkdir()
+        save_model(net, folder / MODEL)
+        shutil.copy(Path(run) / CARD, folder / CARD)
+        result = measure(net, dataset, SINGLE_SCALE, progress=True)
+        changed = _changed_labels(net, before, dataset)
+        bundle = convert(
+            folder, Path(temporary) / "bundle", size, modes=MODES, golden=golden, **source
+        )
+        report, _ = validate(read_bundle(bundle), runs=10)
+        if not report["passed"]:
+            raise KfcnError(f"{run}: {[m['failures'] for m in report['models']]}")
+        for mode in MODES:
+            shutil.copy(bundle / f"{mode}.tflite", folder / f"{mode}.tflite")
+        files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
+        card |= facts | {
+            "sha256": sha256(folder / MODEL),
+            "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
+            "labels_changed_by_rounding": changed,
+            "tflite": {
+                "size": list(size),
+                "golden_images": report["golden_images"],
+                "models": [_gist(model, (folder / model["file"])) for model in report["models"]],
+            },
+            "files": {name: sha256(path) for name, path in files.items()},
+        }
+        write_json(folder / CARD, card)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, out)
+    return out
+
+
+def round_kernels(net: keras.Model) -> None:
+    """Rounds all tensors of two axes and more to half precision, in place."""
+    for weight in net.weights:
+        if len(weight.shape) > 1:
+            value = keras.ops.convert_to_numpy(weight)
+            weight.assign(value.astype(np.float16).astype(np.float32))
+
+
+def _changed_labels(
+    net: keras.Model, weights: list[np.ndarray], dataset, images: int = 20
+) -> float:
+    """Share of the pixels of some images whose label is another one with the given weights."""
+    from kfcn.inference.segment import segment
+
+    shown = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
+    pictures = [dataset[index].image for index in shown]
+    rounded = [segment(net, picture) for picture in pictures]
+    kept = net.get_weights()
+    net.set_weights(weights)
+    exact = [segment(net, picture) for picture in pictures]
+    net.set_weights(kept)
+    differ = sum(int(np.count_nonzero(a != b)) for a, b in zip(rounded, exact, strict=True))
+    return differ / sum(labels.size for labels in exact)
+
+
+def _gist(model: dict[str, Any], path: Path) -> dict[str, Any]:
+    one = next(iter(model["latency"]), {})
+    return {
+        "file": model["file"],
+        "bytes": path.stat().st_size,
+        "agreement": model["agreement"],
+        "worst_image": model["worst_image"]["agreement"],
+        "confident": model["confident"],
+        "mean_iou": model["mean_iou"],
+        "milliseconds": one.get("median_ms"),
+    }
+
+
+def page(name: str, card: dict[str, Any]) -> str:
+    """The page of a pretrained net, in Markdown, from its card."""
+    metrics = card["metrics"]
+    lines = [
+        f"# {name}",
+        "",
+        f"{card['description']}.",
+        "",
+        "```sh",
+        f"kfcn-predict {name} photo.jpg --out out",
+        "```",
+        "",
+        f"**Classes**: {', '.join(card['classes'])}.",
+        "",
+        f"**Trained on** {card['trained_on']}. {card['terms']}",
+        "",
+        f"**It does not know**: {card['does_not_know']}",
+        "",
+        f"**Net**: {card['architecture']} on {card['backbone']}, "
+        f"{card['parameters'] / 1e6:.2f} M parameters; input RGB of any size.",
+        "",
+        f"**How it was made**: `{card['command']}`, {card['time']} on {card['hardware']}.",
+        "",
+        f"## Measured on {card['measured_on']}",
+        "",
+        f"{metrics['images']} images at full size, {metrics['protocol']}:",
+        "",
+        "| pixel accuracy | mean accuracy | mean IoU | f.w. IoU | boundary IoU |",
+        "|---|---|---|---|---|",
+        "| "
+        + " | ".join(
+            f"{100 * metrics[key]:.1f}"
+            for key in (
+                *("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"),
+                "boundary_iou",
+            )
+        )
+        + " |",
+        "",
+        "| class | IoU |",
+        "|---|---|",
+        *(
+            f"| {label} | {'absent' if iou is None else f'{100 * iou:.1f}'} |"
+            for label, iou in metrics["class_iou"].items()
+        ),
+        "",
+        f"## On a phone: {' x '.join(map(str, card['tflite']['size']))}",
+        "",
+        f"Against the labels of the Keras model on {card['tflite']['golden_images']} images; "
+        "milliseconds are the median on one thread of the machine above.",
+        "",
+        "| file | KiB | equal labels % | worst image % | mean IoU | ms |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{m['file']}` | {m['bytes'] / 1024:.0f} | {100 * m['agreement']:.3f} | "
+            f"{100 * m['worst_image']:.3f} | {100 * m['mean_iou']:.2f} | {m['milliseconds']:.1f} |"
+            for m in card["tflite"]["models"]
+        ),
+        "",
+        f"Kernels are rounded to half precision; that changed "
+        f"{100 * card['labels_changed_by_rounding']:.4f} % of the labels.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m kfcn_tools.ship`."""
+    cli = argparse.ArgumentParser(description=__doc__)
+    cli.formatter_class = argparse.RawDescriptionHelpFormatter
+    cli.add_argument("run", type=Path, metavar="RUN")
+    cli.add_argument("name", metavar="NAME")
+    cli.add_argument("--size", type=int, nargs=2, required=True, metavar=("H", "W"))
+    cli.add_argument("--data", required=True, metavar="NAME")
+    cli.add_argument("--data-dir", metavar="DIR")
+    cli.add_argument("--classes", metavar="WHICH")
+    cli.add_argument("--split", default="val", metavar="NAME", help="to measure on (val)")
+    cli.add_argument("--golden", type=int, default=100, metavar="N")
+    cli.add_argument("--facts", type=Path, required=True, metavar="FILE.json")
+    cli.add_argument("--package", type=Path, default=Path("kfcn/pretrained"), metavar="DIR")
+    cli.add_argument("--docs", type=Path, default=Path("docs/pretrained"), metavar="DIR")
+    args = cli.parse_args(argv)
+    dataset = data_sets.load(args.data, args.split, args.data_dir, classes=args.classes)
+    facts = json.loads(args.facts.read_text(encoding="utf-8"))
+    source = {"data": args.data, "data_dir": args.data_dir, "classes": args.classes}
+    size = (args.size[0], args.size[1])
+    out = ship(args.run, args.package / args.name, size, dataset, source, facts, args.golden)
+    args.docs.mkdir(parents=True, exist_ok=True)
+    card = json.loads((out / CARD).read_text(encoding="utf-8"))
+    write_text(args.docs / f"{args.name}.md", page(args.name, card))
+    print(f"wrote {out} and {args.docs / f'{args.name}.md'}")
+
+
+if __name__ == "__main__":
+    main()
