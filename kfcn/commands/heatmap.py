@@ -18,7 +18,9 @@ def parser() -> argparse.ArgumentParser:
         "making the classifier fully convolutional: Figure 2 of the FCN paper.",
     )
     parser.add_argument(
-        "model", help="a .keras file of a classifier, or a net of keras.applications (MobileNetV2)"
+        "model",
+        help="EfficientNetLite0 (comes with kfcn), a .keras file of a classifier, or a net of "
+        "keras.applications (MobileNetV2)",
     )
     parser.add_argument("image", help="an image file")
     parser.add_argument(

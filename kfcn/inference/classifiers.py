@@ -1,4 +1,4 @@
-"""Opening a classifier by its file or its name in keras.applications, with what belongs to it."""
+"""Opening a classifier by its file or its name, with what belongs to it."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -9,7 +9,10 @@ import keras
 import numpy as np
 
 from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
 from kfcn.saved import MODEL, load_model
+
+SHIPPED = "EfficientNetLite0"
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ def open_classifier(
     preprocess: str | None = None,
     size: int | None = None,
 ) -> Classifier:
-    """A classifier from a `.keras` file, a run folder, or its name in keras.applications.
+    """A classifier from a `.keras` file, a run folder, or by its name.
 
     Args:
-        name: path of a `.keras` file, or a name such as "MobileNetV2" or "resnet50".
+        name: path of a `.keras` file; "EfficientNetLite0", whose weights come with kfcn; or a net
+            of keras.applications such as "MobileNetV2" or "resnet50".
         weights: a file of weights for a keras.applications net; None downloads ImageNet's.
         labels: a text file, one class name a line.
         preprocess: "none", "tf" (-1..1), "torch" or "caffe" (both: ImageNet's mean removed), as
@@ -52,12 +56,16 @@ def open_classifier(
         UsageError: an unknown name or option, or a missing file.
         KfcnError: a file that cannot be read, or a download that does not succeed.
     """
-    path = Path(name)
+    path, ships = Path(name), False
     is_file = path.is_file() or (path / MODEL).is_file() or path.suffix in (".keras", ".h5")
     if is_file:
         if weights:
             raise UsageError(f"{name} holds its own weights, received --weights {weights}")
         model, own = load_model(path), None
+    elif ships := _plain(str(name)) == _plain(SHIPPED):
+        if weights:
+            raise UsageError(f"{name} comes with its weights, received --weights {weights}")
+        model, own = imagenet_classifier(), None
     else:
         function, own = _application(str(name))
         model = _build_application(function, weights)
@@ -68,7 +76,7 @@ def open_classifier(
     if labels:
         names = _read_labels(labels, classes)
     else:
-        names = _imagenet_labels() if own and classes == 1000 else None
+        names = imagenet_names() if classes == 1000 and (own or ships) else None
     raw = own is None and preprocess in (None, "none")
     return Classifier(model, _preprocessing(preprocess, own), names, square, raw)
 
@@ -133,7 +141,8 @@ def _application(name: str) -> tuple[Callable, Callable]:
     near = difflib.get_close_matches(wanted, {_plain(entry): entry for entry in functions}, 3)
     shown = [entry for entry in functions if _plain(entry) in near] or sorted(functions)
     raise UsageError(
-        f"{name} is neither a file nor a net of keras.applications; known: {', '.join(shown)}"
+        f"{name} is neither a file nor a net of keras.applications, nor {SHIPPED}; known: "
+        f"{', '.join(shown)}"
     )
 
 
@@ -148,20 +157,10 @@ def _build_application(function: Callable, weights: Path | str | None) -> keras.
         else:
             message = (
                 f"cannot download the ImageNet weights of {function.__name__} "
-                f"({first_line(error)}): pass a file with --weights PATH"
+                f"({first_line(error)}): pass a file with --weights PATH, or take {SHIPPED}, "
+                "which comes with kfcn"
             )
         raise KfcnError(message) from error
-
-
-def _imagenet_labels() -> tuple[str, ...] | None:
-    """ImageNet's class names in order, or None where they cannot be downloaded."""
-    # Falling scores make the ranking the order of the classes.
-    ranking = np.linspace(1.0, 0.0, 1000, dtype=np.float32)[None]
-    try:
-        decoded = keras.applications.imagenet_utils.decode_predictions(ranking, top=1000)
-    except Exception:  # a bare Exception, as above; an index still works without names
-        return None
-    return tuple(label.replace("_", " ") for _, label, _ in decoded[0])
 
 
 def _read_labels(path: Path | str, classes: int) -> tuple[str, ...]:

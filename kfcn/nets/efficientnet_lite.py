@@ -20,6 +20,8 @@ Strided convolutions are padded as TensorFlow's 'same' pads even maps, at the en
 so: with 'same' itself the cells of an odd map would lie elsewhere.
 """
 
+from pathlib import Path
+
 import keras
 from keras import layers
 
@@ -56,6 +58,24 @@ def classifier(classes: int = 1000) -> keras.Model:
     x = layers.Dropout(0.2, name="drop")(x)
     x = layers.Dense(classes, activation="softmax", name="predictions")(x)
     return keras.Model(image, x, name="efficientnet_lite0")
+
+
+def imagenet_classifier() -> keras.Model:
+    """The classifier with the ImageNet weights that come with the package."""
+    from kfcn.nets.weights import read_tensors, shipped_weights
+
+    net = classifier()
+    tensors = read_tensors(shipped_weights(net.name))
+    for layer in net.layers:
+        if layer.weights:
+            layer.set_weights(tensors[layer.name])
+    return net
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes, in the order of the classifiers' outputs."""
+    path = Path(__file__).with_name("imagenet_classes.txt")
+    return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 def _block(x, name, kernel, stride, expansion, channels):

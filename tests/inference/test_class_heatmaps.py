@@ -233,7 +233,7 @@ def test_an_application_with_weights_from_a_file(monkeypatch, tmp_path):
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", None)
     found = classifiers.open_classifier("mobilenet-v2", weights=tmp_path / "mine.weights.h5")
     assert found.model.output_shape == (None, 1000)
-    assert found.labels is None  # the names are a download of their own
+    assert found.labels[281] == "tabby"
     np.testing.assert_array_equal(
         found.model.get_layer("Conv1").get_weights()[0], small.get_layer("Conv1").get_weights()[0]
     )
@@ -242,11 +242,13 @@ def test_an_application_with_weights_from_a_file(monkeypatch, tmp_path):
     assert pixels.dtype == np.uint8
 
 
-def test_imagenet_names_come_in_order(monkeypatch):
-    index = {str(i): [f"n{i:08}", f"name_{i}"] for i in range(1000)}
-    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
-    names = classifiers._imagenet_labels()
-    assert names == tuple(f"name {i}" for i in range(1000))
+def test_the_shipped_classifier_opens_by_name_without_a_network():
+    found = classifiers.open_classifier("efficientnet-lite0")
+    assert found.model.output_shape == (None, 1000) and found.raw
+    assert classifiers.choose_class(found.labels, "tabby", 1000) == 281
+    assert classifiers.holds_normalization(found.model)
+    with pytest.raises(UsageError, match="comes with its weights, received --weights x"):
+        classifiers.open_classifier("EfficientNetLite0", weights="x")
 
 
 @pytest.mark.parametrize("name", ["vgg16", "ResNet50V2", "mobilenet_v3_large", "convnext-tiny"])

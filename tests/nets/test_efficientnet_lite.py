@@ -10,7 +10,13 @@ from kfcn_tools.port_weights import layer_names, port
 
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets import fcn
-from kfcn.nets.efficientnet_lite import STAGES, classifier, efficientnet_lite0
+from kfcn.nets.efficientnet_lite import (
+    STAGES,
+    classifier,
+    efficientnet_lite0,
+    imagenet_classifier,
+    imagenet_names,
+)
 from kfcn.nets.weights import load_weights, read_tensors, save_tensors, shipped_weights
 
 SIZE = 64
@@ -152,6 +158,15 @@ def test_weights_of_another_backbone_are_refused_by_count(tmp_path):
         load_weights(net, "mobilenet_v2", path, alpha=0.35)
 
 
+def test_names_are_in_the_order_of_imagenet():
+    names = imagenet_names()
+    assert len(set(names)) == 1000
+    assert (names[0], names[281], names[340], names[999]) == (
+        *("tench", "tabby", "zebra"),
+        "toilet tissue",
+    )
+
+
 ANIMALS = Path(os.environ.get("KFCN_ANIMALS", "no such folder"))
 
 
@@ -163,11 +178,7 @@ def test_the_shipped_weights_know_animals():
     from kfcn.data import load
 
     kinds = {8: range(281, 294), 10: range(345, 348), 12: range(151, 276), 17: range(348, 354)}
-    net = classifier()
-    tensors = read_tensors(shipped_weights("efficientnet_lite0"))
-    for layer in net.layers:
-        if layer.weights:
-            layer.set_weights(tensors[layer.name])
+    net = imagenet_classifier()
     right = total = 0
     dataset = load("voc", "val", ANIMALS)
     for index in range(0, len(dataset), 6):
