@@ -13,7 +13,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -218,7 +220,7 @@ class Outputs:
         for left in self.folder.glob(TEMPORARY):
             with contextlib.suppress(OSError):
                 if time.time() - left.lstat().st_mtime > 3600:  # nobody writes that long
-                    left.unlink()
+                    left.unlink()  # a folder stays
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -242,6 +244,31 @@ def one_file(
     outputs.check([path])
     with outputs.lock(path.name):
         yield outputs
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str, option: str = "--out") -> Iterator[Path]:
+    """Gives a folder beside `path` to write to, renamed to `path` when all went well.
+
+    Raises:
+        UsageError: there is something at `path` already, or another command is making it.
+        KfcnError: it cannot be written.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise UsageError(f"{path}: exists already; name a new folder")
+    with Outputs(path.parent, option=option).lock(path.name):
+        temporary = None
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=".kfcn-", suffix=".part", dir=path.parent))
+            yield temporary
+            temporary.chmod(0o755)
+            temporary.rename(path)  # fails where somebody has put files there meanwhile
+        except OSError as error:
+            raise KfcnError(f"{path} could not be written: {error.strerror or error}") from error
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:

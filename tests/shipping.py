@@ -129,6 +129,8 @@ def tiny_bundle() -> Path:
     from kfcn_tools.convert import write_bundle as bundle
     from kfcn_tools.convert.pictures import Picture
 
+    from kfcn.outputs import new_folder
+
     path = Path(tempfile.mkdtemp(prefix="kfcn-test-")) / "bundle"
     model = tiny_model()
     pictures = []
@@ -140,7 +142,7 @@ def tiny_bundle() -> Path:
         pictures.append(Picture(image, truth, f"val/{seed}.png"))
     info = {"size": SIZE, "classes": CLASSES, "palette": PALETTE, "kfcn_version": "0"}
     info["source"] = {"name": "tiny/model.keras", "sha256": "00"}
-    with bundle.new_folder(path) as folder:
+    with new_folder(path) as folder:
         models = []
         for mode, (content, details) in tiny_files().items():
             (folder / f"{mode}.tflite").write_bytes(content)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.outputs import MANIFEST, Outputs, State, one_file
+from kfcn.outputs import MANIFEST, Outputs, State, new_folder, one_file
 
 
 @pytest.fixture
@@ -169,6 +169,32 @@ def test_two_commands_at_once_are_told(out):
     with Outputs(out).lock():
         pass
     assert list(out.iterdir()) == []
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "x").write_text("x")
+        assert not (tmp_path / "a" / "b").exists()
+        with (
+            pytest.raises(UsageError, match="another command is writing to"),
+            new_folder(tmp_path / "a" / "b"),
+        ):
+            pass
+    assert (tmp_path / "a" / "b" / "x").read_text() == "x"
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for there in (tmp_path / "a" / "b", tmp_path / "gone"):
+        with pytest.raises(UsageError, match="exists already"), new_folder(there):
+            pass
+    with (
+        pytest.raises(KfcnError, match="could not be written: Directory not empty"),
+        new_folder(tmp_path / "c") as folder,
+    ):
+        (tmp_path / "c").mkdir()
+        (tmp_path / "c" / "mine").write_text("mine")
+    assert (tmp_path / "c" / "mine").read_text() == "mine"
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "d") as folder:
+        raise RuntimeError
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "c", "gone"]
 
 
 def test_half_files_of_killed_commands_are_removed(out):

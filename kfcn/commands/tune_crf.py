@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--split", metavar="NAME", default="train", help="default: train")
     cli.add_argument("--images", type=int, default=16, metavar="N", help="of the split (16)")
     cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+    cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return cli
 
 
@@ -28,8 +29,8 @@ def work(args: argparse.Namespace) -> None:
     from kfcn import data as data_sets
     from kfcn.crf.tuning import Trial, tune
     from kfcn.errors import UsageError
-    from kfcn.files import write_json
     from kfcn.inference.segment import image_logits
+    from kfcn.outputs import one_file
     from kfcn.saved import CRF, check_classes, model_path, open_model
 
     if args.images < 1:
@@ -44,17 +45,18 @@ def work(args: argparse.Namespace) -> None:
         name = "the net alone" if trial.values is None else _listed(trial.values)
         print(f"{100 * trial.mean_iou:6.2f} {100 * trial.boundary_iou:6.2f}  {name}", flush=True)
 
-    print(f"mean IoU and boundary IoU on {count} images of {dataset.name}/{dataset.split}")
-    alone, best = tune(
-        [sample.image for sample in samples],
-        [sample.labels for sample in samples],
-        [image_logits(model, sample.image) for sample in samples],
-        progress=show,
-    )
     file = model_path(args.run).with_name(CRF)
-    found_on = {"data": f"{dataset.name}/{dataset.split}", "images": count}
-    found_on |= {"mean_iou": best.mean_iou, "mean_iou_without": alone.mean_iou}
-    write_json(file, {"crf": best.values, "found_on": found_on})
+    with one_file(file, [model_path(args.run)], args.overwrite, "RUN") as outputs:
+        print(f"mean IoU and boundary IoU on {count} images of {dataset.name}/{dataset.split}")
+        alone, best = tune(
+            [sample.image for sample in samples],
+            [sample.labels for sample in samples],
+            [image_logits(model, sample.image) for sample in samples],
+            progress=show,
+        )
+        found_on = {"data": f"{dataset.name}/{dataset.split}", "images": count}
+        found_on |= {"mean_iou": best.mean_iou, "mean_iou_without": alone.mean_iou}
+        outputs.write_json(file, {"crf": best.values, "found_on": found_on})
     print(f"best: {_listed(best.values)}")
     print(f"wrote {file}; use it with kfcn-evaluate {args.run} --crf")
 

@@ -124,6 +124,9 @@ def test_the_store_keeps_what_run_folders_told(tmp_path, capsys):
     assert results.main(flags) == 1
     assert "results.json is damaged" in capsys.readouterr().err
     assert results.main([]) == 2
+    out.write_text("my notes")
+    assert results.main([str(first), "--out", str(out)]) == 2
+    assert out.read_text() == "my notes"
 
 
 def test_what_is_no_finished_run_is_told(tmp_path):

@@ -148,6 +148,9 @@ def hardware(machine: dict[str, Any] | None) -> str:
     return f"{machine['cpu']}, {cores} core{'s' if cores > 1 else ''}"
 
 
+_MARK = "Written by `python -m kfcn_tools.results`"
+
+
 def document(results: Sequence[Result]) -> str:
     """The page: a table for each data set, split and protocol.
 
@@ -156,7 +159,7 @@ def document(results: Sequence[Result]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `python -m kfcn_tools.results` from run folders. Figures in percent; of "
+        f"{_MARK} from run folders. Figures in percent; of "
         "several seeds their mean, with the least and the greatest in brackets. The net is the one "
         "of the epoch with the best mean IoU on the validation split of its run. Time is that of "
         "the training steps, on the hardware named and with whatever else that was doing. Tables "
@@ -290,6 +293,8 @@ def work(args: argparse.Namespace) -> None:
 
     if not args.runs and not args.store:
         raise UsageError("expected run folders, or a --store of earlier ones; received neither")
+    if args.out and Path(args.out).exists() and _MARK not in Path(args.out).read_text("utf-8"):
+        raise UsageError(f"{args.out} is there already and is no page of results; choose another")
     results = [result for path in args.runs for result in read_run(path)]
     if args.store:
         results = with_stored(results, args.store)

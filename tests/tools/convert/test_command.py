@@ -21,6 +21,7 @@ from shipping import CLASSES, PALETTE, picture, tiny_bundle, tiny_fcn, tiny_file
 
 from kfcn.data import load
 from kfcn.errors import UsageError
+from kfcn.outputs import new_folder
 from kfcn.saved import save_model
 
 
@@ -54,7 +55,7 @@ def test_bundle_holds_what_it_says():
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), bundle.new_folder(tmp_path / "out") as folder:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as folder:
         (folder / "float32.tflite").write_bytes(b"half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -62,7 +63,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path):
 
 def test_a_killed_conversion_leaves_no_bundle(tmp_path):
     code = (
-        "import sys, time\nfrom kfcn_tools.convert.write_bundle import new_folder\n"
+        "import sys, time\nfrom kfcn.outputs import new_folder\n"
         "with new_folder(sys.argv[1]) as f:\n"
         "    (f / 'int8.tflite').write_bytes(b'half'); print('writing', flush=True); time.sleep(60)"
     )
@@ -74,7 +75,7 @@ def test_a_killed_conversion_leaves_no_bundle(tmp_path):
 
 
 def test_an_existing_folder_is_not_touched(tmp_path):
-    with pytest.raises(UsageError, match="exists already"), bundle.new_folder(tmp_path):
+    with pytest.raises(UsageError, match="exists already"), new_folder(tmp_path):
         pass
 
 

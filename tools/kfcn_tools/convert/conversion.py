@@ -12,6 +12,7 @@ from kfcn.crf import DenseCRF
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
 from kfcn.labels import Classes
+from kfcn.outputs import new_folder
 from kfcn.saved import check_classes, load_model, model_path, read_card
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
@@ -77,7 +78,7 @@ def convert(
         "source": source,
     }
     out = Path(out)
-    with write_bundle.new_folder(out) as folder:
+    with new_folder(out) as folder:
         loaded = model if isinstance(model, keras.Model) else load_model(model)
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)

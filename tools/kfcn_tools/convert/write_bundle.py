@@ -3,11 +3,8 @@
 The layout stands in `kfcn_mobile.bundle`, which reads it.
 """
 
-import contextlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,38 +12,11 @@ import numpy as np
 from kfcn_mobile.bundle import FORMAT, LOGITS_STEP
 from PIL import Image
 
-from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
 from kfcn_tools.convert.pictures import Picture
 
 if TYPE_CHECKING:
     import keras
-
-
-@contextlib.contextmanager
-def new_folder(path: Path | str) -> Iterator[Path]:
-    """Gives a folder beside `path` to write to, renamed to `path` when all went well.
-
-    Raises:
-        UsageError: there is something at `path` already.
-        KfcnError: it cannot be written.
-    """
-    path = Path(path)
-    if path.exists():
-        raise UsageError(f"{path}: exists already; name a new folder for the bundle")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".part-{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise KfcnError(f"{path} could not be made: {error.strerror}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.rename(path)
-    except OSError as error:
-        raise KfcnError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def keras_logits(model: "keras.Model", image: np.ndarray) -> np.ndarray:
