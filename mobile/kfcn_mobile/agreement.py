@@ -78,6 +78,12 @@ def count_agreement(
     }
 
 
+def confidence_error(confidences: np.ndarray, logits: np.ndarray) -> float:
+    """The largest difference of a probability from the softmax of logits, both (..., C)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return float(np.abs(confidences - powers / powers.sum(-1, keepdims=True)).max())
+
+
 def add_counts(counts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Adds the counts of several images."""
     counts = list(counts)

@@ -15,11 +15,14 @@ class Limits:
         agreement: over all pixels of all golden images.
         image: over the pixels of each single image; None sets no limit.
         confident: over the pixels whose Keras margin is above 1.
+        confidence: the other way round, how far a probability may be from the softmax of the
+            Keras logits, on targets that give probabilities; None sets no limit.
     """
 
     agreement: float
     image: float | None = None
     confident: float = 0.999
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Mode:
     Attributes:
         help: what it is, in a few words.
         limits: what it must keep unless `kfcn-validate` is given others.
-        identical: whether its labels must be the same on every target, to the last pixel.
+        identical: whether its labels must be the same on every target that runs the same file
+            with the same kernels, to the last pixel.
     """
 
     help: str
@@ -39,7 +43,7 @@ class Mode:
 
 MODES = {
     # Not 1: two classes can tie within rounding.
-    "float32": Mode("as trained", Limits(0.9999)),
+    "float32": Mode("as trained", Limits(0.9999, confidence=1e-4)),
     "float16": Mode("weights of 16 bits", Limits(0.999)),
     "dynamic": Mode("weights of 8 bits, activations rounded while it runs", Limits(0.99)),
     # Integer arithmetic has one result; where floats are summed, their order may change a label.
@@ -69,7 +73,8 @@ def failures(result: dict, limits: Limits) -> list[dict]:
     Returns:
         One `{"gate", "value", "limit", "image"}` for each miss; `image` names the image with the
         lowest agreement (for `confident`: on confident pixels). The gate `identical` counts
-        pixels that differ from the first target's: `limit` is 0.
+        pixels that differ from the first target's: `limit` is 0. It and `confidence` are missed
+        by what is above.
     """
     missed = []
 
@@ -86,7 +91,8 @@ def failures(result: dict, limits: Limits) -> list[dict]:
         check("confident", result["confident"], limits.confident, unsure["name"])
     against = result.get("against_first")
     mode = MODES.get(result.get("mode"))
-    if mode and mode.identical and against and against["differing"]:
+    same = against and against["same_file"] and against["same_kernels"]
+    if mode and mode.identical and same and against["differing"]:
         missed.append(
             {
                 "gate": "identical",
@@ -95,6 +101,9 @@ def failures(result: dict, limits: Limits) -> list[dict]:
                 "image": against["image"],
             }
         )
+    error = result.get("confidence_error")
+    if error and limits.confidence is not None and error["value"] > limits.confidence:
+        missed.append({"gate": "confidence", "limit": limits.confidence, **error})
     return missed
 
 
@@ -104,6 +113,11 @@ def explain(mode: str, failure: dict) -> str:
         return (
             f"{mode}: {failure['value']} pixels differ from the first target's, needs none"
             f" (most in: {failure['image']})"
+        )
+    if failure["gate"] == "confidence":
+        return (
+            f"{mode}: a probability is {failure['value']:.1e} off, may be {failure['limit']:.1e}"
+            f" (worst image: {failure['image']})"
         )
     what = {
         "agreement": "agreement over all images",

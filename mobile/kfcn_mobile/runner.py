@@ -28,17 +28,33 @@ class Segmenter:
         path: the file.
         size: (H, W) that the file must take.
         threads: of the CPU kernels.
+        xnnpack: False runs LiteRT's built-in kernels instead.
+
+    Attributes:
+        kernels: "XNNPACK" or "built-in", whichever runs.
 
     Raises:
         BundleError: not a TFLite file, or not one with this signature and size.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int] | None = None, threads: int = 1):
-        from ai_edge_litert.interpreter import Interpreter
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int] | None = None,
+        threads: int = 1,
+        xnnpack: bool = True,
+    ):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         self.path = Path(path)
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter = Interpreter(
+                model_path=str(path),
+                num_threads=threads,
+                experimental_op_resolver_type=OpResolverType.AUTO
+                if xnnpack
+                else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
             self._interpreter.allocate_tensors()
             signatures = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError, OSError) as error:
@@ -57,6 +73,9 @@ class Segmenter:
             if tensor["dtype"] != np.uint8:
                 raise BundleError(f"{path}: {name} is {tensor['dtype'].__name__}, expected uint8")
         self.size = shape[1:3]
+        # A build of LiteRT may lack XNNPACK, and nobody says so.
+        operators = {op["op_name"] for op in self._interpreter._get_ops_details()}
+        self.kernels = "XNNPACK" if "DELEGATE" in operators else "built-in"
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Labels one image: uint8 (H, W, 3) RGB in, uint8 (H, W) out."""
@@ -119,7 +138,7 @@ def resident_peak() -> int | None:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def measure(path: str | Path, threads: int, runs: int, warmup: int) -> dict:
+def measure(path: str | Path, threads: int, runs: int, warmup: int, xnnpack: bool = True) -> dict:
     """Latency and memory of a file, measured in a fresh process.
 
     Returns:
@@ -131,7 +150,7 @@ def measure(path: str | Path, threads: int, runs: int, warmup: int) -> dict:
         BundleError: the file does not load.
     """
     command = [sys.executable, "-m", __name__, str(path), "--threads", str(threads)]
-    command += ["--runs", str(runs), "--warmup", str(warmup)]
+    command += ["--runs", str(runs), "--warmup", str(warmup), *["--built-in"] * (not xnnpack)]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     done = subprocess.run(
         command,
@@ -153,6 +172,7 @@ def _main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--built-in", action="store_true", help="without XNNPACK")
     parser.add_argument("--images", metavar="IN.npy")
     parser.add_argument("--labels", metavar="OUT.npy")
     args = parser.parse_args()
@@ -162,7 +182,8 @@ def _main() -> None:
     import ai_edge_litert.interpreter  # noqa: F401 - its memory is not the model's
 
     before = resident_peak()
-    figures = time_runs(Segmenter(args.file, threads=args.threads), args.runs, args.warmup)
+    segmenter = Segmenter(args.file, threads=args.threads, xnnpack=not args.built_in)
+    figures = time_runs(segmenter, args.runs, args.warmup)
     peak = resident_peak()
     figures |= {"threads": args.threads}
     if before is not None:

@@ -12,13 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_mobile.agreement import add_counts, confusion, count_agreement, mean_iou, share
+from kfcn_mobile.agreement import (
+    add_counts,
+    confidence_error,
+    confusion,
+    count_agreement,
+    mean_iou,
+    share,
+)
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
 from kfcn_mobile.console import print_any_letters
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs
 from kfcn_mobile.report.table import table
-from kfcn_mobile.targets import NAMES, Target, TargetError, Timing, make_targets
+from kfcn_mobile.targets import KINDS, Target, TargetError, Timing, make_targets, spelled
 from kfcn_mobile.targets.host import Host
 
 
@@ -97,7 +104,8 @@ def validate(
     Args:
         bundle: the bundle.
         targets: where to run; the host when None. Label maps of the others are compared with the
-            first one's too, and those of an int8 file must be the same to the last pixel.
+            first one's too, and those of one int8 file on the same kernels must be the same to the
+            last pixel.
         modes: those to run; all when None.
         threads: the second number of threads to time with; the machine's cores when None.
         runs: timed runs for each file and number of threads; 0 skips the timing.
@@ -117,20 +125,32 @@ def validate(
     if not chosen:
         present = ", ".join(m["mode"] for m in bundle.models)
         raise BundleError(f"{bundle.path}: no model of mode {', '.join(modes)}; it has {present}")
-    places, results, label_maps = [], [], {}
+    places, results, label_maps, firsts = [], [], {}, {}
     for target in targets or [Host()]:
         with target:
             places.append(
                 {"name": target.name, "machine": target.machine, "emulated": target.emulated}
             )
-            for model in chosen:
+            files = [(m["mode"], file) for m in chosen if (file := target.file(bundle, m))]
+            if not files:
+                asked = ", ".join(m["mode"] for m in chosen)
+                raise TargetError(f"{target.name}: has no file to run for {asked}")
+            for mode, model in files:
                 progress(f"{target.name}: {model['file']}: {len(bundle.golden)} images")
                 outcome = target.run(bundle, model, timing)
-                first = label_maps.get((places[0]["name"], model["mode"]), outcome.labels)
-                label_maps[target.name, model["mode"]] = outcome.labels
                 result = {"target": target.name, **validate_model(bundle, model, outcome.labels)}
                 result["latency"] = outcome.latency
-                result["against_first"] = differing(bundle, outcome.labels, first)
+                result["kernels"] = outcome.kernels
+                result["confidence_error"] = _confidence_error(bundle, outcome.confidences)
+                # Of the first target each file is its own first.
+                first = firsts.setdefault(mode, result)
+                maps = label_maps.setdefault((target.name, mode), outcome.labels)
+                other = label_maps.get((first["target"], mode), maps)
+                result["against_first"] = {
+                    **differing(bundle, outcome.labels, other),
+                    "same_file": result["file"] == first["file"],
+                    "same_kernels": result["kernels"] == first["kernels"],
+                }
                 mode_limits = limits_for(model["mode"], **(limits or {}))
                 result["limits"] = vars(mode_limits)
                 result["failures"] = failures(result, mode_limits)
@@ -147,6 +167,18 @@ def validate(
         "models": results,
     }
     return report, label_maps
+
+
+def _confidence_error(bundle: Bundle, confidences: Sequence[np.ndarray] | None) -> dict | None:
+    """The largest error of all images' probabilities and whose it is; None where there are none."""
+    if confidences is None or any(golden.logits is None for golden in bundle.golden):
+        return None
+    errors = [
+        confidence_error(given, golden.logits)
+        for given, golden in zip(confidences, bundle.golden, strict=True)
+    ]
+    worst = int(np.argmax(errors))
+    return {"value": errors[worst], "image": bundle.golden[worst].name}
 
 
 def differing(bundle: Bundle, labels: Sequence[np.ndarray], first: Sequence[np.ndarray]) -> dict:
@@ -170,7 +202,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"where to run beside this host: {', '.join(NAMES[1:])}; repeatable",
+        help="where to run beside this host, repeatable: "
+        + "; ".join(f"{spelled(name)} ({kind.help})" for name, kind in KINDS.items()),
     )
     parser.add_argument("--mode", action="append", choices=MODES, help="only this; repeatable")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="and FILE.html beside it")

@@ -3,6 +3,7 @@ import pytest
 from kfcn_mobile.agreement import (
     add_counts,
     boundary_band,
+    confidence_error,
     confusion,
     count_agreement,
     mean_iou,
@@ -25,6 +26,15 @@ def test_boundary_band_by_hand():
     assert boundary_band(row, 1).tolist() == [[False] * 4 + [True] * 2 + [False] * 4]
     assert boundary_band(row, 3).tolist() == [[False] * 2 + [True] * 6 + [False] * 2]
     assert not boundary_band(np.zeros((4, 4), np.uint8)).any()
+
+
+def test_confidence_error_by_hand():
+    # Large logits: their powers alone would be infinite.
+    logits = np.log(np.array([[1.0, 1.0, 2.0], [3.0, 1.0, 0.5]])) + 1000
+    given = np.array([[0.25, 0.25, 0.5], [6 / 9, 2 / 9, 1 / 9]])
+    assert confidence_error(given, logits) < 1e-12
+    given[1, 2] += 0.003
+    assert confidence_error(given, logits) == pytest.approx(0.003)
 
 
 def test_boundary_band_counts_diagonals():

@@ -22,6 +22,7 @@ def test_default_limits():
     }
     assert {name for name, limit in limits.items() if limit.image == 0.97} == {"int8", "mixed"}
     assert {limit.confident for limit in limits.values()} == {0.999}
+    assert {name for name, limit in limits.items() if limit.confidence} == {"float32"}
     assert [name for name, mode in MODES.items() if mode.identical] == ["int8"]
 
 
@@ -40,7 +41,7 @@ def test_every_gate_passes_at_its_limit_and_fails_below(mode):
 
 def test_limits_can_be_set_one_by_one():
     assert limits_for("int8", agreement=0.9) == Limits(0.9, image=0.97)
-    assert limits_for("float32", image=0.5) == Limits(0.9999, image=0.5)
+    assert limits_for("float32", image=0.5) == Limits(0.9999, image=0.5, confidence=1e-4)
     assert failures(result(worst=0.4), limits_for("float32", image=0.5))
 
 
@@ -53,6 +54,7 @@ def test_a_miss_names_value_limit_and_image():
 
 def test_int8_must_be_the_same_on_every_target():
     against = {"differing": 3, "pixels": 1000, "image": "b.png"}
+    against |= {"same_file": True, "same_kernels": True}
     int8 = result() | {"mode": "int8", "against_first": against}
     (failure,) = failures(int8, Limits(0.9))
     assert explain("int8", failure) == (
@@ -61,4 +63,16 @@ def test_int8_must_be_the_same_on_every_target():
     # Where floats are summed nothing is promised, and equal is equal.
     for mode in ("float32", "float16", "dynamic", "mixed"):
         assert not failures(int8 | {"mode": mode}, Limits(0.9))
-    assert not failures(int8 | {"against_first": against | {"differing": 0}}, Limits(0.9))
+    for harmless in ({"differing": 0}, {"same_file": False}, {"same_kernels": False}):
+        assert not failures(int8 | {"against_first": against | harmless}, Limits(0.9))
+
+
+def test_probabilities_must_be_those_of_keras_where_there_are_any():
+    off = result() | {"confidence_error": {"value": 2e-4, "image": "b.png"}}
+    (failure,) = failures(off, MODES["float32"].limits)
+    assert explain("float32", failure) == (
+        "float32: a probability is 2.0e-04 off, may be 1.0e-04 (worst image: b.png)"
+    )
+    off["confidence_error"]["value"] = 0.9e-4
+    assert failures(off, MODES["float32"].limits) == []
+    assert failures(result() | {"confidence_error": None}, MODES["float32"].limits) == []

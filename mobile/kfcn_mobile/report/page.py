@@ -9,7 +9,7 @@ from PIL import Image
 from kfcn_mobile.bundle import Bundle
 from kfcn_mobile.gates import explain
 from kfcn_mobile.report.pictures import disagreement
-from kfcn_mobile.report.table import hash_rows
+from kfcn_mobile.report.table import confidence_lines, hash_rows, kernels
 
 # Pictures are the bulk of the file: the worst few of each mode tell where a net changed.
 PICTURES = 3
@@ -101,11 +101,16 @@ def _promise(report: dict) -> list[str]:
     return [
         "<h2>Label maps across targets</h2>",
         "<p class=note>Start of each sha256, with the number of pixels that differ from the first"
-        " target's. int8 must be the same everywhere: integer sums have no rounding. Where a file"
+        " target's. int8 must be the same wherever the same file runs on the same kernels: integer"
+        " sums have no rounding, and every kernel library scales them in its own way. Where a file"
         " computes in float (dynamic ranges, layers kept in float) the order of a sum can change"
         " a label, and nothing is promised. Below, a file is shown once for each different set of"
         " labels.</p>",
         _table(header, rows),
+        *(
+            f"<p class=note>{_text(line)}"
+            for line in (f"Kernels: {'; '.join(kernels(report))}.", *confidence_lines(report))
+        ),
     ]
 
 

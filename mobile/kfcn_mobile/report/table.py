@@ -32,6 +32,8 @@ def table(report: dict) -> str:
         parts.append("* an emulator's time: it says nothing of the hardware")
     parts += ["", "sha256 of the label maps, and pixels that differ from the first target's"]
     parts.append(_aligned(hash_rows(report)))
+    parts += ["", "kernels: " + "; ".join(kernels(report))]
+    parts += confidence_lines(report)
     return "\n".join(parts)
 
 
@@ -43,11 +45,31 @@ def hash_rows(report: dict) -> list[tuple[str, ...]]:
     for mode in dict.fromkeys(model["mode"] for model in report["models"]):
         cells = []
         for name in names:
-            model = by_key[name, mode]
+            if (model := by_key.get((name, mode))) is None:
+                cells.append("-")
+                continue
             count = model["against_first"]["differing"]
             cells.append(model["labels_sha256"][:12] + (f" ({count} px)" if count else ""))
         rows.append((mode, *cells))
     return rows
+
+
+def kernels(report: dict) -> list[str]:
+    """Which kernels ran on each target, in words."""
+    found: dict[str, list[str]] = {}
+    for model in report["models"]:
+        found.setdefault(model["target"], []).append(model["kernels"])
+    return [f"{target}: {' and '.join(dict.fromkeys(names))}" for target, names in found.items()]
+
+
+def confidence_lines(report: dict) -> list[str]:
+    """How far the probabilities are off, for targets that give any."""
+    return [
+        f"{model['target']} {model['mode']}: probabilities at most"
+        f" {model['confidence_error']['value']:.1e} from the softmax of the Keras logits"
+        for model in report["models"]
+        if model["confidence_error"]
+    ]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

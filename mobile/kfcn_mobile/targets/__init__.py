@@ -13,7 +13,7 @@ import numpy as np
 
 from kfcn_mobile.bundle import Bundle
 
-NAMES = ("host", "c", "arm64", "browser", "adb", "ssh:HOST")
+Say = Callable[[str], None]
 
 
 class TargetError(Exception):
@@ -37,10 +37,16 @@ class Outcome:
         labels: uint8 (H, W), one for each golden image.
         latency: one dict for each thread count: `threads`, `median_ms`, `p90_ms`, `min_ms`,
             `runs`, and `peak_bytes` and `model_bytes` where the target can tell.
+        kernels: what computed them. The same int8 file gives the same labels wherever it is
+            XNNPACK, and elsewhere it need not.
+        confidences: where the target gives probabilities, those of each golden image at every
+            `LOGITS_STEP`th row and column, float32 (h, w, C).
     """
 
     labels: list[np.ndarray]
     latency: list[dict] = field(default_factory=list)
+    kernels: str = "XNNPACK"
+    confidences: list[np.ndarray] | None = None
 
 
 class Target:
@@ -74,8 +80,17 @@ class Target:
             TargetError: it cannot be used, with the reason.
         """
 
+    def file(self, bundle: Bundle, model: dict) -> dict | None:
+        """The entry of the file that it runs where others run `model`; None where it has none."""
+        return model
+
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         """Labels the golden images with one file.
+
+        Args:
+            bundle: where the images, and most files, are.
+            model: what `file` gave.
+            timing: how to time it.
 
         Raises:
             TargetError: the target failed.
@@ -98,28 +113,97 @@ def summary(times_ms, threads: int) -> dict[str, float | int]:
     }
 
 
-def make_targets(text: str, say: Callable[[str], None]) -> list[Target]:
+def _host(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.host import Host
+
+    return [Host("host:built-in", xnnpack=False) if rest else Host()]
+
+
+def _arm64(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.arm64 import arm64_targets
+
+    return arm64_targets(say)
+
+
+def _browser(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.browser import Browser
+
+    return [Browser(say)]
+
+
+def _c(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.native import Local, Native
+
+    return [Native("c", Local(), say)]
+
+
+def _adb(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.native import Adb, Native
+
+    return [Native("adb", Adb(), say)]
+
+
+def _ssh(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.native import Native, Ssh
+
+    return [Native(f"ssh:{rest}", Ssh(rest), say)]
+
+
+def _mediapipe(rest: str, say: Say) -> list[Target]:
+    from kfcn_mobile.targets.mediapipe import MediaPipe
+
+    return [MediaPipe()]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of target, as it is named on the command line.
+
+    Attributes:
+        help: where it runs, in a few words.
+        make: gives its targets, of what stands behind the colon.
+        argument: what that may be: "HOST" is needed, "[built-in]" is this word or nothing.
+    """
+
+    help: str
+    make: Callable[[str, Say], list[Target]]
+    argument: str = ""
+
+    def takes(self, rest: str) -> bool:
+        """Whether this may stand behind the colon."""
+        if self.argument.startswith("["):
+            return rest in ("", self.argument[1:-1])
+        return bool(rest) == bool(self.argument)
+
+
+KINDS = {
+    "host": Kind("this machine; built-in: without XNNPACK", _host, "[built-in]"),
+    "c": Kind("the C program on this machine", _c),
+    "arm64": Kind("three 64-bit ARM processors, emulated", _arm64),
+    "browser": Kind("LiteRT.js in this machine's Chromium", _browser),
+    "adb": Kind("an Android device by adb", _adb),
+    "ssh": Kind("a machine by ssh", _ssh, "HOST"),
+    "mediapipe": Kind("MediaPipe's ImageSegmenter on the files of scores", _mediapipe),
+}
+
+
+def spelled(name: str) -> str:
+    """A kind with what may stand behind it: `host[:built-in]`, `ssh:HOST`."""
+    argument = KINDS[name].argument
+    if argument.startswith("["):
+        return f"{name}[:{argument[1:]}"
+    return f"{name}:{argument}" if argument else name
+
+
+def make_targets(text: str, say: Say) -> list[Target]:
     """The targets that an argument names; `arm64` is three of them.
 
     Raises:
         TargetError: no such target.
     """
-    kind, _, rest = text.partition(":")
-    if kind == "host" and not rest:
-        from kfcn_mobile.targets.host import Host
-
-        return [Host()]
-    if kind == "arm64" and not rest:
-        from kfcn_mobile.targets.arm64 import arm64_targets
-
-        return arm64_targets(say)
-    if kind == "browser" and not rest:
-        from kfcn_mobile.targets.browser import Browser
-
-        return [Browser(say)]
-    if (kind in ("c", "adb") and not rest) or (kind == "ssh" and rest):
-        from kfcn_mobile.targets.native import Adb, Local, Native, Ssh
-
-        device = {"c": Local, "adb": Adb, "ssh": lambda: Ssh(rest)}[kind]()
-        return [Native(text, device, say)]
-    raise TargetError(f"{text!r}: no such target; expected one of {', '.join(NAMES)}")
+    name, _, rest = text.partition(":")
+    if name not in KINDS or not KINDS[name].takes(rest):
+        raise TargetError(
+            f"{text!r}: no such target; expected one of {', '.join(map(spelled, KINDS))}"
+        )
+    return KINDS[name].make(rest, say)

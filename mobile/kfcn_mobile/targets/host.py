@@ -10,10 +10,15 @@ from kfcn_mobile.targets import Outcome, Target, Timing
 
 
 class Host(Target):
-    """The process's own machine."""
+    """The process's own machine.
 
-    def __init__(self, name: str = "host"):
-        self.name = name
+    Args:
+        name: as in the report.
+        xnnpack: False runs LiteRT's built-in kernels, as an app does that leaves XNNPACK out.
+    """
+
+    def __init__(self, name: str = "host", xnnpack: bool = True):
+        self.name, self._xnnpack = name, xnnpack
 
     def start(self) -> None:
         version = metadata.version("ai-edge-litert")
@@ -23,12 +28,13 @@ class Host(Target):
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         path = bundle.path / model["file"]
-        segmenter = Segmenter(path, bundle.size)
+        segmenter = Segmenter(path, bundle.size, xnnpack=self._xnnpack)
         labels = [segmenter.run(golden.image) for golden in bundle.golden]
+        kernels = segmenter.kernels
         del segmenter
         latency = [
-            measure(path, threads, timing.runs, timing.warmup)
+            measure(path, threads, timing.runs, timing.warmup, self._xnnpack)
             for threads in timing.threads
             if timing.runs
         ]
-        return Outcome(labels, latency)
+        return Outcome(labels, latency, kernels)
