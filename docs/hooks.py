@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from kfcn_mobile.targets import KINDS, spelled
+
 from kfcn import recipes as run_cards
 
 ROOT = Path(__file__).parents[1]
@@ -109,4 +111,13 @@ def settings() -> str:
     return "::: kfcn.training.settings.Settings\n    options: {heading: Settings}"
 
 
-GENERATED = {function.__name__: function for function in (commands, recipes, settings)}
+def targets() -> str:
+    """The places where `kfcn-validate` runs files."""
+    rows = [
+        f"| `{spelled(name)}` | {_cell(kind.help)} | {_cell(kind.needs)} |"
+        for name, kind in KINDS.items()
+    ]
+    return "\n".join(["| `--target` | where | what it needs |", "|---|---|---|", *rows])
+
+
+GENERATED = {function.__name__: function for function in (commands, recipes, settings, targets)}

@@ -14,8 +14,10 @@ A bundle is a folder::
 
 import hashlib
 import json
+import reprlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,106 +78,260 @@ def read_bundle(path: str | Path) -> Bundle:
     """Reads `bundle.json`, checks every file against it, and reads the golden images.
 
     Raises:
-        BundleError: a file is missing, changed or unreadable, or the format is a newer one.
+        BundleError: a file is missing, changed or unreadable, the description is not one, or its
+            format is a newer one.
     """
     path = Path(path)
-    info = _read_json(path / "bundle.json")
+    description = path / "bundle.json"
+    info = read_json(description, "a bundle's folder")
     try:
-        if info["format"] > FORMAT:
-            raise BundleError(
-                f"{path / 'bundle.json'}: bundle format {info['format']}, this harness reads up to"
-                f" {FORMAT}: use the harness that came with the bundle"
-            )
-        height, width = (int(n) for n in info["size"])
-        classes = tuple(str(name) for name in info["classes"])
-        palette = np.array(info["palette"], np.uint8).reshape(len(classes), 3)
-        files = dict(info["files"])
-        models = tuple(info["models"])
-        golden = tuple(info["golden"])
-        # A bundle of an earlier kfcn has none.
-        scores = tuple(info.get("scores", ()))
-        named = [m["file"] for m in (*models, *scores)]
-        named += [g[kind] for g in golden for kind in ("image", "labels", "margin")]
-        named += [g[kind] for g in golden for kind in ("truth", "logits") if kind in g]
-        modes = [m["mode"] for m in (*models, *scores)]
-        names = [g["name"] for g in golden]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BundleError(
-            f"{path / 'bundle.json'}: not a bundle's description ({error!r})"
-        ) from None
-    for mode in modes:
-        if mode not in MODES:
-            raise BundleError(f"{path / 'bundle.json'}: unknown mode {mode!r}")
+        parts = _checked(info)
+    except _WrongError as error:
+        raise BundleError(f"{description}: {error}") from None
+    files, models, golden, scores = parts["files"], info["models"], info["golden"], parts["scores"]
+    named = [model["file"] for model in (*models, *scores)]
+    named += [entry[kind] for entry in golden for kind in GOLDEN_KINDS if kind in entry]
     for name in named:
         if name not in files:
-            raise BundleError(f"{path / 'bundle.json'}: no sha256 for {name}")
+            raise BundleError(f"{description}: no sha256 for {name}")
     for name, expected in files.items():
-        _check_file(path, name, expected)
-    if not models or not golden:
-        raise BundleError(f"{path / 'bundle.json'}: needs at least one model and one golden image")
+        check_file(path, name, expected)
     for model in (*models, *scores):
-        # Bytes 4..8 of every TFLite flatbuffer hold its file identifier.
-        with (path / model["file"]).open("rb") as file:
-            if file.read(8)[4:] != b"TFL3":
-                raise BundleError(f"{path / model['file']}: not a TFLite file")
-    read = [
-        _read_golden(path, entry, name, (height, width), len(classes))
-        for entry, name in zip(golden, names, strict=True)
-    ]
-    return Bundle(path, (height, width), classes, palette, models, tuple(read), info, scores)
+        check_tflite(path / model["file"])
+    size, classes = parts["size"], parts["classes"]
+    read = [_read_golden(path, entry, size, len(classes)) for entry in golden]
+    return Bundle(
+        path, size, classes, parts["palette"], tuple(models), tuple(read), info, tuple(scores)
+    )
 
 
-def _read_json(path: Path) -> dict:
+GOLDEN_KINDS = ("image", "labels", "margin", "truth", "logits")
+
+
+class _WrongError(Exception):
+    """A value of a description that is not what it must be."""
+
+
+def _checked(info: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a description, once each has been found to be of its type."""
+    newest = _expect(info, "format", "a whole number", _whole)
+    if newest > FORMAT:
+        raise _WrongError(
+            f"bundle format {newest}, this harness reads up to {FORMAT}: use the harness that came"
+            " with the bundle"
+        )
+    size, classes, palette = checked_labels(info, info.get("size"))
+    files = _expect(info, "files", "names with their sha256", _hashes)
+    models = _expect(info, "models", "a list of one or more files", _entries)
+    golden = _expect(info, "golden", "a list of one or more images", _entries)
+    # A bundle of an earlier kfcn has none.
+    scores = _expect(info, "scores", "a list", _entries) if info.get("scores") else []
+    for key, entries in (("models", models), ("scores", scores)):
+        for i, entry in enumerate(entries):
+            place = f"{key}[{i}]."
+            _expect(entry, "file", "the name of a file", _text, place)
+            _expect(entry, "mode", f"one of {', '.join(MODES)}", _mode, place)
+        modes = [entry["mode"] for entry in entries]
+        if len(set(modes)) < len(modes):
+            raise _WrongError(f"{key}: two files of one mode in {', '.join(modes)}")
+    for i, entry in enumerate(golden):
+        for key in ("name", "image", "labels", "margin"):
+            _expect(entry, key, "a text", _text, f"golden[{i}].")
+        for key in ("truth", "logits"):
+            if key in entry:
+                _expect(entry, key, "the name of a file", _text, f"golden[{i}].")
+    if "source" in info:
+        _expect(info, "source", "an object", lambda value: isinstance(value, dict))
+    return {
+        "size": size,
+        "classes": classes,
+        "palette": palette,
+        "files": files,
+        "scores": scores,
+    }
+
+
+def checked_labels(
+    info: dict[str, Any], size: Any
+) -> tuple[tuple[int, int], tuple[str, ...], np.ndarray]:
+    """Size, class names and palette of a description, once they have been found to be such.
+
+    Args:
+        info: with `classes` and `palette`.
+        size: what should be `[H, W]`.
+
+    Returns:
+        (H, W), the C names, and the palette as uint8 (C, 3).
+    """
+    _expect({"size": size}, "size", "two whole numbers, height and width", _size)
+    names = _expect(info, "classes", "a list of 1 to 255 different names", _names)
+    palette = _expect(
+        info, "palette", f"{len(names)} colours of three numbers, 0 to 255", _palette(len(names))
+    )
+    return (size[0], size[1]), tuple(names), np.array(palette, np.uint8)
+
+
+def _expect(values, key, expected, holds, place=""):
+    if key not in values:
+        raise _WrongError(f"{place}{key} is missing; expected {expected}")
+    if not holds(values[key]):
+        received = reprlib.repr(values[key])
+        raise _WrongError(f"{place}{key}: expected {expected}, received {received}")
+    return values[key]
+
+
+def _whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(value):
+    return isinstance(value, str) and bool(value)
+
+
+def _mode(value):
+    return isinstance(value, str) and value in MODES
+
+
+def _size(value):
+    return isinstance(value, list) and len(value) == 2 and all(_whole(n) and n > 0 for n in value)
+
+
+def _names(value):
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= IGNORE_LABEL
+        and all(map(_text, value))
+        and len(set(value)) == len(value)
+    )
+
+
+def _palette(count):
+    def colour(value):
+        return (
+            isinstance(value, list)
+            and len(value) == 3
+            and all(_whole(n) and 0 <= n <= 255 for n in value)
+        )
+
+    return lambda value: isinstance(value, list) and len(value) == count and all(map(colour, value))
+
+
+def _hashes(value):
+    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+
+
+def _entries(value):
+    return isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value)
+
+
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """Reads a file that holds a JSON object.
+
+    Args:
+        path: the file.
+        expected: what its folder should have been, for the message where there is no such file.
+
+    Raises:
+        BundleError: it is missing or cannot be read.
+    """
     try:
+        if not path.is_file():  # a pipe of that name would never end
+            raise BundleError(f"{path}: no such file; expected {expected}")
         info = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no such file; expected a bundle's folder") from None
+    except RecursionError:
+        raise BundleError(f"{path}: cannot be read (its values are nested too deep)") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read ({error})") from None
     if not isinstance(info, dict):
-        raise BundleError(f"{path}: not a bundle's description")
+        raise BundleError(f"{path}: expected a JSON object, received {reprlib.repr(info)}")
     return info
 
 
-def _check_file(root: Path, name: str, expected: str) -> None:
-    inside = PurePosixPath(name)
-    if inside.is_absolute() or ".." in inside.parts:
-        raise BundleError(f"{root / 'bundle.json'}: {name!r} points outside the bundle")
-    file = root / name
+def check_file(root: Path, name: str, expected: str) -> Path:
+    """Finds a file of a folder by the name in its description, and compares its sha256.
+
+    Returns:
+        The file with links followed; it lies in the folder.
+
+    Raises:
+        BundleError: the name or a link leads out of the folder, or the file is missing or changed.
+    """
+    # A colon: a drive of Windows, or an address.
+    unsafe = any(character in name for character in "\\:\0")
+    if unsafe or not name or {"", ".", ".."} & set(name.split("/")):
+        raise BundleError(f"{root}: {name!r} points outside the folder")
+    try:
+        file = (root / name).resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise BundleError(f"{root / name}: missing") from None
+    if not file.is_relative_to(root.resolve()):
+        raise BundleError(f"{root / name}: is a link that points outside the folder")
     if not file.is_file():
-        raise BundleError(f"{file}: missing")
-    if (found := sha256(file)) != expected:
+        raise BundleError(f"{root / name}: missing")
+    try:
+        found = sha256(file)
+    except OSError as error:
+        raise BundleError(f"{root / name}: cannot be read ({error.strerror})") from None
+    if found != expected:
         raise BundleError(
-            f"{file}: changed since the bundle was made (sha256 {found[:12]}..., expected"
-            f" {str(expected)[:12]}...)"
+            f"{root / name}: changed since the bundle was made (sha256 {found[:12]}..., expected"
+            f" {expected[:12]}...)"
         )
+    return file
 
 
-def _read_golden(root, entry, name, size, num_classes) -> Golden:
+def check_tflite(path: Path) -> None:
+    """Makes sure that a file starts as a TFLite file does.
+
+    Raises:
+        BundleError: it does not.
+    """
+    # Bytes 4..8 of every TFLite flatbuffer hold its file identifier.
+    with path.open("rb") as file:
+        if file.read(8)[4:] != b"TFL3":
+            raise BundleError(f"{path}: not a TFLite file")
+
+
+def _read_golden(
+    root: Path, entry: dict[str, str], size: tuple[int, int], num_classes: int
+) -> Golden:
     image = _read_png(root / entry["image"], size, "RGB")
     labels = _read_png(root / entry["labels"], size, "L")
     truth = _read_png(root / entry["truth"], size, "L") if "truth" in entry else None
-    for kind, found in (("labels", labels), ("truth", truth)):
-        if found is not None and ((found >= num_classes) & (found != IGNORE_LABEL)).any():
-            raise BundleError(
-                f"{root / entry[kind]}: a label is neither below {num_classes} nor {IGNORE_LABEL}"
-            )
+    if (labels >= num_classes).any():
+        raise BundleError(f"{root / entry['labels']}: a label is not below {num_classes}")
+    if truth is not None and ((truth >= num_classes) & (truth != IGNORE_LABEL)).any():
+        raise BundleError(
+            f"{root / entry['truth']}: a label is neither below {num_classes} nor {IGNORE_LABEL}"
+        )
     margin = _read_array(root / entry["margin"], size)
+    # NaN is above nothing: such a pixel would not be counted where the net is sure.
+    if not (margin >= 0).all():
+        raise BundleError(f"{root / entry['margin']}: a margin is not a number of 0 or more")
     logits = None
     if "logits" in entry:
         rows, columns = (-(-n // LOGITS_STEP) for n in size)
         logits = _read_array(root / entry["logits"], (rows, columns, num_classes))
-    return Golden(name, image, labels, margin, truth, logits)
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{root / entry['logits']}: a logit is not a finite number")
+    return Golden(entry["name"], image, labels, margin, truth, logits)
 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        values = np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path}: cannot be read ({error})") from None
-    if values.shape != shape:
-        raise BundleError(f"{path}: shape {values.shape}, expected {shape}")
-    return values
+        # Mapped: a shape that the file cannot hold is an error before any memory is taken.
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+            raise ValueError("it does not hold an array of floating-point numbers")
+        if values.shape != shape:
+            raise BundleError(f"{path}: shape {values.shape}, expected {shape}")
+        return np.array(values, np.float32)
+    except (OSError, ValueError, EOFError, SyntaxError, RecursionError, OverflowError) as error:
+        raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read_png(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
@@ -183,14 +339,13 @@ def _read_png(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            found, pixels = picture.mode, np.array(picture)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BundleError(f"{path}: cannot be read ({error})") from None
-    if found != mode or pixels.shape[:2] != size:
-        raise BundleError(
-            f"{path}: {found} picture of {pixels.shape[0]}x{pixels.shape[1]}, expected {mode} of"
-            f" {size[0]}x{size[1]}"
-        )
-    return pixels
+        with Image.open(path, formats=("PNG",)) as picture:
+            # Looked at before it is decoded: a small file can hold an endless picture.
+            if picture.mode != mode or (picture.height, picture.width) != size:
+                raise BundleError(
+                    f"{path}: {picture.mode} picture of {picture.height}x{picture.width}, expected"
+                    f" {mode} of {size[0]}x{size[1]}"
+                )
+            return np.array(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None

@@ -67,7 +67,7 @@ def failures(result: dict, limits: Limits) -> list[dict]:
     """The limits that one file's result misses.
 
     Args:
-        result: as `mobile.validate.validate_model` returns it.
+        result: as `kfcn_mobile.validate.validate_model` returns it.
         limits: the smallest shares that pass.
 
     Returns:

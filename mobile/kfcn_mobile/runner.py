@@ -1,17 +1,22 @@
-"""Runs one `.tflite` file with LiteRT on the host's CPU (XNNPACK).
+"""Runs one `.tflite` file with LiteRT on the host's CPU (XNNPACK), in a process of its own.
 
-`python -m kfcn_mobile.runner FILE --threads N` measures a file in a process of its own and prints
-one line of JSON: latency and memory are then not those of what ran before. With `--images IN.npy`
-and `--labels OUT.npy` it labels pictures: an emulated processor is given its work in this way.
+`python -m kfcn_mobile.runner FILE --threads N` measures a file and prints one line of JSON: latency
+and memory are not those of what ran before. With `--images IN.npy` and `--labels OUT.npy` it labels
+images. A file that makes LiteRT crash ends that process and not the one that asked. This module is
+the only place of `kfcn_mobile` that opens LiteRT's interpreter, and with `bundle` and `gates` all
+that another processor needs.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +24,8 @@ import numpy as np
 from kfcn_mobile.bundle import BundleError
 
 SIGNATURE = "segment"
+# Exit code of a file that cannot be run, with the reason in one line; any other is a crash.
+REFUSED = 2
 
 
 class Segmenter:
@@ -58,8 +65,7 @@ class Segmenter:
             self._interpreter.allocate_tensors()
             signatures = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError, OSError) as error:
-            first = (str(error).splitlines() or ["no reason given"])[0]
-            raise BundleError(f"{path}: LiteRT cannot load it ({first})") from None
+            raise BundleError(f"{path}: LiteRT cannot load it ({_first_line(error)})") from None
         outputs = signatures.get(SIGNATURE, {}).get("outputs", [])
         if "labels" not in outputs:
             raise BundleError(f"{path}: no signature '{SIGNATURE}' with an output 'labels'")
@@ -73,21 +79,35 @@ class Segmenter:
             if tensor["dtype"] != np.uint8:
                 raise BundleError(f"{path}: {name} is {tensor['dtype'].__name__}, expected uint8")
         self.size = shape[1:3]
-        # A build of LiteRT may lack XNNPACK, and nobody says so.
+        # A build of LiteRT may lack XNNPACK and does not say so.
         operators = {op["op_name"] for op in self._interpreter._get_ops_details()}
         self.kernels = "XNNPACK" if "DELEGATE" in operators else "built-in"
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Labels one image: uint8 (H, W, 3) RGB in, uint8 (H, W) out."""
+        """Labels one image: uint8 (H, W, 3) RGB in, uint8 (H, W) out.
+
+        Raises:
+            BundleError: LiteRT fails.
+        """
         self._interpreter.set_tensor(self._input["index"], image[None])
-        self._interpreter.invoke()
+        self._invoke()
         return self._interpreter.get_tensor(self._output["index"])[0]
 
     def time_once(self) -> float:
-        """Seconds that one run takes, with the image that was set last."""
+        """Seconds that one run takes, with the image that was set last.
+
+        Raises:
+            BundleError: LiteRT fails.
+        """
         start = time.perf_counter()
-        self._interpreter.invoke()
+        self._invoke()
         return time.perf_counter() - start
+
+    def _invoke(self):
+        try:
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"{self.path}: LiteRT cannot run it ({_first_line(error)})") from None
 
 
 def time_runs(segmenter: Segmenter, runs: int, warmup: int) -> dict[str, float | int]:
@@ -105,21 +125,33 @@ def time_runs(segmenter: Segmenter, runs: int, warmup: int) -> dict[str, float |
     }
 
 
-def label_images(path: str, images: str, labels: str) -> dict:
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def label_images(path: str, images: str, labels: str, xnnpack: bool = True) -> dict:
     """Labels uint8 (N, H, W, 3) of one `.npy` file into uint8 (N, H, W) of another.
 
     Returns:
-        `images_ms`: milliseconds of each run; `machine` and `numpy`: on what.
+        `images_ms`: milliseconds of each run; `kernels`, `machine` and `numpy`: on what.
+
+    Raises:
+        BundleError: the file does not run.
     """
     pictures = np.load(images, allow_pickle=False)
-    segmenter = Segmenter(path, pictures.shape[1:3])
+    segmenter = Segmenter(path, pictures.shape[1:3], xnnpack=xnnpack)
     maps, times = [], []
     for picture in pictures:
         start = time.perf_counter()
         maps.append(segmenter.run(picture))
         times.append(1e3 * (time.perf_counter() - start))
     np.save(labels, np.stack(maps), allow_pickle=False)
-    return {"images_ms": times, "machine": platform.machine(), "numpy": np.__version__}
+    return {
+        "images_ms": times,
+        "kernels": segmenter.kernels,
+        "machine": platform.machine(),
+        "numpy": np.__version__,
+    }
 
 
 def resident_peak() -> int | None:
@@ -138,6 +170,56 @@ def resident_peak() -> int | None:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def run_apart(
+    path: str | Path,
+    arguments: Sequence[str],
+    python: Sequence[str] = (sys.executable,),
+    environment: dict[str, str] | None = None,
+    where: str = "",
+) -> dict:
+    """Runs this module on a file in another process.
+
+    Args:
+        path: the `.tflite` file.
+        arguments: of the module, after the file.
+        python: the command that starts Python.
+        environment: variables beside this process's own.
+        where: the target, for messages.
+
+    Returns:
+        What the process printed as JSON.
+
+    Raises:
+        BundleError: the file does not load, does not run, or makes LiteRT crash.
+    """
+    command = [*python, "-m", __name__, str(path), *arguments]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=variables,
+        check=False,
+    )
+    on = f" on {where}" if where else ""
+    if done.returncode == REFUSED:
+        raise BundleError(done.stderr.strip().splitlines()[-1] + on)
+    if done.returncode:
+        raise BundleError(f"{path}: LiteRT crashed{on} ({_ending(done)})")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _ending(done: subprocess.CompletedProcess[str]) -> str:
+    """How a process ended that said nothing in our words."""
+    if done.returncode < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-done.returncode).name
+    if done.stderr.strip():
+        return done.stderr.strip().splitlines()[-1]
+    return f"exit code {done.returncode}"
+
+
 def measure(path: str | Path, threads: int, runs: int, warmup: int, xnnpack: bool = True) -> dict:
     """Latency and memory of a file, measured in a fresh process.
 
@@ -147,26 +229,14 @@ def measure(path: str | Path, threads: int, runs: int, warmup: int, xnnpack: boo
         than before the model was loaded).
 
     Raises:
-        BundleError: the file does not load.
+        BundleError: the file does not load or run.
     """
-    command = [sys.executable, "-m", __name__, str(path), "--threads", str(threads)]
-    command += ["--runs", str(runs), "--warmup", str(warmup), *["--built-in"] * (not xnnpack)]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BundleError(f"{path}: cannot be timed ({reason})")
-    return json.loads(done.stdout.splitlines()[-1])
+    arguments = {"--threads": threads, "--runs": runs, "--warmup": warmup}
+    texts = [str(part) for pair in arguments.items() for part in pair]
+    return run_apart(path, texts + ["--built-in"] * (not xnnpack))
 
 
-def _main() -> None:
+def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--threads", type=int, default=1)
@@ -176,20 +246,30 @@ def _main() -> None:
     parser.add_argument("--images", metavar="IN.npy")
     parser.add_argument("--labels", metavar="OUT.npy")
     args = parser.parse_args()
-    if args.images:
-        print(json.dumps(label_images(args.file, args.images, args.labels)))
-        return
+    xnnpack = not args.built_in
+    try:
+        if args.images:
+            figures = label_images(args.file, args.images, args.labels, xnnpack)
+        else:
+            figures = _measure_here(args.file, args.threads, args.runs, args.warmup, xnnpack)
+    except BundleError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    print(json.dumps(figures))
+    return 0
+
+
+def _measure_here(path: str, threads: int, runs: int, warmup: int, xnnpack: bool) -> dict:
     import ai_edge_litert.interpreter  # noqa: F401 - its memory is not the model's
 
     before = resident_peak()
-    segmenter = Segmenter(args.file, threads=args.threads, xnnpack=not args.built_in)
-    figures = time_runs(segmenter, args.runs, args.warmup)
+    segmenter = Segmenter(path, threads=threads, xnnpack=xnnpack)
+    figures = time_runs(segmenter, runs, warmup) | {"threads": threads}
     peak = resident_peak()
-    figures |= {"threads": args.threads}
-    if before is not None:
+    if before is not None and peak is not None:
         figures |= {"peak_bytes": peak, "model_bytes": peak - before}
-    print(json.dumps(figures))
+    return figures
 
 
 if __name__ == "__main__":
-    _main()
+    sys.exit(_main())

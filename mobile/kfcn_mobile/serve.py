@@ -1,4 +1,4 @@
-"""kfcn-serve: a bundle in the browser, with the page of mobile/web."""
+"""kfcn-serve: a bundle in the browser, with the page of `web/`."""
 
 import argparse
 import http.server

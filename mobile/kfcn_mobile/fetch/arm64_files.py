@@ -56,25 +56,24 @@ class Root:
     python: str
     versions: dict
 
-    def command(self, qemu: Path, cpu: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-        """The command line and environment of `python *arguments` on a processor."""
+    def python_command(self, qemu: Path, cpu: str) -> list[str]:
+        """The command that starts its Python on a processor; PYTHONHOME must be `root/usr`."""
         program = self.root / "usr" / "bin" / f"python{self.python}"
-        command = [str(qemu), "-cpu", cpu, "-L", str(self.root), str(program), *arguments]
-        return command, {"PYTHONHOME": str(self.root / "usr")}
+        return [str(qemu), "-cpu", cpu, "-L", str(self.root), str(program)]
 
 
 def qemu_version(program: Path | str) -> tuple[int, ...]:
     """The version of an emulator, such as (10, 0, 13).
 
     Raises:
-        TargetError: it does not tell.
+        TargetError: it does not print one.
     """
     done = subprocess.run(
         [program, "--version"], capture_output=True, encoding="utf-8", check=False
     )
     found = re.search(r"version (\d+(?:\.\d+)+)", done.stdout)
     if not found:
-        raise TargetError(f"{program} --version does not tell a version: {done.stdout[:80]!r}")
+        raise TargetError(f"{program} --version does not print a version: {done.stdout[:80]!r}")
     return tuple(int(n) for n in found[1].split("."))
 
 

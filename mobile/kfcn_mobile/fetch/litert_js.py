@@ -1,4 +1,4 @@
-"""LiteRT.js for the page of mobile/web, fetched once through npm into the user's cache.
+"""LiteRT.js for the page of `web/`, fetched once through npm into the user's cache.
 
 It is not kept in this repository: 28 MB of WebAssembly (Apache-2.0) that a package registry serves
 well. Version and sha512 are pinned.

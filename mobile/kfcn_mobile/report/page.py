@@ -11,7 +11,7 @@ from kfcn_mobile.gates import explain
 from kfcn_mobile.report.pictures import disagreement
 from kfcn_mobile.report.table import confidence_lines, hash_rows, kernels
 
-# Pictures are the bulk of the file: the worst few of each mode tell where a net changed.
+# Pictures are the bulk of the file: the worst few of each mode show where a net changed.
 PICTURES = 3
 PICTURE_WIDTH = 960
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def table(report: dict) -> str:
-    """One line for each file and target; below it, where there are several, who gives what."""
+    """A line for each file and target; with several targets, their label hashes side by side."""
     rows = [("mode", "KiB", "agree %", "worst %", "edge %", "conf %", "mIoU", "ms x1", "gate")]
     emulated = {place["name"] for place in report["targets"] if place["emulated"]}
     several = len(report["targets"]) > 1

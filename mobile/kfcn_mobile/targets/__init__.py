@@ -1,11 +1,13 @@
 """Where the files of a bundle can be run: this machine, an emulated ARM, a browser, a phone.
 
-Every target answers the same three calls, and the report does not care which one did::
+`KINDS` is the one table of them. All answer the same calls, and the report does not depend on which
+one did::
 
     with target:                                # start: build, fetch, connect
         outcome = target.run(bundle, model, timing)
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -36,7 +38,7 @@ class Outcome:
     Attributes:
         labels: uint8 (H, W), one for each golden image.
         latency: one dict for each thread count: `threads`, `median_ms`, `p90_ms`, `min_ms`,
-            `runs`, and `peak_bytes` and `model_bytes` where the target can tell.
+            `runs`, and `peak_bytes` and `model_bytes` where the target knows them.
         kernels: what computed them. The same int8 file gives the same labels wherever it is
             XNNPACK, and elsewhere it need not.
         confidences: where the target gives probabilities, those of each golden image at every
@@ -54,8 +56,8 @@ class Target:
 
     Attributes:
         name: as in the report, such as `arm64 cortex-a53`.
-        machine: what it ran on, for people; known once it is started.
-        emulated: whether its times are those of an emulator, which says nothing of the hardware.
+        machine: what it runs on, for people; known once the target is started.
+        emulated: whether its times are an emulator's, which say nothing about the hardware.
     """
 
     name = ""
@@ -99,7 +101,7 @@ class Target:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Gives back what `start` took."""
+        """Releases what `start` took."""
 
 
 def summary(times_ms, threads: int) -> dict[str, float | int]:
@@ -113,77 +115,56 @@ def summary(times_ms, threads: int) -> dict[str, float | int]:
     }
 
 
-def _host(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.host import Host
-
-    return [Host("host:built-in", xnnpack=False) if rest else Host()]
-
-
-def _arm64(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.arm64 import arm64_targets
-
-    return arm64_targets(say)
-
-
-def _browser(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.browser import Browser
-
-    return [Browser(say)]
-
-
-def _c(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.native import Local, Native
-
-    return [Native("c", Local(), say)]
-
-
-def _adb(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.native import Adb, Native
-
-    return [Native("adb", Adb(), say)]
-
-
-def _ssh(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.native import Native, Ssh
-
-    return [Native(f"ssh:{rest}", Ssh(rest), say)]
-
-
-def _mediapipe(rest: str, say: Say) -> list[Target]:
-    from kfcn_mobile.targets.mediapipe import MediaPipe
-
-    return [MediaPipe()]
-
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of target, as it is named on the command line.
 
     Attributes:
         help: where it runs, in a few words.
-        make: gives its targets, of what stands behind the colon.
-        argument: what that may be: "HOST" is needed, "[built-in]" is this word or nothing.
+        needs: what must be there, or is fetched.
+        make: "module:function" of this package; the function gets what stands behind the colon and
+            a function that prints lines for people, and returns the targets.
+        argument: what may stand behind the colon: "HOST" is needed, "[built-in]" is this word or
+            nothing.
     """
 
     help: str
-    make: Callable[[str, Say], list[Target]]
+    needs: str
+    make: str
     argument: str = ""
 
-    def takes(self, rest: str) -> bool:
+    def takes(self, argument: str) -> bool:
         """Whether this may stand behind the colon."""
         if self.argument.startswith("["):
-            return rest in ("", self.argument[1:-1])
-        return bool(rest) == bool(self.argument)
+            return argument in ("", self.argument[1:-1])
+        return bool(argument) == bool(self.argument)
 
 
 KINDS = {
-    "host": Kind("this machine; built-in: without XNNPACK", _host, "[built-in]"),
-    "c": Kind("the C program on this machine", _c),
-    "arm64": Kind("three 64-bit ARM processors, emulated", _arm64),
-    "browser": Kind("LiteRT.js in this machine's Chromium", _browser),
-    "adb": Kind("an Android device by adb", _adb),
-    "ssh": Kind("a machine by ssh", _ssh, "HOST"),
-    "mediapipe": Kind("MediaPipe's ImageSegmenter on the files of scores", _mediapipe),
+    "host": Kind("this machine; built-in: without XNNPACK", "nothing", "host:make", "[built-in]"),
+    "c": Kind("the C program on this machine", "make, a C compiler", "native:make_local"),
+    "arm64": Kind(
+        "Cortex-A53, Cortex-A76 and Neoverse N1, emulated by qemu",
+        "apt or qemu-user 10; fetches 140 MB once, without root",
+        "arm64:make",
+    ),
+    "browser": Kind("LiteRT.js in this machine's Chromium", "Chromium, npm", "browser:make"),
+    "adb": Kind(
+        "the C program on a connected Android phone",
+        "adb, apt, a compiler for ARM (`pip install ziglang`)",
+        "native:make_adb",
+    ),
+    "ssh": Kind(
+        "the C program on a Linux board",
+        "ssh without a password, a compiler for its processor",
+        "native:make_ssh",
+        "HOST",
+    ),
+    "mediapipe": Kind(
+        "MediaPipe's ImageSegmenter on the files of scores",
+        "`pip install 'kfcn[mediapipe]'`",
+        "mediapipe:make",
+    ),
 }
 
 
@@ -206,4 +187,5 @@ def make_targets(text: str, say: Say) -> list[Target]:
         raise TargetError(
             f"{text!r}: no such target; expected one of {', '.join(map(spelled, KINDS))}"
         )
-    return KINDS[name].make(rest, say)
+    module, _, function = KINDS[name].make.partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)(rest, say)

@@ -1,7 +1,7 @@
-"""`python -m kfcn_mobile.targets NAME ...`: makes targets ready ahead, and says what they are.
+"""`python -m kfcn_mobile.targets NAME ...`: makes targets ready ahead of time and describes them.
 
-What a target needs is fetched when it is first used. This does it before, for a machine that will
-have no network, or for one that should be measured undisturbed.
+What a target needs is fetched when it is first used. This fetches it earlier, for a machine that
+will have no network, or for one whose measurements should not be disturbed.
 """
 
 import sys

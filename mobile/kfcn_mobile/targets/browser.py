@@ -1,4 +1,4 @@
-"""The browser: the page of mobile/web in a headless Chromium labels the golden images."""
+"""The browser: the page of `web/` in a headless Chromium labels the golden images."""
 
 import hashlib
 import json
@@ -39,8 +39,13 @@ def find_chromium() -> str:
     raise TargetError(f"no Chromium on the PATH (looked for {', '.join(PROGRAMS)})")
 
 
+def make(argument: str, say: Callable[[str], None]) -> list[Target]:
+    """The target of a headless Chromium."""
+    return [Browser(say)]
+
+
 class _Handler(Handler):
-    """Also says what is to be validated and takes what the page tells."""
+    """Also says what is to be validated, and receives the results from the page."""
 
     def do_GET(self):  # noqa: N802
         if self.path != "/validate.json":
@@ -55,7 +60,7 @@ class _Handler(Handler):
 
     def do_POST(self):  # noqa: N802
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.told.put((self.path.removeprefix("/result/"), content))
+        self.server.results.put((self.path.removeprefix("/result/"), content))
         self.send_response(204)
         self.end_headers()
 
@@ -90,7 +95,7 @@ class Browser(Target):
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         folders = site_folders(bundle.path, self._say)
         with Server(folders, handler=_Handler) as server:
-            server.told = queue.Queue()
+            server.results = queue.Queue()
             server.wanted = {"modes": [{"mode": model["mode"], "timing": vars(timing)}]}
             threading.Thread(target=server.serve_forever, daemon=True).start()
             command = [self._program, *QUIET, f"--user-data-dir={self._profile}"]
@@ -129,7 +134,7 @@ class Browser(Target):
     def _next(self, server, process):
         for _ in range(int(PATIENCE)):
             try:
-                return server.told.get(timeout=1.0)
+                return server.results.get(timeout=1.0)
             except queue.Empty:
                 if process.poll() is not None:
                     code = process.returncode

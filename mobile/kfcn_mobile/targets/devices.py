@@ -66,9 +66,9 @@ class Device:
         except FileNotFoundError:
             raise TargetError(f"{self.name}: no program {command[0]!r} on the PATH") from None
         if done.returncode:
-            told = done.stderr if isinstance(done.stderr, str) else done.stderr.decode()
-            lines = [line for line in told.strip().splitlines() if "error" in line.lower()]
-            reason = (lines or told.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            printed = done.stderr if isinstance(done.stderr, str) else done.stderr.decode()
+            lines = [line for line in printed.strip().splitlines() if "error" in line.lower()]
+            reason = (lines or printed.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise TargetError(f"{self.name}: {reason}")
         return done.stdout
 
@@ -103,19 +103,19 @@ class Ssh(Device):
         self._socket = f"{self._control}/socket"
         options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
         # It stays in the background with its standard error: a file, for a pipe would not end.
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
             try:
                 done = subprocess.run(
                     ["ssh", "-M", "-N", "-f", "-S", self._socket, *options, "--", self._host],
                     stdout=subprocess.DEVNULL,
-                    stderr=told,
+                    stderr=printed,
                     check=False,
                 )
             except FileNotFoundError:
                 raise TargetError(f"{self.name}: no program 'ssh' on the PATH") from None
             if done.returncode:
-                told.seek(0)
-                lines = told.read().strip().splitlines() or [f"exit code {done.returncode}"]
+                printed.seek(0)
+                lines = printed.read().strip().splitlines() or [f"exit code {done.returncode}"]
                 raise TargetError(f"{self.name}: {lines[-1]}")
         return super().connect()
 
@@ -161,10 +161,10 @@ class Adb(Device):
         serial = os.environ.get("ANDROID_SERIAL")
         ready = [name for name, state in states.items() if state.strip() == "device"]
         if serial not in ready and (serial or len(ready) != 1):
-            told = ", ".join(f"{name} ({state.strip()})" for name, state in states.items())
+            found = ", ".join(f"{name} ({state.strip()})" for name, state in states.items())
             raise TargetError(
                 f"adb: expected one connected device{f' {serial}' if serial else ''}, found"
-                f" {told or 'none'}; ANDROID_SERIAL chooses"
+                f" {found or 'none'}; ANDROID_SERIAL chooses"
             )
         self.folder = f"/data/local/tmp/kfcn-{os.getpid()}"
         self._call(self.shell_command(f"mkdir -p {self.folder}"))

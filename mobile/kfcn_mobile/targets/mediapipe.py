@@ -4,17 +4,25 @@ It is what most apps on Android, iOS and the web use. Files of label maps are no
 reads them without an error and shows nonsense.
 """
 
+import concurrent.futures
+import multiprocessing
 import os
 import platform
 import time
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
 from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError
-from kfcn_mobile.targets import Outcome, Target, TargetError, Timing, summary
+from kfcn_mobile.targets import Outcome, Say, Target, TargetError, Timing, summary
 
 WANTED = "pip install 'kfcn[mediapipe]'"
+
+
+def make(argument: str, say: Say) -> list[Target]:
+    """The target of MediaPipe on this machine."""
+    return [MediaPipe()]
 
 
 class MediaPipe(Target):
@@ -22,25 +30,15 @@ class MediaPipe(Target):
 
     name = "mediapipe"
     kernels = "MediaPipe's XNNPACK"
+    _pool: concurrent.futures.ProcessPoolExecutor | None = None
 
     def start(self) -> None:
-        # Its C++ part reports every step on standard error.
-        os.environ.setdefault("GLOG_minloglevel", "2")
+        # In a process of its own: what a file makes MediaPipe do does not end this one.
+        self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions, vision
+            version = self._pool.submit(_version).result()
         except ImportError as error:
             raise TargetError(f"mediapipe: cannot be imported ({error}); {WANTED}") from None
-        self._image = lambda pixels: mediapipe.Image(
-            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels)
-        )
-        self._options = lambda path: vision.ImageSegmenterOptions(
-            base_options=BaseOptions(model_asset_path=str(path)),
-            output_category_mask=True,
-            output_confidence_masks=True,
-        )
-        self._open = vision.ImageSegmenter.create_from_options
-        version = metadata.version("mediapipe")
         self.machine = f"{platform.system()} {platform.machine()}, MediaPipe {version}"
 
     def file(self, bundle: Bundle, model: dict) -> dict | None:
@@ -50,32 +48,70 @@ class MediaPipe(Target):
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         path = bundle.path.resolve() / model["file"]
+        images = [golden.image for golden in bundle.golden]
         try:
-            segmenter = self._open(self._options(path))
-        except (ValueError, RuntimeError) as error:
-            first = (str(error).splitlines() or ["no reason given"])[0]
-            raise BundleError(f"{path}: MediaPipe cannot load it ({first})") from None
-        with segmenter:
-            if tuple(segmenter.labels) != bundle.classes:
+            work = self._pool.submit(_segment, path, bundle.classes, images, timing)
+            labels, confidences, times = work.result()
+        except concurrent.futures.BrokenExecutor:
+            raise BundleError(f"{path}: MediaPipe crashed") from None
+        # It does not say how many threads it uses; on a desktop it is one.
+        latency = [summary(times, 1)] if times else []
+        return Outcome(labels, latency, self.kernels, confidences)
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _version() -> str:
+    # Its C++ part reports every step on standard error.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    import mediapipe  # noqa: F401 - an installation can be broken
+
+    return metadata.version("mediapipe")
+
+
+def _segment(
+    path: Path, classes: tuple[str, ...], images: list[np.ndarray], timing: Timing
+) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
+    """Label maps, confidences at every `LOGITS_STEP`th row and column, times in milliseconds."""
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.ImageSegmenterOptions(
+        base_options=BaseOptions(model_asset_path=str(path)),
+        output_category_mask=True,
+        output_confidence_masks=True,
+    )
+
+    def picture(pixels):
+        return mediapipe.Image(
+            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels)
+        )
+
+    labels, confidences, times = [], [], []
+    try:
+        with vision.ImageSegmenter.create_from_options(options) as segmenter:
+            if tuple(segmenter.labels) != classes:
                 raise BundleError(
                     f"{path}: MediaPipe reads the classes {segmenter.labels}, expected"
-                    f" {list(bundle.classes)}"
+                    f" {list(classes)}"
                 )
-            labels, confidences = [], []
-            for golden in bundle.golden:
-                result = segmenter.segment(self._image(golden.image))
+            for image in images:
+                result = segmenter.segment(picture(image))
                 masks = [mask.numpy_view().squeeze() for mask in result.confidence_masks]
                 at_some = [mask[::LOGITS_STEP, ::LOGITS_STEP] for mask in masks]
                 confidences.append(np.stack(at_some, axis=-1))
                 # A copy: the view ends with the result.
                 labels.append(result.category_mask.numpy_view().squeeze().copy())
-            latency = []
-            if timing.runs:
-                image, times = self._image(bundle.golden[0].image), []
-                for _ in range(timing.warmup + timing.runs):
-                    start = time.perf_counter()
-                    segmenter.segment(image)
+            image = picture(images[0])
+            for i in range(-timing.warmup if timing.runs else 0, timing.runs):
+                start = time.perf_counter()
+                segmenter.segment(image)
+                if i >= 0:
                     times.append(1e3 * (time.perf_counter() - start))
-                # It does not say how many threads it uses; on a desktop it is one.
-                latency = [summary(times[timing.warmup :], 1)]
-        return Outcome(labels, latency, self.kernels, confidences)
+    except (ValueError, RuntimeError) as error:
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise BundleError(f"{path}: MediaPipe cannot run it ({first})") from None
+    return labels, confidences, times

@@ -1,4 +1,4 @@
-"""The C program of mobile/c on a device: built here, copied there, run, its label maps fetched."""
+"""The C program of `c/` on a device: built here, copied there, run, its label maps fetched."""
 
 import importlib.util
 import json
@@ -23,6 +23,21 @@ __all__ = ["Adb", "Local", "Native", "Ssh", "build"]
 SOURCES = Path(__file__).resolve().parent.parent / "c"
 # The oldest glibc that LiteRT's own wheels run on.
 GLIBC = "2.27"
+
+
+def make_local(argument: str, say: Say) -> list[Target]:
+    """The C program on this machine."""
+    return [Native("c", Local(), say)]
+
+
+def make_adb(argument: str, say: Say) -> list[Target]:
+    """The C program on a connected Android device."""
+    return [Native("adb", Adb(), say)]
+
+
+def make_ssh(argument: str, say: Say) -> list[Target]:
+    """The C program on the Linux machine `argument`."""
+    return [Native(f"ssh:{argument}", Ssh(argument), say)]
 
 
 class Native(Target):
@@ -86,12 +101,12 @@ class Native(Target):
         return names
 
     def _segment(self, arguments: list[str]) -> dict:
-        # LiteRT tells about itself on standard error; adb's shell mixes it into the output.
-        told = self._device.shell(
+        # LiteRT writes notes to standard error; adb's shell mixes them into the output.
+        printed = self._device.shell(
             f"{self._run} model.tflite {shlex.join(arguments)} 2>log || "
             "{ tail -n 1 log >&2; exit 1; }"
         )
-        return json.loads(told.strip().splitlines()[-1])
+        return json.loads(printed.strip().splitlines()[-1])
 
 
 def _read_pgm(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -161,7 +176,7 @@ def glibc(processor: str, program: Path, say: Say) -> tuple[Path, list[Path]]:
     lets the build for Linux run there.
     """
     if processor == platform.machine():
-        told = subprocess.run(
+        printed = subprocess.run(
             ["ldd", str(program)],
             capture_output=True,
             encoding="utf-8",
@@ -169,7 +184,7 @@ def glibc(processor: str, program: Path, say: Say) -> tuple[Path, list[Path]]:
             check=False,
             env={"LD_LIBRARY_PATH": str(_own_litert())},
         ).stdout
-        words = [word for word in told.split() if word.startswith("/")]
+        words = [word for word in printed.split() if word.startswith("/")]
         paths = [Path(word) for word in words if "libLiteRt" not in word]
     else:
         root = arm64_root(say).root
