@@ -163,6 +163,7 @@ class Outputs:
                 raise KfcnError(self._refusal(path, state))
             self.note(path, sha256(written))
 
+        make_folder(path.parent)
         with aside(path, note) as temporary:
             yield temporary
 

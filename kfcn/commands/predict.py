@@ -3,8 +3,11 @@
 import argparse
 import shlex
 import sys
+from collections import Counter
+from pathlib import Path
 
 from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, run
+from kfcn.errors import UsageError, shortlist
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,9 +26,15 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(
         "--format",
-        metavar="png|labelme",
+        metavar="png|labelme|voc|coco",
         default="png",
-        help="png: label map and overlay; labelme: polygons to be corrected in labelme",
+        help="png: label map and overlay; labelme: polygons to be corrected in labelme; voc: the "
+        "folders of PASCAL VOC; coco: an instances file with run-length masks",
+    )
+    cli.add_argument(
+        "--list",
+        action="store_true",
+        help="print which classes each picture shows and how much of it, and of all together",
     )
     cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     cli.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
@@ -33,16 +42,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> int:
-    from kfcn.inference.predict import predict
+    from kfcn.inference.predict import predict, shares
 
     skipped = 0
     if args.beam is None:
         result = predict(
-            args.model, args.images, args.out, True, args.crf, args.format, args.overwrite
+            args.model,
+            args.images,
+            args.out,
+            True,
+            args.crf,
+            args.format,
+            args.overwrite,
+            _show if args.list else None,
         )
     else:
         from kfcn.inference.beam import predict_by_beam
 
+        if args.list:
+            raise UsageError("--list is printed as pictures are done here; use it without --beam")
         flags = shlex.split(args.beam)
         result, skipped = predict_by_beam(
             args.model, args.images, args.out, args.crf, args.format, flags, args.overwrite
@@ -58,8 +76,24 @@ def work(args: argparse.Namespace) -> int:
             f"{len(kept)} kept, because kfcn did not write what is there now: {kept[0]}{others} "
             "(--overwrite replaces them)"
         )
+    if args.list and len(result.pixels) > 1:
+        total: Counter[str] = Counter()
+        for counts in result.pixels.values():
+            total.update(counts)
+        print(f"all together: {shares(dict(total.most_common()))}")
+    if (empty := result.background_only) and not args.list:
+        parts.append(f"{len(empty)} of them background only: {shortlist(empty)}")
     print("; ".join(parts))
     return 1 if result.failed else 0
+
+
+def _show(path: Path, counts: dict[str, int]) -> None:
+    from tqdm import tqdm
+
+    from kfcn.inference.predict import shares
+
+    with tqdm.external_write_mode():  # the bar makes room
+        print(f"{path}: {shares(counts)}", flush=True)
 
 
 def main(argv=None) -> int:

@@ -23,6 +23,7 @@ from PIL import Image
 from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
+from kfcn.data.formats.images import stored_as_read
 from kfcn.data.sets.prepared import CARD
 from kfcn.errors import DataError, KfcnError, UsageError
 from kfcn.files import aside, make_folder, write_json
@@ -257,16 +258,8 @@ def _encoded(dataset: Dataset, index: int) -> tuple[bytes, bytes, str, np.ndarra
     if error:
         raise DataError(error)
     file = dataset.image_file(index)
-    image = file.read_bytes() if file is not None and _says_all(file) else _png(sample.image)
+    image = file.read_bytes() if file is not None and stored_as_read(file) else _png(sample.image)
     return image, _png(sample.labels), sample.name, histogram
-
-
-def _says_all(file: Path) -> bool:
-    """Whether any decoder reads the file as kfcn does: 8-bit RGB or grey JPEG or PNG, upright."""
-    with Image.open(file) as image:
-        plain = image.mode in ("RGB", "L") and image.format in ("JPEG", "PNG")
-        upright = image.getexif().get(0x0112, 1) == 1
-        return plain and upright and not image.has_transparency_data
 
 
 def _png(array: np.ndarray) -> bytes:

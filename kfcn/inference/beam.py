@@ -14,8 +14,9 @@ from pathlib import Path
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import sha256
 from kfcn.inference.collect import collect
+from kfcn.inference.formats import writer_for
 from kfcn.inference.predict import Predictions, inputs_of, predict_file
-from kfcn.inference.writer import Writer, writer_for
+from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
 from kfcn.saved import model_path, open_model, read_card
 
@@ -67,6 +68,8 @@ def predict_by_beam(
     card = read_card(model)
     # The net itself is the workers' affair; here only its number of classes may be wanted.
     writer = writer_for(None if card else open_model(model)[0], card, outputs, format)
+    if not writer.by_beam:
+        raise UsageError(f"--format {format} is one file of all pictures; use it without --beam")
     letters = outputs.folder / DEAD_LETTER
     writer.check(paths)
     with outputs.lock():

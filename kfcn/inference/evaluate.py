@@ -8,7 +8,9 @@ import numpy as np
 
 from kfcn import metrics
 from kfcn.data import load
+from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.dataset import Dataset
+from kfcn.errors import DataError
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.labels import IGNORE
 from kfcn.saved import check_classes, open_model
@@ -149,6 +151,9 @@ def measure(
         range(len(dataset)), desc=dataset.split, unit="image", disable=None if progress else True
     ):
         sample = dataset[index]
+        histogram = label_histogram(sample.labels)
+        if error := size_error(dataset, index, sample) or label_error(dataset, index, histogram):
+            raise DataError(error)
         logits = protocol.logits(net, sample.image)
         predictions = logits.argmax(-1)
         matrix += metrics.confusion_matrix(sample.labels, predictions, len(names))

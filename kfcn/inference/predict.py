@@ -1,16 +1,22 @@
 """Label maps and overlays for a person's own pictures."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from kfcn.data.formats.images import read_image
+from kfcn.data.formats.labelme import BACKGROUND_NAMES
 from kfcn.errors import KfcnError
 from kfcn.inference.collect import collect
+from kfcn.inference.formats import writer_for
+from kfcn.inference.pipeline import pipelined
 from kfcn.inference.segment import segment
-from kfcn.inference.writer import Writer, writer_for
+from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
 from kfcn.saved import files_of, open_model
 
@@ -24,11 +30,30 @@ class Predictions:
         failed: pictures that could not be read or whose results could not be written, and why.
         kept: files that are not as kfcn wrote them, such as corrected polygons; they stay, and
             their pictures were left out.
+        pixels: of each picture that was written, how many pixels show which class, the most
+            frequent first; classes that do not occur are left out.
     """
 
     written: list[Path]
     failed: dict[Path, str]
     kept: list[Path] = dataclasses.field(default_factory=list)
+    pixels: dict[Path, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def background_only(self) -> list[Path]:
+        """The pictures in which the net saw nothing that it knows."""
+        return [path for path, counts in self.pixels.items() if set(counts) <= _BACKGROUND]
+
+
+_BACKGROUND = set(BACKGROUND_NAMES)
+
+
+def shares(counts: Mapping[str, int]) -> str:
+    """Which classes a picture shows and how much of it each takes, in words."""
+    if set(counts) <= _BACKGROUND:
+        return "background only"
+    total = sum(counts.values())
+    return ", ".join(f"{name} {100 * count / total:.1f} %" for name, count in counts.items())
 
 
 def predict(
@@ -39,6 +64,7 @@ def predict(
     crf: bool = False,
     format: str = "png",
     overwrite: bool = False,
+    done: Callable[[Path, dict[str, int]], None] | None = None,
 ) -> Predictions:
     """Writes `<stem>.png` (palette label map) and `<stem>_overlay.jpg` for each image.
 
@@ -52,9 +78,11 @@ def predict(
         out: folder for the results, made if it is missing.
         progress: show a progress bar.
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
-        format: "labelme" writes `<stem>.json` with polygons instead, to be corrected in labelme
-            and read again by the data set `folder`.
+        format: "labelme" writes `<stem>.json` with polygons instead, to be corrected in labelme;
+            "voc" the folders of PASCAL VOC; "coco" an instances file. The data set `folder` reads
+            all three again.
         overwrite: replace existing files, whoever wrote them; the images themselves never.
+        done: is called for each image that was written, with its pixels by class.
 
     Returns:
         What was written. An image that cannot be read is in `failed`; the others are done.
@@ -73,18 +101,31 @@ def predict(
     net, card = open_model(model, crf)
     writer = writer_for(net, card, outputs, format)
     writer.check(paths)
-    written, failed = [], {}
+    pixels: dict[Path, dict[str, int]] = {}
+    failed: dict[Path, str] = {}
+
+    def write(path: Path, image: np.ndarray, labels: np.ndarray) -> dict[str, int]:
+        writer.write(path, image, labels)
+        return writer.count(labels)
+
     with outputs.lock():
         kept = writer.check(paths)  # again, now that nobody else writes there
         writer.start()
         chosen = [path for path in paths if path not in kept]
-        for path in tqdm(chosen, desc="predict", unit="image", disable=None if progress else True):
-            if reason := predict_file(net, path, writer):
-                failed[path] = reason
-            else:
-                written.append(path)
-        writer.finish(written)
-    return Predictions([writer.targets(path)[-1] for path in written], failed, list(kept.values()))
+        outcomes = pipelined(chosen, read_image, functools.partial(segment, net), write)
+        with contextlib.closing(outcomes):  # whatever ends the loop, no thread writes after it
+            for path, outcome in tqdm(
+                outcomes, "predict", len(chosen), unit="image", disable=None if progress else True
+            ):
+                if isinstance(outcome, KfcnError):
+                    failed[path] = str(outcome)
+                    continue
+                pixels[path] = outcome
+                if done is not None:
+                    done(path, outcome)
+        writer.finish(list(pixels))
+    written = [writer.targets(path)[-1] for path in pixels]
+    return Predictions(written, failed, list(kept.values()), pixels)
 
 
 def inputs_of(model: keras.Model | Path | str, images: Sequence[Path | str]) -> list[Path | str]:

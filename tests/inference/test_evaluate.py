@@ -1,6 +1,7 @@
 """Averaging over scales and mirror images, against the same by hand."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -110,3 +111,36 @@ def test_the_protocol_stands_beside_the_figures(run, pairs, tmp_path, capsys):
 def test_scales_that_make_no_sense(scales):
     with pytest.raises(UsageError, match="expected one or more numbers above 0"):
         Protocol(scales)
+
+
+@pytest.mark.parametrize(
+    ("bits", "value", "told"),
+    [
+        (4, 15, "found label 15; expected 0 to 2 (3 classes) or 255 (ignore); 15 is what 255"),
+        (8, 7, "found label 7; expected 0 to 2 (3 classes) or 255 (ignore)"),
+    ],
+)
+def test_a_mask_out_of_range_is_the_audits_line(run, pairs, tmp_path, capsys, bits, value, told):
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    mask = sorted((root / "labels" / "val").iterdir())[1]
+    with Image.open(mask) as picture:
+        labels = np.asarray(picture).copy()
+    labels[labels == 255] = value
+    picture = Image.fromarray(labels)
+    picture.putpalette([0] * 3 * 2**bits)
+    picture.save(mask, bits=bits)
+    args = [str(run.run_dir), "--data", "folder", "--data-dir", str(root)]
+    assert command.main(args) == 1
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert shown.startswith(f"kfcn-evaluate: error: labels/val/{mask.name}: {told}")
+    assert ("4 bits" in shown) == (bits == 4)
+
+
+def test_a_mask_of_another_size_is_the_audits_line(run, pairs, tmp_path, capsys):
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    mask = sorted((root / "labels" / "val").iterdir())[0]
+    with Image.open(mask) as picture:
+        picture.crop((0, 0, 20, 30)).save(mask)
+    args = [str(run.run_dir), "--data", "folder", "--data-dir", str(root)]
+    assert command.main(args) == 1
+    assert "is 30x20 (height x width); expected the same size" in capsys.readouterr().err

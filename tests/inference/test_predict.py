@@ -68,7 +68,7 @@ def test_polygons_are_read_again_by_folder(run, pictures, tmp_path):
         assert (found[name].labels == labels).mean() > 0.985
         hole = (labels == 0) & (found[name].labels == 0)
         assert hole[30, 35 + int(name[1]) + 10]
-    with pytest.raises(UsageError, match="format 'xml': expected png or labelme"):
+    with pytest.raises(UsageError, match="format 'xml': expected one of png, labelme"):
         predict(run, folder, tmp_path / "out", format="xml")
 
 
@@ -201,6 +201,52 @@ def test_two_spellings_of_one_name_are_one_name(run, pictures, tmp_path):
     with pytest.raises(UsageError, match="would both be written to"):
         predict(run, folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_listing_names_what_is_seen(run, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    image = np.zeros((10, 20, 3), np.uint8)
+    Image.fromarray(image).save(folder / "empty.png")
+    image[:5, :10] = (200, 0, 0)
+    Image.fromarray(image).save(folder / "quarter.png")
+    image = np.full((20, 10, 3), (0, 200, 0), np.uint8)
+    Image.fromarray(image).save(folder / "whole.png")
+    call = [str(run), str(folder), "--out", str(tmp_path / "out")]
+    assert command.main([*call, "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{folder}/empty.png: background only",
+        f"{folder}/quarter.png: background 75.0 %, red 25.0 %",
+        f"{folder}/whole.png: green 100.0 %",
+        "all together: background 58.3 %, green 33.3 %, red 8.3 %",
+        f"3 pictures segmented into {tmp_path / 'out'}",
+    ]
+    assert command.main(call) == 0
+    assert capsys.readouterr().out == (
+        f"3 pictures segmented into {tmp_path / 'out'}; 1 of them background only: "
+        f"{folder}/empty.png\n"
+    )
+
+
+def test_ctrl_c_leaves_nothing_half(run, pictures, tmp_path, monkeypatch):
+    folder, _ = pictures
+    seen = []
+
+    def interrupted(net, image):
+        seen.append(image)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return segment(net, image)
+
+    monkeypatch.setattr("kfcn.inference.predict.segment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, folder, tmp_path / "out")
+    for path in (tmp_path / "out").glob("[!.]*"):
+        Image.open(path).load()
+    assert not [p.name for p in (tmp_path / "out").iterdir() if ".part" in p.name]
+    assert not list((tmp_path / "out").glob("p[23]*"))
+    monkeypatch.undo()
+    assert len(predict(run, folder, tmp_path / "out").written) == 4
 
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]

@@ -123,9 +123,11 @@ def label_error(dataset: Dataset, index: int, histogram: np.ndarray) -> str | No
     if not wrong.size:
         return None
     found = ", ".join(map(str, wrong[:5])) + (", ..." if wrong.size > 5 else "")
+    # Four bits cannot hold 255; programs that choose the bits by the palette cut it off.
+    hint = f"; 15 is what {IGNORE} becomes in a PNG of 4 bits" if wrong.max() == 15 else ""
     return (
         f"{dataset.label_name(index)}: found label {found}; expected 0 to {classes - 1} "
-        f"({classes} classes) or {IGNORE} (ignore)"
+        f"({classes} classes) or {IGNORE} (ignore){hint}"
     )
 
 

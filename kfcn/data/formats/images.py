@@ -153,3 +153,15 @@ def read_size(file: str | Path | bytes, name: str | None = None) -> tuple[int, i
     except Exception as error:
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
     return (width, height) if turned else (height, width)
+
+
+def stored_as_read(file: Path) -> bool:
+    """Whether any decoder reads the file as kfcn does: 8-bit RGB or grey JPEG or PNG, upright.
+
+    Raises:
+        OSError: the file is missing or no image.
+    """
+    with Image.open(file) as image:
+        plain = image.mode in ("RGB", "L") and image.format in ("JPEG", "PNG")
+        upright = image.getexif().get(_ORIENTATION, 1) == 1
+        return plain and upright and not image.has_transparency_data

@@ -1,0 +1,23 @@
+"""Label maps as palette PNGs, with overlays to look at."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kfcn.inference.writer import Writer
+from kfcn.visualize import overlay, palette_picture
+
+
+class PngWriter(Writer):
+    """`<stem>.png`, a palette label map, and `<stem>_overlay.jpg`."""
+
+    def targets(self, path: Path) -> list[Path]:
+        folder = self.outputs.folder
+        return [folder / f"{path.stem}_overlay.jpg", folder / f"{path.stem}.png"]
+
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+        over, label_map = self.targets(path)
+        picture = Image.fromarray(overlay(image, labels, self.palette))
+        self._save(over, picture, "JPEG", quality=92)
+        self._save(label_map, palette_picture(labels, self.palette), "PNG")

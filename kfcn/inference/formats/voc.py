@@ -1,0 +1,84 @@
+"""PASCAL VOC's folders, as CVAT, datumaro and many others import them."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kfcn.data.formats.images import stored_as_read
+from kfcn.errors import UsageError
+from kfcn.inference.writer import Writer
+from kfcn.outputs import Outputs
+from kfcn.visualize import palette_picture
+
+
+class VocWriter(Writer):
+    """The folders of VOC.
+
+    JPEGImages/         the pictures: their own files where any program reads them alike, else
+                        PNGs of what was segmented (turned upright, 8 bits)
+    SegmentationClass/  palette PNGs
+    ImageSets/Segmentation/default.txt  the names, also of what was there before
+    labelmap.txt        a line `name:r,g,b::` for each class
+    """
+
+    pictures = "JPEGImages"
+
+    def __init__(self, outputs: Outputs, names: Sequence[str], palette: Sequence[Sequence[int]]):
+        super().__init__(outputs, names, palette)
+        if wrong := [name for name in names if ":" in name or name.startswith("#")]:
+            raise UsageError(
+                f"class {wrong[0]!r} cannot stand in labelmap.txt, where ':' and '#' have a meaning"
+            )
+        if len(set(map(tuple, palette))) < len(palette):
+            raise UsageError("two classes have one colour, by which the masks of VOC are read")
+
+    def targets(self, path: Path) -> list[Path]:
+        folder = self.outputs.folder
+        mask = folder / "SegmentationClass" / f"{path.stem}.png"
+        return [copy_target(folder / self.pictures, path), mask]
+
+    def check(self, paths: Sequence[Path]) -> dict[Path, Path]:
+        self.outputs.check([self._labelmap, self._list])
+        return super().check(paths)
+
+    def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+        copy, mask = self.targets(path)
+        copy_picture(self.outputs, path, image, copy)
+        self._save(mask, palette_picture(labels, self.palette), "PNG")
+
+    def finish(self, paths: Sequence[Path]) -> None:
+        lines = ["# label:color_rgb:parts:actions\n"]
+        for name, colour in zip(self.names, self.palette, strict=True):
+            lines.append(f"{name}:{','.join(map(str, colour))}::\n")
+        self.outputs.write_text(self._labelmap, "".join(lines))
+        there = self._list.read_text(encoding="utf-8") if self._list.is_file() else ""
+        names = {*there.splitlines(), *(path.stem for path in paths)}
+        self.outputs.write_text(self._list, "".join(f"{name}\n" for name in sorted(names)))
+
+    @property
+    def _labelmap(self) -> Path:
+        return self.outputs.folder / "labelmap.txt"
+
+    @property
+    def _list(self) -> Path:
+        return self.outputs.folder / "ImageSets" / "Segmentation" / "default.txt"
+
+
+def copy_target(folder: Path, path: Path) -> Path:
+    """Where the copy of a picture goes: its own name, or that of a PNG."""
+    try:
+        return folder / (path.name if stored_as_read(path) else f"{path.stem}.png")
+    except Exception:  # Pillow raises many kinds for what is no picture; its reader names it
+        return folder / f"{path.stem}.png"
+
+
+def copy_picture(outputs: Outputs, path: Path, image: np.ndarray, target: Path) -> None:
+    """Copies a picture's file, or writes its pixels where programs would read it differently."""
+    with outputs.aside(target) as temporary:
+        if target.name == path.name and stored_as_read(path):
+            shutil.copyfile(path, temporary)
+        else:
+            Image.fromarray(image).save(temporary, "PNG")

@@ -1,0 +1,116 @@
+"""The three steps run beside each other, in order, and end as they should."""
+
+import threading
+
+import pytest
+
+from kfcn.errors import KfcnError
+from kfcn.inference.pipeline import AHEAD, pipelined
+
+
+def test_results_come_in_order_with_the_errors_of_each_step():
+    def failing(step, item):
+        if item == step:
+            raise KfcnError(f"{step} failed")
+        return item
+
+    found = list(
+        pipelined(
+            ["a", "read", "b", "work", "write", "c"],
+            lambda item: failing("read", item),
+            lambda given: failing("work", given) * 2,
+            lambda item, given, made: failing("write", item) and (given, made),
+        )
+    )
+    assert [item for item, _ in found] == ["a", "read", "b", "work", "write", "c"]
+    assert [str(outcome) for _, outcome in found if isinstance(outcome, KfcnError)] == [
+        "read failed",
+        "work failed",
+        "write failed",
+    ]
+    assert [outcome for _, outcome in found if isinstance(outcome, tuple)] == [
+        ("a", "aa"),
+        ("b", "bb"),
+        ("c", "cc"),
+    ]
+
+
+def test_the_three_steps_run_at_the_same_time():
+    """Each waits for the two others, so that one after the other would never end."""
+    meet = threading.Barrier(3, timeout=20)
+    seen = threading.local()
+
+    def step(item):
+        if not getattr(seen, "met", False):
+            seen.met = True
+            meet.wait()
+        return item
+
+    def work(given):
+        if given == 1:  # while 2 is read and 0 is written
+            meet.wait()
+        return given
+
+    def read(item):
+        return step(item) if item == 2 else item
+
+    def write(item, given, made):
+        return step(item) if item == 0 else item
+
+    assert [outcome for _, outcome in pipelined(range(4), read, work, write)] == [0, 1, 2, 3]
+
+
+def test_no_more_is_read_than_is_wanted_soon():
+    read, release, ahead = [], threading.Event(), []
+
+    def work(given):
+        ahead.append(len(read) - given)  # read, and not yet worked on: this one and those behind
+        return given
+
+    def write(item, given, made):
+        release.wait(20)
+        return made
+
+    outcomes = pipelined(range(40), lambda item: read.append(item) or item, work, write)
+    threading.Timer(0.3, release.set).start()
+    assert [outcome for _, outcome in outcomes] == list(range(40))
+    assert max(ahead) <= AHEAD + 1
+    assert len(read) == 40
+
+
+@pytest.mark.parametrize("end", ["work", "consumer"])
+def test_an_interruption_finishes_what_is_being_written_and_begins_nothing(end):
+    begun, finished, started = [], [], threading.Event()
+
+    def work(given):
+        if end == "work" and given == 3:
+            started.wait(20)
+            raise KeyboardInterrupt
+        return given
+
+    def write(item, given, made):
+        begun.append(item)
+        started.set()
+        threading.Event().wait(0.2)
+        finished.append(item)
+        return item
+
+    outcomes = pipelined(range(100), lambda item: item, work, write)
+    if end == "work":
+        with pytest.raises(KeyboardInterrupt):
+            list(outcomes)
+    else:
+        next(outcomes)
+        outcomes.close()
+    assert begun == finished and 1 <= len(begun) <= 3
+    written = list(finished)
+    threading.Event().wait(0.4)
+    assert finished == written  # no thread goes on
+
+
+def test_what_is_no_error_of_ours_is_raised():
+    def work(given):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(pipelined([1], lambda item: item, work, lambda *_: None))
