@@ -29,6 +29,7 @@ _PUBLIC = {
     "class_heatmap": "kfcn.inference.class_heatmaps",
     "shift_and_stitch": "kfcn.rewrite.stitch",
     "DenseCRF": "kfcn.crf",
+    "use_onednn": "kfcn.machine",
     "add_crf": "kfcn.crf",
 }
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # The same table for type checkers, editors and the reference
     from kfcn.inference.class_heatmaps import class_heatmap as class_heatmap
     from kfcn.inference.evaluate import evaluate as evaluate
     from kfcn.inference.predict import predict as predict
+    from kfcn.machine import use_onednn as use_onednn
     from kfcn.nets.baselines import dilated as dilated
     from kfcn.nets.convnet import convnet as convnet
     from kfcn.nets.fcn import fcn2s as fcn2s

@@ -1,14 +1,74 @@
-"""What this machine computes with."""
+"""What this machine computes with, and how TensorFlow is to use its processor."""
 
+import os
 import platform
+import sys
+import warnings
 from pathlib import Path
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_X86 = ("x86_64", "amd64")
 
 
 def cpu_name() -> str:
     """The processor's name for itself, or its architecture where it has none."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """The widest vectors of the processor: "avx512", "avx2", "" for neither or unknown.
+
+    oneDNN can be kept from the widest by the environment variable `ONEDNN_MAX_CPU_ISA`.
+    """
+    flags = _cpu_info("flags").split()
+    return next(
+        (name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if flag in flags), ""
+    )
+
+
+def _cpu_info(entry: str) -> str:
+    """An entry of the first processor in /proc/cpuinfo; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    found = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in found if name.strip() == entry), "")
+
+
+def use_onednn(wanted: bool = True) -> bool:
+    """Has TensorFlow compute with the kernels of oneDNN on x86 processors.
+
+    By itself TensorFlow does so only where the processor has AVX-512 with VNNI; on all others a
+    training step took up to twice as long without them (docs/benchmarks.md). The commands of kfcn
+    call this; a program that imports kfcn calls it **before anything imports TensorFlow**, which
+    looks once, when it is loaded. The results differ within float32 rounding.
+
+    Whoever has set the environment variable `TF_ENABLE_ONEDNN_OPTS` has chosen: it stays.
+
+    Args:
+        wanted: False for TensorFlow's own kernels.
+
+    Returns:
+        Whether TensorFlow computes, or will compute, with oneDNN.
+    """
+    if platform.machine().lower() not in _X86:
+        return False  # other builds have no such switch
+    value = os.environ.setdefault(ONEDNN, str(int(wanted)))
+    if "tensorflow" not in sys.modules:
+        return value != "0"
+    on = onednn_is_on()
+    if on != (value != "0"):
+        warnings.warn(
+            f"kfcn.use_onednn came after the import of TensorFlow, which computes with"
+            f"{'' if on else 'out'} oneDNN in this process; call it first, or set {ONEDNN}={value}",
+            stacklevel=2,
+        )
+    return on
+
+
+def onednn_is_on() -> bool:
+    """Whether TensorFlow, which is imported, computes with oneDNN in this process."""
+    from tensorflow.python.util import _pywrap_util_port
+
+    return bool(_pywrap_util_port.IsMklEnabled())

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kfcn.errors import KfcnError, Stopped, UsageError
+from kfcn.machine import use_onednn
 
 # As texts, because the data sets themselves import NumPy and `--help` must not.
 DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
@@ -22,8 +23,11 @@ def run(
     parser: argparse.ArgumentParser,
     work: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
+    prepare: Callable[[argparse.Namespace], object] = lambda args: use_onednn(),
 ) -> int:
     """Parses `argv`, does `work(args)` and returns the exit code.
+
+    `prepare(args)` comes first, before TensorFlow is imported.
 
     0 when the work is done, 1 when it failed, 2 when the request makes no sense, 130 when
     Ctrl-C stopped it (143: SIGTERM). `work` may return an exit code of its own.
@@ -34,6 +38,7 @@ def run(
             stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     try:
+        prepare(args)
         _import_tensorflow()
         return work(args) or 0
     except KfcnError as error:

@@ -1,11 +1,14 @@
 """kfcn-train: trains a net on pairs of image and label map."""
 
 import argparse
+import json
 import os
 import sys
+from pathlib import Path
 
 from kfcn import __version__, recipes
 from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn.machine import use_onednn
 
 
 def parser() -> argparse.ArgumentParser:
@@ -211,5 +214,20 @@ def work(args: argparse.Namespace) -> None:
     print(f"overlays {result.overlays}")
 
 
+def _kernels(args: argparse.Namespace) -> None:
+    """A run goes on with the kernels that it began with: others differ in rounding."""
+    folder = Path(args.run_dir) if args.run_dir else None
+    configs = [folder / "config.json", *sorted(folder.glob("*/config.json"))] if folder else []
+    for file in filter(Path.is_file, configs):
+        try:
+            machine = json.loads(file.read_text(encoding="utf-8")).get("machine", {})
+        except (ValueError, AttributeError):
+            return  # damaged: said by who reads the settings in it
+        if "onednn" in machine:  # before 0.2 TensorFlow's own choice was taken
+            use_onednn(machine["onednn"])
+        return
+    use_onednn()
+
+
 def main(argv=None) -> int:
-    return run(parser(), work, argv)
+    return run(parser(), work, argv, _kernels)

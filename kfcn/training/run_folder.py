@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
-from kfcn.machine import cpu_name
+from kfcn.machine import cpu_name, onednn_is_on
 from kfcn.training.settings import Settings
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -99,6 +99,16 @@ class RunFolder:
         contents = {"settings": dataclasses.asdict(settings), "versions": versions}
         write_json(self.config, {**contents, "machine": machine()})
 
+    def other_kernels(self) -> str | None:
+        """What differs from the start of the run in how this process computes; None for nothing."""
+        before = json.loads(self.config.read_text(encoding="utf-8")).get("machine", {})
+        if before.get("onednn", onednn_is_on()) == onednn_is_on():
+            return None
+        value = int(before["onednn"])
+        return (
+            f"oneDNN was {'on' if value else 'off'}; TF_ENABLE_ONEDNN_OPTS={value} goes on exactly"
+        )
+
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Writes `history.csv` from all rows, so that a repeated epoch has one row."""
         text = io.StringIO()
@@ -109,7 +119,7 @@ class RunFolder:
 
 
 def machine() -> dict[str, Any]:
-    """What this process computes on: processor, cores that it may use, GPUs by name."""
+    """What this process computes on: processor, cores that it may use, oneDNN, GPUs by name."""
     import tensorflow as tf
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
@@ -118,5 +128,6 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "onednn": onednn_is_on(),
         "gpus": [gpu.get("device_name", "GPU") for gpu in details],
     }

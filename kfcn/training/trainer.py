@@ -144,6 +144,8 @@ def _train(
             steps = batches.steps_per_epoch(train_set, config.batch_size)
             epoch, step = divmod(progress.step, steps)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
+            if difference := run.other_kernels():
+                say(f"the results will differ in rounding: {difference}")
         recorder = Recorder(run, validation, config.epochs, where, say)
         weights = None
         if config.class_weights != "none":

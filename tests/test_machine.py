@@ -1,0 +1,91 @@
+"""How TensorFlow is told which kernels to use, each time in a process of its own."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from kfcn import machine
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+def printed(code, **environment):
+    env = {name: value for name, value in os.environ.items() if name != machine.ONEDNN}
+    env |= {"TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        capture_output=True, text=True, timeout=240, env=env, check=True,
+    )  # fmt: skip
+    return done.stdout.split(), done.stderr
+
+
+@pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_onednn_is_switched_before_tensorflow_comes(wanted):
+    code = (
+        f"import kfcn; print(kfcn.use_onednn({wanted}))\n"
+        "from kfcn.machine import onednn_is_on; print(onednn_is_on())"
+    )
+    out, notes = printed(code)
+    assert out == [str(wanted)] * 2
+    assert "use_onednn came after" not in notes
+
+
+@pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv(machine.ONEDNN, "0")
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    assert machine.use_onednn() is False
+    assert os.environ[machine.ONEDNN] == "0"
+
+
+@pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
+def test_a_switch_that_comes_too_late_says_so():
+    """Whatever TensorFlow has chosen by itself here: the other is asked for."""
+    code = (
+        "import tensorflow, kfcn; from kfcn.machine import onednn_is_on as on\n"
+        "before = on(); print(before, kfcn.use_onednn(not before), on())"
+    )
+    out, notes = printed(code)
+    assert len(set(out)) == 1 and len(out) == 3
+    assert "kfcn.use_onednn came after the import of TensorFlow" in notes
+
+
+def test_other_processors_have_no_switch(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.delenv(machine.ONEDNN, raising=False)
+    assert machine.use_onednn() is False
+    assert machine.ONEDNN not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx2 avx512f", "avx512"), ("avx avx2", "avx2"), ("sse2", "")]
+)
+def test_instruction_sets(flags, expected, monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor\t: 0\nmodel name\t: A processor: fast\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(machine, "Path", lambda name: file)
+    assert machine.instruction_set() == expected
+    assert machine.cpu_name() == "A processor: fast"
+
+
+@pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [({"onednn": False}, "0"), ({"onednn": True}, "1"), ({}, None), (None, "1")],
+)
+def test_a_run_goes_on_with_its_kernels(stored, expected, tmp_path, monkeypatch):
+    """None: a new run. Without a record the run was begun before there was one."""
+    from kfcn.commands import train
+
+    if stored is not None:
+        (tmp_path / "config.json").write_text(json.dumps({"settings": {}, "machine": stored}))
+    monkeypatch.setenv(machine.ONEDNN, "")  # so that it is put back
+    monkeypatch.delenv(machine.ONEDNN)
+    monkeypatch.setattr(machine, "onednn_is_on", lambda: expected == "1")  # imported by other tests
+    train._kernels(train.parser().parse_args(["--run-dir", str(tmp_path)]))
+    assert os.environ.get(machine.ONEDNN) == expected
