@@ -80,7 +80,7 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
         spread_map,
     )
     from kfcn.inference.classifiers import choose_class, holds_normalization, open_classifier
-    from kfcn.rewrite import receptive_field
+    from kfcn.rewrite import receptive_fields
     from kfcn.visualize import draw_class_heatmap
 
     classifier = open_classifier(args.model, args.weights, args.labels, args.preprocess, args.size)
@@ -98,7 +98,7 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
     least = classifier_size(model, classifier.size)
     image = enlarge(read_image(args.image), least, args.scale)
     maps = run_dense(net, classifier.preprocess(image), probabilities)
-    field = receptive_field(net)
+    (field,) = receptive_fields(net)
 
     shares = maps.mean(axis=(0, 1))
     best = shares.argsort()[::-1][:5]

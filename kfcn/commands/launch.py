@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 FINAL = (0, 1, 2, 130, 143, 149)
 """Exit codes after which nothing is started again: done, an error that was told, a wrong request,
 stopped by Ctrl-C, SIGTERM or (on Windows) SIGBREAK with its state saved."""
 
 # A group of its own: Ctrl-C reaches the workers through us, and only once.
-_APART = (
+_APART: dict[str, Any] = (
     {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     if sys.platform == "win32"
     else {"start_new_session": True}

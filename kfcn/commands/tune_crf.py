@@ -1,7 +1,7 @@
 """kfcn-tune-crf: finds the widths and weights of a dense CRF for a trained net."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
 
@@ -61,8 +61,8 @@ def work(args: argparse.Namespace) -> None:
     print(f"wrote {file}; use it with kfcn-evaluate {args.run} --crf")
 
 
-def _listed(values: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:g}" for name, value in values.items())
+def _listed(values: Mapping[str, float] | None) -> str:
+    return " ".join(f"{name}={value:g}" for name, value in (values or {}).items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ keeps what gives the best mean IoU, and goes round again, starting from the publ
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,8 @@ def tune(
     num_classes = logits[0].shape[-1]
 
     def trial(values):
-        matrix, boundary = 0, 0
+        matrix = np.zeros((num_classes, num_classes), np.int64)
+        boundary = np.zeros((2, num_classes), np.int64)
         for image, truth, scores in zip(images, labels, logits, strict=True):
             refined = scores if values is None else refine(scores, image, values)
             found = refined.argmax(-1)
@@ -126,5 +128,6 @@ def coordinate_search(
 
 def refine(logits: np.ndarray, image: np.ndarray, values: Mapping[str, float]) -> np.ndarray:
     """A net's logits float32 `(H, W, C)` after a CRF with these values on the uint8 image."""
-    layer = DenseCRF(**values)
+    options: Mapping[str, Any] = values
+    layer = DenseCRF(**options)
     return np.asarray(layer([logits[None], image[None].astype("float32")]))[0]

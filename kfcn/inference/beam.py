@@ -57,6 +57,7 @@ def predict_by_beam(
     """
     try:
         import apache_beam as beam
+        from apache_beam.io import WriteToText
         from apache_beam.ml.inference.base import RunInference
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
@@ -92,7 +93,7 @@ def predict_by_beam(
                         | "failed" >> beam.Filter(lambda result: result.inference is not None)
                         | "as JSON" >> beam.Map(_letter)
                         | "dead letters"
-                        >> beam.io.WriteToText(
+                        >> WriteToText(
                             str(letters.with_suffix("")),
                             file_name_suffix=letters.suffix,
                             shard_name_template="",

@@ -77,7 +77,9 @@ def classifier_size(model: keras.Model, size: tuple[int, int] | None = None) -> 
     height, width = model.input_shape[1:3]
     if len(model.output_shape) == 4:  # a map's net has no size of its own
         return 1, 1
-    return (height, width) if size is None else tuple(size)
+    if size is not None:
+        height, width = size
+    return height, width
 
 
 def enlarge(image: np.ndarray, least: tuple[int, int], scale: float = 1.0) -> np.ndarray:

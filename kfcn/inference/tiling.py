@@ -9,7 +9,7 @@ import numpy as np
 
 from kfcn.errors import KfcnError
 from kfcn.fused import run_net
-from kfcn.rewrite import receptive_field
+from kfcn.rewrite import receptive_fields
 
 # Where a tile may begin: a multiple of every stride a net has, so that its cells lie where those
 # of the whole image lie.
@@ -40,7 +40,7 @@ def margin(model: keras.Model) -> int | None:
     None for a net that looks at the whole image (squeeze-and-excite, a CRF), or may.
     """
     try:
-        size = receptive_field(model).extent
+        size = receptive_fields(model)[0].extent
     except KfcnError:  # a layer that it does not know, such as a CRF
         return None
     if size == float("inf"):
@@ -60,7 +60,8 @@ def tiles(height: int, width: int, side: int, margin: int) -> Iterator[Tile]:
     step = max(((side - 2 * margin) // ALIGNMENT - 1) * ALIGNMENT, margin, ALIGNMENT)
     for rows in _spans(height, step, margin):
         for columns in _spans(width, step, margin):
-            yield Tile(*zip(rows, columns, strict=True))
+            window, inside, target = zip(rows, columns, strict=True)
+            yield Tile(window, inside, target)
 
 
 def _spans(length: int, step: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -93,7 +94,8 @@ def segment_tiled(model: keras.Model, image: np.ndarray, side: int = 2048) -> np
     if reach is None:
         raise ValueError(f"{model.name} looks at the whole image; it has no tiles")
     labels = np.empty(image.shape[:2], np.uint8)
-    for tile in tiles(*image.shape[:2], side, reach):
+    height, width = image.shape[:2]
+    for tile in tiles(height, width, side, reach):
         logits = run_net(model, image[tile.window][None].astype("float32"))[0]
         labels[tile.target] = logits[tile.inside].argmax(-1)
     return labels

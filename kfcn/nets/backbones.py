@@ -293,9 +293,9 @@ def _denser(body, image, names, output_stride):
 
 def _offset(image, tensor, stride) -> float:
     """The place of cell 0 that an enlarging kernel can have and that is nearest to the true one."""
-    from kfcn.rewrite import receptive_field
+    from kfcn.rewrite import receptive_fields
 
-    centre = receptive_field(keras.Model(image, tensor)).offset
+    centre = receptive_fields(keras.Model(image, tensor))[0].offset
     centre = centre[0] if isinstance(centre, tuple) else centre
     return min((0, (stride - 1) / 2, stride - 1), key=lambda place: abs(place - centre))
 

@@ -136,7 +136,7 @@ def _application(entry: Backbone, backbone: str, weights: str, options: dict) ->
                 "--backbone efficientnet_lite0, whose weights come with kfcn, "
                 "or start from nothing with --weights none"
             ) from error
-    problem: Exception | None = None
+    problems = []
     for include_top in dict.fromkeys((entry.include_top, False, True)):
         size = {} if include_top else {"input_shape": (None, None, 3)}
         source = application(include_top=include_top, weights=None, **size, **alpha)
@@ -144,11 +144,11 @@ def _application(entry: Backbone, backbone: str, weights: str, options: dict) ->
             source.load_weights(path)
             return source
         except Exception as error:  # h5py and Keras raise whatever the file makes them raise
-            problem = problem or error
+            problems.append(error)
     raise KfcnError(
         f"--weights {weights} does not hold weights of keras.applications.{entry.application}"
-        f"{' with these options' if options else ''}: {first_line(problem)}"
-    ) from problem
+        f"{' with these options' if options else ''}: {first_line(problems[0])}"
+    ) from problems[0]
 
 
 def _fill(model: keras.Model, source: Tensors, caffe: bool) -> int:

@@ -14,7 +14,7 @@ functional model. Images are channels-last.
 
 from kfcn.rewrite.atrous import to_atrous
 from kfcn.rewrite.classifier import convolutionalize
-from kfcn.rewrite.field import ReceptiveField, receptive_field
+from kfcn.rewrite.field import ReceptiveField, receptive_field, receptive_fields
 from kfcn.rewrite.pooling import DilatedPooling2D
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "ReceptiveField",
     "convolutionalize",
     "receptive_field",
+    "receptive_fields",
     "to_atrous",
 ]

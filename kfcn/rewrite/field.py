@@ -192,6 +192,14 @@ def receptive_field(
         KfcnError: if an output is no map (a classifier's vector), if branches of different
             strides meet, or if a layer's geometry is not known; the layer is named.
     """
+    fields = receptive_fields(model, size)
+    return fields[0] if len(fields) == 1 else fields
+
+
+def receptive_fields(
+    model: keras.Model, size: tuple[int, int] | None = None
+) -> list[ReceptiveField]:
+    """As `receptive_field`, a list also for a model of one output."""
     graph = as_functional(model)
     walker = _FieldWalker()
     inputs = []
@@ -209,7 +217,7 @@ def receptive_field(
                 "grid of cells: expected a map (B, H, W, C); convolutionalize a classifier first"
             )
         fields.append(_summary(state))
-    return fields[0] if len(fields) == 1 else fields
+    return fields
 
 
 def _summary(field: _Field) -> ReceptiveField:

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from kfcn.errors import Stopped
 
@@ -29,7 +30,7 @@ class Interrupt:
         self.message = message
         self.code = 0
         self._at_once = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}  # as `signal.signal` gives and takes it
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():

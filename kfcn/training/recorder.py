@@ -101,7 +101,7 @@ class Recorder:
         row = {
             "epoch": len(progress.rows) + 1,
             "loss": progress.mean_loss,
-            "mean_iou": scores(progress.matrix)["mean_iou"],
+            "mean_iou": scores(np.asarray(progress.matrix))["mean_iou"],
             "val_cross_entropy": result.cross_entropy,
             **{f"val_{name}": value for name, value in result.scores.items()},
             "learning_rate": learning_rate,

@@ -16,7 +16,7 @@ from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
-from kfcn.rewrite import receptive_field
+from kfcn.rewrite import receptive_fields
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
 from kfcn.training.average import Average
@@ -100,6 +100,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     where = replicas.start(strategy, cpu_replicas)
     say = print if verbose and where.chief else (lambda line: None)
+    result = None
     for number, stage in enumerate(stages, start=1):
         last = number == len(stages)
         if len(stages) > 1:
@@ -107,6 +108,7 @@ def train(
             say(f"stage {number} of {len(stages)}: {stage.run.path}{finished}")
         if last or not stage.finished:
             result = _train(stage, where, say, 60 * save_minutes, keep, skip_bad)
+    assert result is not None  # there is a last stage
     return result
 
 
@@ -161,6 +163,7 @@ def _train(
         result = recorder.evaluate(net)
         if where.chief:
             row = best(progress.rows)
+            assert row is not None  # there was at least one epoch
             write_json(run.path / CARD, _card(config, net, result, run, row, validation.classes))
             recorder.save_overlays(net)
         where.sum(0)
@@ -226,7 +229,7 @@ def build(config: Settings, classes: int) -> keras.Model:
 
 
 def _field(model: keras.Model) -> str:
-    size = receptive_field(model).extent
+    size = receptive_fields(model)[0].extent
     if size == float("inf"):
         return "every pixel sees the whole image"
     return f"receptive field {size:.0f} pixels"

@@ -87,7 +87,7 @@ def confidence_error(confidences: np.ndarray, logits: np.ndarray) -> float:
 def add_counts(counts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Adds the counts of several images."""
     counts = list(counts)
-    return {key: sum(c[key] for c in counts) for key in counts[0]}
+    return {key: np.sum([c[key] for c in counts], axis=0) for key in counts[0]}
 
 
 def share(pair: np.ndarray) -> float | None:

@@ -90,9 +90,9 @@ def failures(result: dict, limits: Limits) -> list[dict]:
         unsure = min(measured, key=lambda image: image["confident"])
         check("confident", result["confident"], limits.confident, unsure["name"])
     against = result.get("against_first")
-    mode = MODES.get(result.get("mode"))
-    same = against and against["same_file"] and against["same_kernels"]
-    if mode and mode.identical and same and against["differing"]:
+    mode = MODES.get(result.get("mode", ""))
+    same = bool(against and against["same_file"] and against["same_kernels"])
+    if mode and mode.identical and against and same and against["differing"]:
         missed.append(
             {
                 "gate": "identical",

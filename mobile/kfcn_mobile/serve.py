@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from kfcn_mobile.bundle import BundleError, read_bundle
@@ -44,8 +45,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves the folders of `server.folders` and nothing else."""
 
     protocol_version = "HTTP/1.1"
+    server: "Server"  # pyright: ignore[reportIncompatibleVariableOverride]: no other starts it
 
-    def translate_path(self, path):
+    def translate_path(self, path: str) -> str:
         parts = PurePosixPath(unquote(urlsplit(path).path)).parts[1:]
         folders = self.server.folders
         first, rest = (parts[0], parts[1:]) if parts and parts[0] in folders else ("", parts)
@@ -56,15 +58,15 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             PAGE / "no such file" if unsafe or (first and not rest) or file.is_dir() else file
         )
 
-    def guess_type(self, path):
+    def guess_type(self, path: Any) -> str:
         return TYPES.get(Path(path).suffix, "application/octet-stream")
 
-    def end_headers(self):
+    def end_headers(self) -> None:
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
-    def log_message(self, *_):
+    def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the page says what it does."""
 
 

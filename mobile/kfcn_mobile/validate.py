@@ -86,7 +86,7 @@ def _mean_iou(bundle: Bundle, label_maps) -> float | None:
     if not pairs:
         return None
     num_classes = len(bundle.classes)
-    return mean_iou(sum(confusion(truth, labels, num_classes) for truth, labels in pairs))
+    return mean_iou(np.sum([confusion(t, labels, num_classes) for t, labels in pairs], axis=0))
 
 
 def validate(
@@ -124,7 +124,9 @@ def validate(
     chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
     if not chosen:
         present = ", ".join(m["mode"] for m in bundle.models)
-        raise BundleError(f"{bundle.path}: no model of mode {', '.join(modes)}; it has {present}")
+        raise BundleError(
+            f"{bundle.path}: no model of mode {', '.join(modes or [])}; it has {present}"
+        )
     places, results, label_maps, firsts = [], [], {}, {}
     for target in targets or [Host()]:
         with target:
@@ -171,12 +173,10 @@ def validate(
 
 def _confidence_error(bundle: Bundle, confidences: Sequence[np.ndarray] | None) -> dict | None:
     """The largest error of all images' probabilities and whose it is; None where there are none."""
-    if confidences is None or any(golden.logits is None for golden in bundle.golden):
+    logits = [golden.logits for golden in bundle.golden if golden.logits is not None]
+    if confidences is None or len(logits) < len(bundle.golden):
         return None
-    errors = [
-        confidence_error(given, golden.logits)
-        for given, golden in zip(confidences, bundle.golden, strict=True)
-    ]
+    errors = [confidence_error(given, x) for given, x in zip(confidences, logits, strict=True)]
     worst = int(np.argmax(errors))
     return {"value": errors[worst], "image": bundle.golden[worst].name}
 
@@ -242,10 +242,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "confident": args.min_confident,
     }
     report_file = Outputs(args.report.parent, args.overwrite) if args.report else None
+    json_name, html_name = _report_names(args.report) if args.report else ("", "")
     try:
         with contextlib.ExitStack() as held:
             if report_file:
-                json_name, html_name = _report_names(args.report)
                 report_file.check([json_name, html_name])
                 held.enter_context(report_file.lock(json_name))
             # The host comes first, always: it is what the other targets are compared with.

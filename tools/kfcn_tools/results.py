@@ -89,6 +89,7 @@ def read_run(path: Path | str) -> list[Result]:
             f"{path}: expected the folder of a finished run, with config.json and {CARD}"
         )
     stored, card = folder.stored_settings(), read_card(path)
+    assert card is not None  # its file is there
     settings = dataclasses.asdict(resolve(stored))
     for name in ("weights", "init_from"):
         settings[name] = settings[name] and Path(settings[name]).name
@@ -229,8 +230,8 @@ def _own(settings: dict[str, Any]) -> str:
 
     from kfcn.training.settings import resolve
 
-    named = {name: settings[name] for name in ("recipe", "data") if settings[name]}
-    more = {"init_from": "-"} if settings["crf"] else {}
+    named: dict[str, Any] = {name: settings[name] for name in ("recipe", "data") if settings[name]}
+    more: dict[str, Any] = {"init_from": "-"} if settings["crf"] else {}
     defaults = dataclasses.asdict(resolve(**named, arch=settings["arch"], **more))
     left_out = {*OWN_COLUMN} - {"epochs"}
     changed = {n: v for n, v in settings.items() if n not in left_out and v != defaults[n]}

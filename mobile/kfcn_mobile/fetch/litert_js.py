@@ -88,4 +88,7 @@ def _fetch(npm: str, package: str, expected: str, files: dict[str, str], folder:
             for name, ours in files.items():
                 target = folder / ours
                 target.parent.mkdir(exist_ok=True)
-                target.write_bytes(archive.extractfile(name).read())
+                member = archive.extractfile(name)
+                if member is None:
+                    raise MissingError(f"{package} {VERSION}: {name} is no file")
+                target.write_bytes(member.read())

@@ -78,14 +78,14 @@ class Local(Device):
 
     name = "c"
 
-    def shell_command(self, script):
+    def shell_command(self, script: str) -> list[str]:
         return ["sh", "-c", script]
 
-    def put(self, files):
+    def put(self, files: dict[str, Path]) -> None:
         for name, path in files.items():
             shutil.copy(path, Path(self.folder) / name)
 
-    def get(self, names, into):
+    def get(self, names: Sequence[str], into: Path) -> None:
         for name in names:
             shutil.copy(Path(self.folder) / name, into)
 
@@ -95,9 +95,10 @@ class Ssh(Device):
 
     def __init__(self, host: str):
         self.name, self._host = f"ssh:{host}", host
-        self._control = self._socket = None
+        self._control: str | None = None
+        self._socket = ""  # until it is connected
 
-    def connect(self):
+    def connect(self) -> str:
         # One connection for all that follows: a small board takes a second for each new one.
         self._control = tempfile.mkdtemp(prefix="kfcn-ssh-")
         self._socket = f"{self._control}/socket"
@@ -119,11 +120,11 @@ class Ssh(Device):
                 raise TargetError(f"{self.name}: {lines[-1]}")
         return super().connect()
 
-    def shell_command(self, script):
+    def shell_command(self, script: str) -> list[str]:
         # `--`: a host that begins with a dash is no option.
         return ["ssh", "-S", self._socket, "--", self._host, script]
 
-    def remove(self):
+    def remove(self) -> None:
         try:
             super().remove()
         finally:
@@ -134,7 +135,7 @@ class Ssh(Device):
                 shutil.rmtree(self._control, ignore_errors=True)
                 self._control = None
 
-    def put(self, files):
+    def put(self, files: dict[str, Path]) -> None:
         with tempfile.TemporaryDirectory(prefix="kfcn-put-") as staging:
             for name, path in files.items():
                 shutil.copy(path, Path(staging) / name)
@@ -142,7 +143,7 @@ class Ssh(Device):
         script = f"tar -C {shlex.quote(self.folder)} -xf -"
         self._call(self.shell_command(script), input=archive, text=False)
 
-    def get(self, names, into):
+    def get(self, names: Sequence[str], into: Path) -> None:
         script = f"tar -C {shlex.quote(self.folder)} -cf - {shlex.join(names)}"
         archive = self._call(self.shell_command(script), text=False)
         # Only names that were asked for: what comes back is another machine's word.
@@ -155,7 +156,7 @@ class Adb(Device):
     name = "adb"
     needs_glibc = True
 
-    def connect(self):
+    def connect(self) -> str:
         lines = self._call(["adb", "devices"]).splitlines()[1:]
         states = dict(line.split("\t")[:2] for line in lines if "\t" in line)
         serial = os.environ.get("ANDROID_SERIAL")
@@ -170,18 +171,18 @@ class Adb(Device):
         self._call(self.shell_command(f"mkdir -p {self.folder}"))
         return self.shell("uname -m").strip()
 
-    def describe(self):
+    def describe(self) -> str:
         names = ("ro.product.manufacturer", "ro.product.model", "ro.build.version.release")
         maker, model, release = (self.shell(f"getprop {name}").strip() for name in names)
         return f"{maker} {model}, Android {release}"
 
-    def shell_command(self, script):
+    def shell_command(self, script: str) -> list[str]:
         return ["adb", "shell", script]
 
-    def put(self, files):
+    def put(self, files: dict[str, Path]) -> None:
         for name, path in files.items():
             self._call(["adb", "push", str(path), f"{self.folder}/{name}"])
 
-    def get(self, names, into):
+    def get(self, names: Sequence[str], into: Path) -> None:
         for name in names:
             self._call(["adb", "pull", f"{self.folder}/{name}", str(into / name)])

@@ -51,10 +51,16 @@ class Native(Target):
 
     def __init__(self, name: str, device: Device, say: Say):
         self.name, self._device, self._say = name, device, say
-        self._folder = None
+        self._made: Path | None = None
+
+    @property
+    def _folder(self) -> Path:
+        if self._made is None:
+            raise TargetError(f"{self.name} was not started")
+        return self._made
 
     def start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="kfcn-native-"))
+        self._made = Path(tempfile.mkdtemp(prefix="kfcn-native-"))
         processor = self._device.connect()
         program, library = build(processor, self._folder, self._say)
         files = {"segment": program, library.name: library}
@@ -85,8 +91,8 @@ class Native(Target):
         return Outcome(labels, latency)
 
     def close(self) -> None:
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._made:
+            shutil.rmtree(self._made, ignore_errors=True)
             try:
                 self._device.remove()
             except TargetError as error:
@@ -196,4 +202,7 @@ def glibc(processor: str, program: Path, say: Say) -> tuple[Path, list[Path]]:
 
 
 def _own_litert() -> Path:
-    return Path(importlib.util.find_spec("ai_edge_litert").submodule_search_locations[0])
+    found = importlib.util.find_spec("ai_edge_litert")
+    if found is None or not found.submodule_search_locations:
+        raise TargetError("no LiteRT here; pip install ai-edge-litert")
+    return Path(found.submodule_search_locations[0])

@@ -16,13 +16,19 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from multiprocessing import Queue
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
 from kfcn_tools.benchmarks.timing import machine
+
+if TYPE_CHECKING:
+    import keras
 
 FACTORS = (4, 8, 16, 32)
 STAGES = ((2, 16), (2, 32), (3, 64), (3, 128), (3, 128))  # convolutions, width: VGG16 / 4
@@ -59,16 +65,19 @@ def prepare(factor: int, pixels: int):
     return ways, model
 
 
-def differences(stitched, dense, model, factor: int, pixels: int) -> tuple[int, float, float]:
+def differences(
+    stitched: np.ndarray, dense: np.ndarray, model: "keras.Model", factor: int, pixels: int
+) -> tuple[int, float, float]:
     """Cells compared, the largest difference, and the largest to the map moved by one."""
-    import kfcn
+    from kfcn.rewrite import receptive_fields
 
     # Cell p of the dense map is centred at p + offset. A shift moves up to factor - 1 zeros in.
-    field = kfcn.receptive_field(model)
-    first = max(int(np.ceil((field.size - 1) / 2 - field.offset)), 0)
+    (field,) = receptive_fields(model)
+    size, offset = float(field.extent), float(field.offset)  # the same for rows and columns
+    first = max(int(np.ceil((size - 1) / 2 - offset)), 0)
     first = -(-first // factor) * factor  # a shifted run has its own border at the shift
     first += factor - 1
-    last = int(pixels - 1 - (field.size - 1) / 2 - field.offset)
+    last = int(pixels - 1 - (size - 1) / 2 - offset)
     inside = slice(first, last)
     moved = slice(first + 1, last + 1)
     a, b = stitched[:, inside, inside], dense[:, inside, inside]
@@ -76,7 +85,7 @@ def differences(stitched, dense, model, factor: int, pixels: int) -> tuple[int, 
     return a.shape[1], float(np.abs(a - b).max(initial=0)), float(control)
 
 
-def peak(way: str, factor: int, pixels: int, answer) -> None:
+def peak(way: str, factor: int, pixels: int, answer: Queue) -> None:
     """In a process of its own: MiB of resident memory that one run takes at its peak."""
     ways, _ = prepare(factor, pixels)
     # Linux only: forgets the peak so far, which is that of importing TensorFlow.
@@ -103,9 +112,9 @@ def peak_of(way: str, factor: int, pixels: int) -> float:
     return value
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="bench_dense", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="bench_dense", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pixels", type=int, default=256, help="side of the image")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each, alternating")
     parser.add_argument("--factors", type=int, nargs="+", default=FACTORS, choices=FACTORS)

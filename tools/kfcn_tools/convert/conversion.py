@@ -79,7 +79,7 @@ def convert(
     }
     out = Path(out)
     with new_folder(out) as folder:
-        loaded = model if isinstance(model, keras.Model) else load_model(model)
+        loaded = load_model(model) if isinstance(model, (str, Path)) else model
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
         chosen = _without_eight_bit(net, modes)
@@ -139,7 +139,7 @@ def _check(
 
 def _identity(model: keras.Model | Path | str, val: data_sets.Dataset) -> tuple[Classes, dict]:
     """The classes of a model, checked against the data set's, and what tells it from others."""
-    if isinstance(model, keras.Model):
+    if not isinstance(model, (str, Path)):
         check_classes(None, val, model)
         digest = hashlib.sha256()
         for weight in model.get_weights():

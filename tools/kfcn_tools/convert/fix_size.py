@@ -20,7 +20,9 @@ from kfcn.graph import inputs, is_operation, producer
 from kfcn.nets.upsample import Enlargement, enlargements, trims
 
 
-def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = False):
+def fix_size(
+    model: keras.Model, height: int, width: int, exact_logits: bool = False
+) -> keras.Model:
     """Rebuilds a model for images of one size.
 
     Args:
@@ -88,7 +90,7 @@ def fix_size(model: keras.Model, height: int, width: int, exact_logits: bool = F
     return rebuilt
 
 
-def upsample(x, stride: int, attenuate: bool = True):
+def upsample(x: keras.KerasTensor, stride: int, attenuate: bool = True) -> keras.KerasTensor:
     """What a bilinear transposed convolution with "same" padding gives, as a resize.
 
     The transposed convolution sees zeros around its input, so its outer stride / 2 rows and
@@ -141,7 +143,7 @@ def _without_groups(bilinear: list[Enlargement]) -> dict:
     """
     stand_ins = {}
     for enlargement in bilinear:
-        if enlargement.join is not None:
+        if enlargement.split is not None and enlargement.join is not None:
             parts = len(enlargement.parts)
             stand_ins[enlargement.split.name] = lambda x, parts=parts: [x] * parts
             stand_ins[enlargement.join.name] = lambda x: x[0]

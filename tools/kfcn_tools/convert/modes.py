@@ -16,7 +16,7 @@ from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
 from kfcn_tools.convert.int8.ranges import tensor_statistics
 from kfcn_tools.convert.int8.sensitivity import search_layers
 from kfcn_tools.convert.structure import check_structure
-from kfcn_tools.convert.tflite import export_tflite
+from kfcn_tools.convert.tflite import FloatMode, export_tflite
 from kfcn_tools.convert.write_bundle import keras_labels
 
 # One calibration image in this many is held back for the layer search.
@@ -111,12 +111,12 @@ class Source:
         }
 
 
-def _float(mode: str, source: Source) -> tuple[bytes, dict]:
+def _float(mode: FloatMode, source: Source) -> tuple[bytes, dict]:
     source.progress(f"{mode}: converting")
     return export_tflite(source.fixed, mode), {}
 
 
-def _float_scores(mode: str, source: Source) -> bytes:
+def _float_scores(mode: FloatMode, source: Source) -> bytes:
     source.progress(f"{mode}: converting scores")
     return export_tflite(source.exact, mode, "logits")
 

@@ -25,7 +25,7 @@ def pictures(dataset: Dataset, count: int, size: tuple[int, int]) -> list[Pictur
         sample = dataset[int(index)]
         image, labels = sample.image, sample.labels
         if image.shape[:2] != size:
-            shape = size[::-1]
+            shape = (size[1], size[0])
             image = np.array(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
             labels = np.array(Image.fromarray(labels).resize(shape, Image.Resampling.NEAREST))
         found.append(Picture(image, labels, sample.name))

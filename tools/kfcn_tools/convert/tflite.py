@@ -5,10 +5,12 @@ from typing import Literal
 
 import keras
 
+FloatMode = Literal["float32", "float16", "dynamic"]
+
 
 def export_tflite(
     model: keras.Model,
-    mode: Literal["float32", "float16", "dynamic"] = "float32",
+    mode: FloatMode = "float32",
     output: Literal["labels", "logits"] = "labels",
 ) -> bytes:
     """Writes a model of fixed size as TFLite.

@@ -77,12 +77,12 @@ def readers_of(model: keras.Model) -> dict[str, list]:
     return {name: resolve(name) for name in direct}
 
 
-def is_depthwise(layer) -> bool:
+def is_depthwise(layer: keras.Operation) -> bool:
     """Whether a layer convolves each channel alone."""
     return isinstance(layer, keras.layers.DepthwiseConv2D)
 
 
-def plain_convolution(operation) -> bool:
+def plain_convolution(operation: keras.Operation) -> bool:
     """A convolution whose input channels can be scaled: Conv2D or depthwise, no groups."""
     return isinstance(operation, CONVOLUTIONS) and not isinstance(
         operation, keras.layers.Conv2DTranspose

@@ -73,14 +73,14 @@ def _pairs(model):
     return found
 
 
-def scale_outputs(conv, factor: np.ndarray) -> None:
+def scale_outputs(conv: keras.layers.Layer, factor: np.ndarray) -> None:
     """Multiplies a convolution's output channels."""
     kernel, *bias = conv.get_weights()
     shaped = factor.reshape(kernel.shape[2:]) if is_depthwise(conv) else factor
     conv.set_weights([kernel * shaped, *(b * factor for b in bias)])
 
 
-def scale_inputs(conv, factor: np.ndarray) -> None:
+def scale_inputs(conv: keras.layers.Layer, factor: np.ndarray) -> None:
     """Multiplies the weights that read each input channel of a convolution."""
     kernel, *bias = conv.get_weights()
     conv.set_weights([kernel * factor[:, None], *bias])

@@ -10,6 +10,7 @@ alone, and rates of 2e-5 without and 1e-4 with that start lost agreement: see `L
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,11 +42,11 @@ class FakeQuant(keras.layers.Layer):
         high: its end, > low.
     """
 
-    def __init__(self, low: float, high: float, **kwargs):
+    def __init__(self, low: float, high: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.low, self.high = float(low), float(high)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         """Any shape."""
         step = max(self.high - self.low, 1e-8) / 255
         zero = round(-self.low / step)
@@ -53,7 +54,7 @@ class FakeQuant(keras.layers.Layer):
         x = ops.clip(x, low, high)
         return x + ops.stop_gradient(ops.round(x / step) * step - x)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments."""
         return super().get_config() | {"low": self.low, "high": self.high}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def tensor_statistics(
     ]
     rng = np.random.default_rng(seed)
     extremes = {detail["name"]: (0.0, 0.0) for detail in tensors}
-    means = {detail["name"]: 0.0 for detail in tensors}
+    means: dict[str, Any] = {detail["name"]: 0.0 for detail in tensors}
     samples = {detail["name"]: [] for detail in tensors}
     for image in images:
         run_once(interpreter, image)

@@ -109,11 +109,11 @@ def search_layers(
         every = max(1, len(images) // SCREENING_IMAGES)
         screened = agreement([], every)
         alone = {name: agreement([name], every) - screened for name in candidates}
-    order = sorted(alone, key=alone.get, reverse=True)
+    order = sorted(alone, key=alone.__getitem__, reverse=True)
     while reached < target and len(kept) < MOST_LAYERS:
         tried = {name: agreement([*kept, name]) - reached for name in order[:SHORTLIST]}
         # Candidates that just did well come first next time.
-        order = sorted(tried, key=tried.get, reverse=True) + order[SHORTLIST:]
+        order = sorted(tried, key=tried.__getitem__, reverse=True) + order[SHORTLIST:]
         useful = [name for name, gain in tried.items() if gain >= SMALLEST_GAIN]
         files = [build([*kept, name]) for name in useful]
         times = _milliseconds([plain, *files], images[0])
@@ -124,7 +124,7 @@ def search_layers(
         }
         if not worth:
             break
-        best = max(worth, key=worth.get)
+        best = max(worth, key=worth.__getitem__)
         kept.append(best)
         order.remove(best)
         gains[best] = tried[best]
