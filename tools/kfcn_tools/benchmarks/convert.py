@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from kfcn_mobile.bundle import read_bundle
@@ -24,10 +25,13 @@ from kfcn.commands._cli import run
 from kfcn_tools.benchmarks.timing import alternate
 from kfcn_tools.litert import open_interpreter
 
+if TYPE_CHECKING:
+    import keras
+
 BASELINE = "naive, fixed size"
 
 
-def naive_files(model, size: tuple[int, int]) -> dict[str, bytes]:
+def naive_files(model: "keras.Model", size: tuple[int, int]) -> dict[str, bytes]:
     """The model converted without any care: for any size, and for one."""
     import keras
     import tensorflow as tf

@@ -14,7 +14,9 @@ import importlib.metadata
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,9 @@ CLASSES, ITERATIONS = 21, 5
 WEIGHTS = (3.0, 5.0)
 
 
-def scene(height, width, classes=CLASSES, seed=0):
+def scene(
+    height: int, width: int, classes: int = CLASSES, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Shapes of `classes` shaded colours with noise, as uint8 (H, W, 3), and logits (H, W, C)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
@@ -43,7 +47,9 @@ def scene(height, width, classes=CLASSES, seed=0):
     return np.clip(image, 0, 255).astype(np.uint8), logits.astype(np.float32)
 
 
-def pydensecrf(image, logits, alpha, beta):
+def pydensecrf(
+    image: np.ndarray, logits: np.ndarray, alpha: float, beta: float
+) -> Callable[[], np.ndarray]:
     """A function that runs the reference: probabilities (H, W, C)."""
     from pydensecrf import densecrf
 
@@ -63,16 +69,18 @@ def pydensecrf(image, logits, alpha, beta):
     return run
 
 
-def ours(image, logits, alpha, beta, train=False):
+def ours(
+    image: np.ndarray, logits: np.ndarray, alpha: float, beta: float, train: bool = False
+) -> Callable[[], Any]:
     """A function that runs DenseCRF: logits (1, H, W, C), or the gradients of a training step."""
     import tensorflow as tf
 
     from kfcn.crf import DenseCRF
 
     layer = DenseCRF(ITERATIONS, ITERATIONS, alpha, beta, 3.0, *WEIGHTS)
-    logits, image = tf.constant(logits[None]), tf.constant(image[None], tf.float32)
-    layer.build([logits.shape, image.shape])
-    labels = tf.argmax(logits, -1)
+    layer.build([(1, *logits.shape), (1, *image.shape)])
+    scores, pixels = tf.constant(logits[None]), tf.constant(image[None], tf.float32)
+    labels = tf.argmax(scores, -1)
 
     @tf.function
     def forward(logits, image):
@@ -90,26 +98,26 @@ def ours(image, logits, alpha, beta, train=False):
 
     def run():
         if train:
-            return [gradient.numpy() for gradient in step(logits, image)]
-        return forward(logits, image).numpy()
+            return [np.asarray(gradient) for gradient in step(scores, pixels)]
+        return np.asarray(forward(scores, pixels))
 
     return run
 
 
-def seconds(run):
+def seconds(run: Callable[[], Any]) -> tuple[float, float]:
     """Wall time and processor time (of all threads) of one call."""
     wall, cpu_time = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - wall, time.process_time() - cpu_time
 
 
-def megabytes():
+def megabytes() -> float:
     """Peak resident set of this process so far (getrusage would count its parent's)."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
-def peak_memory(what, size, thetas):
+def peak_memory(what: str, size: tuple[int, int], thetas: tuple[float, float]) -> float:
     """Peak MB above the start of `what` ("pydensecrf", "forward" or "step") in a new process."""
     command = [
         sys.executable,
@@ -123,7 +131,7 @@ def peak_memory(what, size, thetas):
     return float(answer.stdout.split()[-1])
 
 
-def print_peak(what, height, width, alpha, beta):
+def print_peak(what: str, height: str, width: str, alpha: str, beta: str) -> None:
     """The child's side of `peak_memory`."""
     image, logits = scene(int(height), int(width))
     arguments = image, logits, float(alpha), float(beta)
@@ -139,9 +147,9 @@ def print_peak(what, height, width, alpha, beta):
     print(megabytes() - start)
 
 
-def main():
+def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pairs", type=int, default=15, help="turns of each pair (default 15)")
     parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -175,7 +183,7 @@ COLUMNS = (
 PACKAGES = ("tensorflow", "keras", "numpy", "pydensecrf2")
 
 
-def row(size, thetas, pairs):
+def row(size: tuple[int, int], thetas: tuple[float, float], pairs: int) -> str:
     """One line of the table."""
     image, logits = scene(*size)
     runs = [

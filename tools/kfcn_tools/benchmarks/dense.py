@@ -16,10 +16,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from multiprocessing import Queue
+from collections.abc import Callable, Sequence
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -34,7 +34,7 @@ FACTORS = (4, 8, 16, 32)
 STAGES = ((2, 16), (2, 32), (3, 64), (3, 128), (3, 128))  # convolutions, width: VGG16 / 4
 
 
-def slim_vgg(factor: int):
+def slim_vgg(factor: int) -> "keras.Model":
     """VGG16's stages down to stride `factor`, He-random weights: activations keep their size."""
     import keras
     from keras import layers
@@ -51,7 +51,7 @@ def slim_vgg(factor: int):
     return keras.Model(inputs, x)
 
 
-def prepare(factor: int, pixels: int):
+def prepare(factor: int, pixels: int) -> "tuple[dict[str, Callable[[], Any]], keras.Model]":
     """The two ways to the dense map, as functions of no arguments, and the coarse model."""
     import kfcn
 
@@ -73,7 +73,8 @@ def differences(
 
     # Cell p of the dense map is centred at p + offset. A shift moves up to factor - 1 zeros in.
     (field,) = receptive_fields(model)
-    size, offset = float(field.extent), float(field.offset)  # the same for rows and columns
+    offset = max(field.offset) if isinstance(field.offset, tuple) else field.offset
+    size = float(field.extent)  # the same for rows and columns, like the offset
     first = max(int(np.ceil((size - 1) / 2 - offset)), 0)
     first = -(-first // factor) * factor  # a shifted run has its own border at the shift
     first += factor - 1

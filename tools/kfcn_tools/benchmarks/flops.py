@@ -1,9 +1,13 @@
 """Floating-point operations of a net, from the shapes of its convolutions and matrix products."""
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
-def count_flops(model, size: tuple[int, int]) -> int:
+def count_flops(model: "keras.Model", size: tuple[int, int]) -> int:
     """Operations of one image in the forward pass; a multiplication and an addition are two.
 
     Counted are convolutions, transposed ones too, and matrix products, in the graph as TensorFlow

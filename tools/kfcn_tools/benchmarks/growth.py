@@ -19,6 +19,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -36,7 +37,7 @@ AXES = {
 }
 
 
-def steps(axis: str, what: str, values) -> list[dict]:
+def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
     """Median time and peak memory of a step, in this process, for growing values."""
     _import_tensorflow()
     from kfcn_tools.benchmarks.nets.keras_nets import Net
@@ -105,22 +106,24 @@ def draw(root: Path, count: int) -> str:
     from kfcn.data.sets.scenes import CLASSES as NAMES
     from kfcn.data.sets.scenes import Scenes
 
-    folders = [root / kind / "train" for kind in ("images", "labels")]
-    for folder in folders:
+    images, labels = (root / kind / "train" for kind in ("images", "labels"))
+    for folder in (images, labels):
         folder.mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(NAMES.names) + "\n")
     scenes = Scenes("train")
     for index in range(count):
-        for folder, suffix, which in zip(folders, ("jpg", "png"), (0, 1), strict=True):
-            path = folder / f"{index:06d}.{suffix}"
-            if index < 100:
-                Image.fromarray(scenes[index][which]).save(path)
-            else:
-                path.hardlink_to(folder / f"{index % 100:06d}.{suffix}")
+        if index < 100:
+            image, truth, _ = scenes[index]
+            Image.fromarray(image).save(images / f"{index:06d}.jpg")
+            Image.fromarray(truth).save(labels / f"{index:06d}.png")
+            continue
+        for folder, suffix in ((images, "jpg"), (labels, "png")):
+            drawn = folder / f"{index % 100:06d}.{suffix}"
+            (folder / f"{index:06d}.{suffix}").hardlink_to(drawn)
     return str(root)
 
 
-def measure(axis: str, values) -> dict:
+def measure(axis: str, values: Sequence[int]) -> dict:
     """The points of an axis: curve -> list of points."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as process:
@@ -178,7 +181,8 @@ def plot(axes: dict, path: Path) -> None:
                 cell.loglog(x, np.maximum(y, 1e-3), "o-", label=name, markersize=4)
             # What is linear runs along this line, what is worse crosses it upwards.
             end = max(points[-1][what] for points in curves.values())
-            x = np.array([curves[name][0]["at"], curves[name][-1]["at"]])
+            last = list(curves.values())[-1]
+            x = np.array([last[0]["at"], last[-1]["at"]])
             cell.loglog(x, end * x / x[-1], "--", color="0.6", label="linear")
             cell.set_title(f"{title} by {axis}", fontsize=10)
             cell.grid(alpha=0.3)
@@ -188,7 +192,7 @@ def plot(axes: dict, path: Path) -> None:
     plt.close(figure)
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """`python -m kfcn_tools.benchmarks.growth`."""
     cli = argparse.ArgumentParser(description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -18,9 +18,12 @@ import multiprocessing.pool
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from multiprocessing.pool import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -153,7 +156,7 @@ class Pairs:
             self._read = PEERS[self.peer]()
         return self._read(*self.paths[index])
 
-    def batch(self, indices) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """A batch of bytes."""
         images, labels = zip(*(self[index] for index in indices), strict=True)
         return np.stack(images), np.stack(labels)
@@ -169,7 +172,7 @@ def _orders(count: int) -> Iterator[list[int]]:
         yield from (order[k : k + BATCH] for k in range(0, count - BATCH + 1, BATCH))
 
 
-def by_pool(pairs: Pairs, pool) -> Iterator:
+def by_pool(pairs: Pairs, pool: Pool) -> Iterator:
     """Batches by the workers of a pool; bytes travel, as they are a quarter of the floats."""
     waiting, orders = [], _orders(len(pairs))
     while True:
@@ -206,7 +209,7 @@ def by_processes(pairs: Pairs) -> Iterator:
 
 def all_sources(folder: Path, prepared: Path) -> dict[str, tuple]:
     """Name -> the function that gives its batches, and the arguments of that."""
-    sources = {
+    sources: dict[str, tuple] = {
         "kfcn, folder": (kfcn_batches, "folder", folder, False),
         "kfcn, cached": (kfcn_batches, "folder", folder, True),
         "kfcn, prepared": (kfcn_batches, "prepared", prepared, False),
@@ -221,7 +224,7 @@ def all_sources(folder: Path, prepared: Path) -> dict[str, tuple]:
     return sources
 
 
-def serve(connection, make: Callable, *args) -> None:
+def serve(connection: Connection, make: Callable, *args: Any) -> None:
     """The process of one source: measures when it is asked to, for so many seconds.
 
     TensorFlow and torch cannot live in one process: both bring an LLVM of their own.
@@ -242,7 +245,9 @@ def rate(batches: Iterator, seconds: float, warm_up: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-def measure_rates(sources: dict[str, tuple], seconds: float, rounds: int, images: int):
+def measure_rates(
+    sources: dict[str, tuple], seconds: float, rounds: int, images: int
+) -> dict[str, list[float]]:
     """Images per second of each source in each round; they take turns."""
     context = multiprocessing.get_context("spawn")
     connections, rates = {}, {name: [] for name in sources}
@@ -272,9 +277,9 @@ def measure_memory(folder: Path, images: int) -> list[float]:
     return seen
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    cli = argparse.ArgumentParser(prog="bench_input", description=__doc__.splitlines()[0])
+    cli = argparse.ArgumentParser(prog="bench_input", description=(__doc__ or "").splitlines()[0])
     cli.add_argument("--images", type=int, default=200, metavar="N", help="pairs to draw (200)")
     cli.add_argument("--seconds", type=float, default=4.0, help="of each measurement (4)")
     cli.add_argument("--rounds", type=int, default=3, help="of which the best counts (3)")

@@ -12,6 +12,7 @@ random: nothing here says how well a net segments.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,7 @@ class Process:
         return self._answer()
 
     def _answer(self) -> dict:
+        assert self._process.stdout is not None  # a pipe
         line = self._process.stdout.readline()
         if not line:
             self._log.seek(0)
@@ -136,8 +139,8 @@ def measure(nets: list[dict], args: argparse.Namespace) -> dict:
         for batch in batches:
             step = f"{what} {batch}"
             here = {n: p for n, p in running.items() if batch == 1 or "LiteRT" not in n}
-            runs = {n: lambda p=p, step=step: p.ask(step) for n, p in here.items()}
-            runs["product"] = lambda: product.ask("infer 1")
+            runs = {n: functools.partial(p.ask, step) for n, p in here.items()}
+            runs["product"] = functools.partial(product.ask, "infer 1")
             times = alternate(runs, 4 * args.rounds if step == "infer 1" else args.rounds)
             _note(found, times, step, here)
         for each, process in running.items():
@@ -264,7 +267,7 @@ def _cell(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """`python -m kfcn_tools.benchmarks.peers`."""
     cli = argparse.ArgumentParser(prog="python -m kfcn_tools.benchmarks.peers", description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -10,6 +10,8 @@ import collections
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,12 @@ from kfcn_tools.benchmarks.timing import machine
 REPEATS = 10
 
 
-def by_kind(step, repeats: int = REPEATS) -> dict[str, tuple[float, float]]:
+def by_kind(step: Callable[[], Any], repeats: int = REPEATS) -> dict[str, tuple[float, float]]:
     """Milliseconds of one call and number of operations by kind, the longest first."""
     import tensorflow as tf
 
-    spent, count = collections.Counter(), collections.Counter()
+    spent: dict[str, float] = collections.defaultdict(float)
+    count: dict[str, float] = collections.defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             for _ in range(repeats):
@@ -32,7 +35,8 @@ def by_kind(step, repeats: int = REPEATS) -> dict[str, tuple[float, float]]:
         for _, kind, seconds in read(folder):
             spent[kind] += 1e3 * seconds / repeats
             count[kind] += 1 / repeats
-    return {kind: (ms, count[kind]) for kind, ms in spent.most_common()}
+    longest = sorted(spent.items(), key=lambda pair: pair[1], reverse=True)
+    return {kind: (ms, count[kind]) for kind, ms in longest}
 
 
 def work(args: argparse.Namespace) -> None:
@@ -59,7 +63,7 @@ def work(args: argparse.Namespace) -> None:
             print(f"| {kind} | {ms:.1f} | {100 * ms / total:.0f} % | {count:.0f} |")
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """`python -m kfcn_tools.benchmarks.profile_infer`."""
     cli = argparse.ArgumentParser(description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -9,8 +9,10 @@ Memory is told beside the sum of the maps that the layers give, which a backward
 main: how much more the process held at its peak than before its first step.
 """
 
+import argparse
 import collections
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +33,9 @@ KINDS = {
 }
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints both tables; returns 0."""
-    cli = bench_train.options(__doc__)
+    cli = bench_train.options(__doc__ or "")
     cli.add_argument("--layers", type=int, default=15, help="how many of the slowest to print")
     args = cli.parse_args(argv)
     found = profile(args)
@@ -45,10 +47,10 @@ def main(argv=None) -> int:
     )
     for title, key, rows in (("kind", 1, len(KINDS) + 1), ("layer", 0, args.layers)):
         print(f"\n{title:36}       ms   share")
-        shares = collections.Counter()
+        shares: dict[str, float] = collections.defaultdict(float)
         for event in events:
-            shares[event[key]] += event[2]
-        for name, time in shares.most_common(rows):
+            shares[str(event[key])] += event[2]
+        for name, time in sorted(shares.items(), key=lambda pair: -pair[1])[:rows]:
             print(f"{name:36} {1e3 * time:8.1f}  {100 * time / total:5.1f} %")
     return 0
 
@@ -69,7 +71,7 @@ class Profile(NamedTuple):
     maps: float
 
 
-def profile(args) -> Profile:
+def profile(args: argparse.Namespace) -> Profile:
     """Trains some steps under the profiler."""
     import keras
     import tensorflow as tf
@@ -95,7 +97,7 @@ def profile(args) -> Profile:
         return Profile(events, seconds, memory, sum(sizes) / MIB)
 
 
-def read(folder: str):
+def read(folder: str) -> Iterator[tuple[str, str, float]]:
     """The noted operations as (name, type, seconds)."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

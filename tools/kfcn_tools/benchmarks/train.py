@@ -15,6 +15,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kfcn.training.loop import Loop
 
 WAYS = {
     "1 replica": ("--strategy", "one"),
@@ -24,9 +29,9 @@ WAYS = {
 }
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 0, or 1 where a way failed."""
-    cli = options(__doc__)
+    cli = options(__doc__ or "")
     cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = cli.parse_args(argv)
@@ -75,7 +80,7 @@ def options(description: str) -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def loop(args: argparse.Namespace):
+def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     """The training loop of `options`, from random weights, in a run folder that goes away."""
     from kfcn import data as data_sets
     from kfcn.training import replicas

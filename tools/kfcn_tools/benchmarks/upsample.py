@@ -11,11 +11,12 @@ import argparse
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 0."""
-    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     cli.add_argument("--classes", type=int, nargs="+", default=[12, 21, 48, 81, 150])
     cli.add_argument("--groups", type=int, nargs="+", default=[8, 16, 32])
     cli.add_argument("--repeats", type=int, default=7)

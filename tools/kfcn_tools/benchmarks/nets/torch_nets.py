@@ -47,7 +47,7 @@ class FCN8s(nn.Module):
             for _ in range(2)
         )
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits of the image's size."""
         taps = self.body(image)
         pool3, pool4, coarse = (score(taps[str(8 << i)]) for i, score in enumerate(self.scores))
