@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -9,10 +10,13 @@ from PIL import Image, ImageDraw
 from kfcn.errors import UsageError
 from kfcn.files import aside
 
+Palette = Sequence[Sequence[int]]
+"""RGB of each class, 0..255."""
+
 IGNORE_COLOUR = (224, 224, 192)  # the cream of PASCAL VOC's void
 
 
-def colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
+def colours(palette: Palette) -> np.ndarray:
     """A palette of all 256 values, uint8 `(256, 3)`: the classes', then black, 255 cream."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
@@ -27,7 +31,9 @@ def palette_picture(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Ima
     return picture
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, palette, strength: float = 0.55) -> np.ndarray:
+def overlay(
+    image: np.ndarray, labels: np.ndarray, palette: Palette, strength: float = 0.55
+) -> np.ndarray:
     """The image tinted with its classes' colours, outlines drawn at class boundaries.
 
     Args:
@@ -53,7 +59,9 @@ def boundaries(labels: np.ndarray) -> np.ndarray:
     return edge
 
 
-def draw_joints(picture: Image.Image, joints: np.ndarray, skeleton) -> Image.Image:
+def draw_joints(
+    picture: Image.Image, joints: np.ndarray, skeleton: Sequence[tuple[int, int]]
+) -> Image.Image:
     """Draws the joints of people over a picture, in place.
 
     Args:
@@ -74,7 +82,11 @@ def draw_joints(picture: Image.Image, joints: np.ndarray, skeleton) -> Image.Ima
     return picture
 
 
-def comparison(rows, classes: Sequence[str], palette) -> Image.Image:
+def comparison(
+    rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, str]],
+    classes: Sequence[str],
+    palette: Palette,
+) -> Image.Image:
     """Rows of image, truth and prediction side by side, with a legend of the classes below.
 
     Args:
@@ -203,7 +215,7 @@ def figure_format(path: Path) -> str:
     return kind
 
 
-def write_image(path: Path, picture: Image.Image, **options) -> None:
+def write_image(path: Path, picture: Image.Image, **options: Any) -> None:
     """Saves a picture aside and renames it, so that no half-written file is ever found."""
     with aside(path) as temporary:
         picture.save(temporary, **options)

@@ -1,6 +1,7 @@
 """kfcn-data: looks at a data set before it is trained on, and prepares large ones."""
 
 import argparse
+from collections.abc import Sequence
 
 from kfcn.commands._cli import BEAM_HELP, CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
 
@@ -108,5 +109,5 @@ def _prepare(args) -> int:
     return 0
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     return run(parser(), work, argv)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
@@ -63,5 +64,5 @@ def work(args: argparse.Namespace) -> None:
             outputs.write_json(Path(args.json), {"model": args.model, **result.as_dict()})
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     return run(parser(), work, argv)

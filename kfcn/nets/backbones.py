@@ -8,6 +8,7 @@ weights give another result.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -239,7 +240,9 @@ BACKBONES = {
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-def taps(image, backbone: str, output_stride: int = 32, **options) -> dict[int, Tap]:
+def taps(
+    image: keras.KerasTensor, backbone: str, output_stride: int = 32, **options: Any
+) -> dict[int, Tap]:
     """Builds a backbone on an image tensor.
 
     Args:

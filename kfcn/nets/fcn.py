@@ -16,7 +16,7 @@ pixel or two wide, as a pole in a street, is lost by then: 4s and 2s go on in th
 Any height and width: every stage is cut (or, one short, padded) to the map that it meets.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -50,17 +50,17 @@ ATONCE = {16: 0.01, 8: 0.0001}
 LAST = {32: "upscore", 16: "upscore16", 8: "upscore8", 4: "upscore4", 2: "upscore_pool1"}
 
 
-def fcn32s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def fcn32s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """FCN-32s: the class scores at stride 32, enlarged 32 times. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=32, name="fcn32s", **options)
 
 
-def fcn16s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def fcn16s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """FCN-16s: FCN-32s with one skip from stride 16. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=16, name="fcn16s", **options)
 
 
-def fcn8s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def fcn8s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """FCN-8s: skips from stride 16 and stride 8.
 
     Args:
@@ -83,17 +83,17 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
     return _fcn(classes, backbone, finest=8, name="fcn8s", **options)
 
 
-def fcn4s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def fcn4s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """FCN-4s: FCN-8s and one skip more, from stride 4. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=4, name="fcn4s", **options)
 
 
-def fcn2s(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def fcn2s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """FCN-2s: FCN-4s and one skip more, from stride 2. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=2, name="fcn2s", **options)
 
 
-def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options) -> keras.Model:
+def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     """FCN-8s for training in one go: the skips start scaled by 0.01 and 0.0001.
 
     The scales stand before the score layers, as in the published `voc-fcn8s-atonce`; they keep
@@ -126,8 +126,8 @@ def scores(
     atonce: bool = False,
     learn_middle: bool = True,
     align: bool = False,
-    **options,
-):
+    **options: Any,
+) -> tuple[keras.KerasTensor, dict[int, backbones.Tap], keras.KerasTensor]:
     """The net up to its last sum.
 
     Args:
@@ -169,6 +169,6 @@ def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int = 1) -> float:
     return (tap[coarse].offset - tap[fine].offset) / tap[fine].stride
 
 
-def score(x, classes: int, name: str):
+def score(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTensor:
     """1x1 convolution to class scores, zero at the start (section 4.3)."""
     return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name=name)(x)

@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ HEAD = (*KNOWS_CLASSES, "lateral", "narrow", "enlarge", "smooth")
 """How the names of the layers behind the backbone begin (`fcn.py`, `fcn_fpn.py`)."""
 
 
-def load_weights(model: keras.Model, backbone: str, weights: str, **options) -> int:
+def load_weights(model: keras.Model, backbone: str, weights: str, **options: Any) -> int:
     """Fills the backbone inside `model` with a classifier's weights.
 
     Args:

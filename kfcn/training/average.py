@@ -39,7 +39,7 @@ class Average:
             for w in self._weights
         ]
 
-    def update(self, strategy: tf.distribute.Strategy, steps) -> None:
+    def update(self, strategy: tf.distribute.Strategy, steps: tf.Tensor | int) -> None:
         """Takes up the weights after a step, on each device by itself; in cross-replica context.
 
         Args:

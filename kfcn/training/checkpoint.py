@@ -7,7 +7,7 @@ data are addressed by step, so that the two end with the same bits.
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], kee
         old.unlink(missing_ok=True)
 
 
-def restore(folder: Path, variables: Sequence, warn=print) -> dict[str, Any] | None:
+def restore(
+    folder: Path, variables: Sequence, warn: Callable[[str], None] = print
+) -> dict[str, Any] | None:
     """Puts the newest sound checkpoint into the variables; returns its note, None if none is there.
 
     A damaged checkpoint is told through `warn` and the one before it is used.

@@ -1,6 +1,7 @@
 """The optimizer of a run: AdamW, or momentum SGD as Caffe has it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -48,19 +49,19 @@ class CaffeSGD(keras.optimizers.SGD):
         no_decay: names of variables.
     """
 
-    def __init__(self, learning_rate, momentum: float, decay: float, no_decay: Sequence[str]):
+    def __init__(self, learning_rate: Any, momentum: float, decay: float, no_decay: Sequence[str]):
         super().__init__(learning_rate, momentum=float(momentum))
         self._decay, self._no_decay = decay, set(no_decay)
         self._factors: list[tuple[float, float]] = []
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
         self._factors = [
             (2.0 if v.name == "bias" else 1.0, 0.0 if v.name in self._no_decay else self._decay)
             for v in variables
         ]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         pace, decay = self._factors[self._get_variable_index(variable)]
         gradient = keras.ops.cast(gradient, variable.dtype) + decay * variable
         super().update_step(gradient, variable, pace * learning_rate)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from kfcn.data.feed.batches import Shares
 from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
@@ -57,7 +58,7 @@ class Replicas:
             return "one replica"
         return f"{self.total} replicas on {self.workers} worker(s)"
 
-    def sum(self, value) -> np.ndarray:
+    def sum(self, value: ArrayLike) -> np.ndarray:
         """The sum of an array over the workers; each of them must call it. Also a barrier."""
         value = np.asarray(value)
         if self.workers == 1:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -55,7 +56,7 @@ def train(
     save_minutes: float = 5.0,
     keep: int = 3,
     skip_bad: int = 0,
-    **settings,
+    **settings: Any,
 ) -> Result:
     """Trains a net, or goes on with a run that was stopped.
 
@@ -188,7 +189,9 @@ def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
     return cached(Skipping(dataset, skip_bad, print))
 
 
-def new_net(config: Settings, train_set, say) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+def new_net(
+    config: Settings, train_set: data_sets.Dataset, say: Callable[[str], None]
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """The net with its first weights, and its optimizer."""
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()

@@ -100,7 +100,8 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
         model, optimizer = new_net(config, train_set, lambda line: None)
     with tempfile.TemporaryDirectory() as folder:
         yield Loop(
-            config, RunFolder(folder), model, optimizer, None, train_set, where, Progress(), None,
+            config, RunFolder(folder), model, optimizer, None, train_set, where, Progress(),
+            None,  # pyright: ignore[reportArgumentType]: no epoch comes to its end here
             save_seconds=float("inf"), keep=1,
         )  # fmt: skip
 
