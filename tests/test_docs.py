@@ -260,7 +260,7 @@ def test_every_command_runs(page, workplace):
             continue
         done = subprocess.run(
             ["bash", "-c", command], cwd=workplace, env=environment(), capture_output=True,
-            text=True, timeout=600,
+            text=True, timeout=1800,
         )  # fmt: skip
         allowed = (0, 1) if command.startswith(FAILED_GATE) else (0,)
         assert done.returncode in allowed, f"{command}\n{done.stderr[-3000:]}"
@@ -270,7 +270,7 @@ def test_every_command_runs(page, workplace):
             block = block.replace(text, short)
         done = subprocess.run(
             [sys.executable, "-c", block], cwd=workplace, env=environment(), capture_output=True,
-            text=True, timeout=600,
+            text=True, timeout=1800,
         )  # fmt: skip
         assert done.returncode == 0, f"{block}\n{done.stderr[-3000:]}"
     if left_out:

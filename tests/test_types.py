@@ -37,17 +37,17 @@ def missing(function: ast.FunctionDef, method: bool) -> list[str]:
     return names
 
 
-DONE = ("kfcn/crf", "kfcn/rewrite", "kfcn/metrics.py", "kfcn/labels.py", "kfcn/recipes")
+TO_DO = ("kfcn/data", "kfcn/fused", "kfcn/losses.py", "kfcn/training")
 
 
-@pytest.mark.parametrize("package", ["kfcn"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_public_functions_are_annotated(package):
     count, found = 0, []
     for file in sorted(PACKAGES[package].rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for name, function in public_functions(tree):
             count += 1
-            if not str(file.relative_to(ROOT)).startswith(DONE):
+            if str(file.relative_to(ROOT)).startswith(TO_DO):
                 continue
             if names := missing(function, method="." in name):
                 found.append(f"{file.relative_to(ROOT)}:{function.lineno} {name}: {names}")

@@ -54,7 +54,7 @@ class CaffeSGD(keras.optimizers.SGD):
         self._decay, self._no_decay = decay, set(no_decay)
         self._factors: list[tuple[float, float]] = []
 
-    def build(self, variables: list[keras.Variable]) -> None:
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
         self._factors = [
             (2.0 if v.name == "bias" else 1.0, 0.0 if v.name in self._no_decay else self._decay)
