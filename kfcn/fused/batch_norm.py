@@ -25,7 +25,8 @@ def over_batch(model: keras.Model, replicas: int) -> dict[keras.Operation, Calla
     return {
         layer: functools.partial(_normalized, normalize, layer)
         for layer in norms(model)
-        if layer.trainable and not layer.renorm
+        # Older releases of Keras have no batch renormalisation.
+        if layer.trainable and not getattr(layer, "renorm", False)
     }
 
 
