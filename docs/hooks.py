@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kfcn_mobile.targets import KINDS, spelled
 
+import kfcn
 from kfcn import recipes as run_cards
 
 ROOT = Path(__file__).parents[1]
@@ -120,4 +121,13 @@ def targets() -> str:
     return "\n".join(["| `--target` | where | what it needs |", "|---|---|---|", *rows])
 
 
-GENERATED = {function.__name__: function for function in (commands, recipes, settings, targets)}
+def more() -> str:
+    """The public names that the page of the Python interface does not place itself."""
+    placed = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8").split()
+    names = [f"kfcn.{name}" for name in kfcn.__all__ if name != "__version__"]
+    return "\n".join(f"::: {name}" for name in names if name not in placed)
+
+
+GENERATED = {
+    function.__name__: function for function in (commands, more, recipes, settings, targets)
+}
