@@ -4,26 +4,29 @@ import argparse
 from collections.abc import Sequence
 
 from kfcn.commands._cli import BEAM_HELP, CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
+from kfcn.commands.labelling import add_next, add_suspects
 
 
 def parser() -> argparse.ArgumentParser:
     cli = argparse.ArgumentParser(
         prog="kfcn-data", description="Look at a data set before training, or prepare it."
     )
-    actions = cli.add_subparsers(dest="action", required=True, metavar="check|prepare")
+    actions = cli.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("data", metavar="NAME", help=f"scenes, {DATA_NAMES}")
     shared.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     shared.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
-    shared.add_argument(
+    shared.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+
+    several = argparse.ArgumentParser(add_help=False)
+    several.add_argument(
         "--splits", nargs="+", metavar="NAME", help="default: those of train, val, test that exist"
     )
-    shared.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
 
     check = actions.add_parser(
         "check",
-        parents=[shared],
+        parents=[shared, several],
         help="the label audit",
         description="Look at every pair: label values, class frequencies and weights, sizes, "
         "files that do not open, wrong labels, duplicates across splits.",
@@ -31,11 +34,12 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--out", metavar="DIR", help="where check.json and check.html go (default: check-NAME)"
     )
+    check.set_defaults(action_work=_check)
     check.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
 
     prepare = actions.add_parser(
         "prepare",
-        parents=[shared],
+        parents=[shared, several],
         help="one pass into record files",
         description="Check every pair and write the data set as sharded record files, which are "
         "trained on with --data prepared --data-dir OUT. Started again, it goes on.",
@@ -48,12 +52,15 @@ def parser() -> argparse.ArgumentParser:
         help="default: array_record",
     )
     prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: cores)")
+    prepare.set_defaults(action_work=_prepare)
     prepare.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
+    add_next(actions)
+    add_suspects(actions, shared)
     return cli
 
 
 def work(args: argparse.Namespace) -> int:
-    return {"check": _check, "prepare": _prepare}[args.action](args)
+    return args.action_work(args)
 
 
 def _source(args):

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from kfcn.data.dataset import Dataset
+from kfcn.data.feed.views import split_of
 from kfcn.data.sets.ade20k import ADE20K
 from kfcn.data.sets.camvid import CamVid
 from kfcn.data.sets.cityscapes import Cityscapes
@@ -60,7 +61,8 @@ def load(
     Args:
         name: one of `NAMES`; `tfds:NAME` is any data set of tensorflow_datasets with an image and
             a mask.
-        split: one of `splits(name, data_dir)`, or of the data set's `parts`.
+        split: one of `splits(name, data_dir)`, or of the data set's `parts`; or a part of such as
+            "train[0/5]" (`kfcn.data.feed.views.split_of`).
         data_dir: the folder of a data set made of files; None for `scenes`, and for what TFDS
             downloads (ade20k, pet, tfds:NAME), where it is TFDS' own folder.
         seed: which pictures `scenes` draws; the data sets made of files do not look at it.
@@ -71,6 +73,13 @@ def load(
         UsageError: an unknown name or split, or no such folder; the message says what exists.
         DataError: images and label maps that do not match, or a bad `classes.txt`.
     """
+    own, part = split_of(split)
+    return part(_load(name, own, data_dir, seed, classes))
+
+
+def _load(
+    name: str, split: str, data_dir: str | Path | None, seed: int, classes: str | None
+) -> Dataset:
     known = splits(name, data_dir)
     if name in DATASETS:
         known += DATASETS[name].parts

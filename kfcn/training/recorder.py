@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.data.feed.views import EveryNth
+from kfcn.data.feed.views import Subset
 from kfcn.errors import KfcnError, first_line
 from kfcn.inference.evaluate import Evaluation, measure
 from kfcn.inference.segment import segment
@@ -127,7 +127,7 @@ class Recorder:
         worker, workers = self.replicas.worker, self.replicas.workers
         if workers == 1:
             return measure(model, self.validation)
-        part = measure(model, EveryNth(self.validation, worker, workers))
+        part = measure(model, Subset(self.validation, range(worker, len(self.validation), workers)))
         loss = self.replicas.sum(part.cross_entropy * part.matrix.sum())
         matrix = self.replicas.sum(part.matrix)
         return dataclasses.replace(

@@ -1,8 +1,6 @@
 """`check.html`: the audit as a page with sample overlays, in one file that needs no other."""
 
-import base64
 import html
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +11,10 @@ from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.errors import DataError
 from kfcn.files import write_text
+from kfcn.pages import document, figure
 from kfcn.visualize import draw_joints, overlay
 
 SHOWN = 12  # overlays of a split
-WIDTH = 360  # of an overlay on the page
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem;
-       color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left }
-.chip { display: inline-block; width: .8em; height: .8em; border: 1px solid #777;
-        margin-right: .5em }
-.bar { display: inline-block; height: .7em; background: #7aa6d8; vertical-align: middle }
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem }
-figure { margin: 0 } figure img { width: 100%; display: block }
-figcaption { font-size: 12px; color: #555; overflow-wrap: anywhere }
-.error { color: #a40000 } .warning { color: #8a5a00 } .fine { color: #1c6b1c }
-"""
 
 
 def write_page(path: Path | str, audit: Audit) -> None:
@@ -41,12 +24,7 @@ def write_page(path: Path | str, audit: Audit) -> None:
     if not audit.errors:
         body.insert(1, '<p class="fine">No errors: ready for training.</p>')
     body += [_split(split) for split in audit.splits]
-    write_text(
-        path,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{name}: label audit</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(body)}</body></html>\n",
-    )
+    write_text(path, document(f"{audit.splits[0].dataset.name}: label audit", "".join(body)))
 
 
 def _list(title: str, lines: list[str]) -> str:
@@ -98,15 +76,6 @@ def _figures(dataset: Dataset):
         picture = overlay(sample.image, sample.labels, dataset.classes.palette)
         joints, skeleton = dataset.joints(index)
         picture = draw_joints(Image.fromarray(picture), joints, skeleton)
-        if picture.width > WIDTH:
-            picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)))
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=85)
-        content = base64.b64encode(file.getvalue()).decode()
         names = dataset.classes.names
         seen = [names[i] for i in np.unique(sample.labels) if i < len(names)]
-        yield (
-            f'<figure><img alt="" src="data:image/jpeg;base64,{content}">'
-            f"<figcaption>{html.escape(sample.name)}: {html.escape(', '.join(seen))}"
-            "</figcaption></figure>"
-        )
+        yield figure(picture, f"{sample.name}: {', '.join(seen)}")

@@ -1,13 +1,15 @@
 """Data sets seen through something: a memory, a tolerance for bad files, every n-th sample."""
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.feed.augment import PAD
-from kfcn.errors import DataError
+from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
 
 CACHE_BYTES = 2 << 30
@@ -29,6 +31,15 @@ class _Wrapped(Dataset):
 
     def label_name(self, index: int) -> str:
         return self._dataset.label_name(index)
+
+    def image_file(self, index: int) -> Path | None:
+        return self._dataset.image_file(index)
+
+    def label_file(self, index: int) -> Path | None:
+        return self._dataset.label_file(index)
+
+    def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        return self._dataset.joints(index)
 
     def size(self, index: int) -> tuple[int, int]:
         return self._dataset.size(index)
@@ -87,13 +98,13 @@ class Skipping(_Wrapped):
             return 256, 256
 
 
-class EveryNth(_Wrapped):
-    """The samples `first`, `first + step`, ... of a data set: one worker's part of it."""
+class Subset(_Wrapped):
+    """Some samples of a data set, by their indices: a worker's part of it, or a fold."""
 
-    def __init__(self, dataset: Dataset, first: int, step: int):
+    def __init__(self, dataset: Dataset, indices: Sequence[int]):
         super().__init__(dataset)
         self.counts = None  # of the whole, not of the part
-        self._indices = range(first, len(dataset), step)
+        self._indices = indices
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -107,8 +118,51 @@ class EveryNth(_Wrapped):
     def label_name(self, index: int) -> str:
         return self._dataset.label_name(self._indices[index])
 
+    def image_file(self, index: int) -> Path | None:
+        return self._dataset.image_file(self._indices[index])
+
+    def label_file(self, index: int) -> Path | None:
+        return self._dataset.label_file(self._indices[index])
+
+    def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        return self._dataset.joints(self._indices[index])
+
     def size(self, index: int) -> tuple[int, int]:
         return self._dataset.size(self._indices[index])
+
+
+_PART = re.compile(r"(?P<split>.+)\[(?P<rest>!?)(?P<number>\d+)/(?P<parts>\d+)\]")
+
+
+def split_of(text: str) -> tuple[str, Callable[[Dataset], Dataset]]:
+    """What a split's name means: "train", or a part of one such as "train[0/5]".
+
+    "train[2/5]" is the third of five equal runs of neighbours, in the order of the split, and
+    "train[!2/5]" the other four: to choose settings, or to train nets that have not seen a part,
+    without touching the files.
+
+    Returns:
+        The split's own name, and what makes the part of it.
+
+    Raises:
+        UsageError: a part that there is not.
+    """
+    found = _PART.fullmatch(text)
+    if not found:
+        return text, lambda dataset: dataset
+    number, parts = int(found["number"]), int(found["parts"])
+    if number >= parts:
+        raise UsageError(f"split {text!r}: expected a part from 0 to {parts - 1}")
+
+    def part(dataset: Dataset) -> Dataset:
+        count = len(dataset)
+        first, end = count * number // parts, count * (number + 1) // parts
+        kept = [*range(first), *range(end, count)] if found["rest"] else range(first, end)
+        subset = Subset(dataset, kept)
+        subset.split = text
+        return subset
+
+    return found["split"], part
 
 
 def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:

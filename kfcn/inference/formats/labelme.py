@@ -41,7 +41,7 @@ class LabelmeWriter(Writer):
             self.outputs.write_text(self._classes, "".join(lines))
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
-        image_path = _seen_from(self.outputs.folder, path)
+        image_path = seen_from(self.outputs.folder, path)
         (target,) = self.targets(path)
         self.outputs.write_json(target, to_labelme(labels, self.names, image_path))
 
@@ -50,7 +50,7 @@ class LabelmeWriter(Writer):
         return self.outputs.folder / "classes.txt"
 
 
-def _seen_from(folder: Path, path: Path) -> str:
+def seen_from(folder: Path, path: Path) -> str:
     """A path as labelme stores it: relative to a folder, with slashes on every system."""
     try:
         return Path(os.path.relpath(path, folder)).as_posix()

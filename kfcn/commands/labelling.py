@@ -1,0 +1,131 @@
+"""`kfcn-data next` and `kfcn-data suspects`: what to label next, and which labels are wrong."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kfcn.commands._cli import OVERWRITE_HELP
+
+
+def add_next(actions: Any) -> None:
+    """Adds the action `next`."""
+    cli = actions.add_parser(
+        "next",
+        help="which pictures to label next",
+        description="Choose the pictures that a net would learn most from: those that it is unsure "
+        "of and that are unlike each other and what is labelled. Labels to be corrected are "
+        "written for each, next.csv with their order, and next.html to look at.",
+    )
+    cli.add_argument("model", metavar="MODEL", help="a run folder, a .keras file or a shipped net")
+    cli.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help="as in kfcn-predict")
+    cli.add_argument("--count", type=int, default=30, metavar="N", help="how many (30)")
+    cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
+    cli.add_argument(
+        "--format",
+        metavar="labelme|png",
+        default="labelme",
+        help="of the labels to be corrected (labelme: polygons)",
+    )
+    cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
+    cli.set_defaults(action_work=next_pictures)
+
+
+def next_pictures(args: argparse.Namespace) -> int:
+    from kfcn.inference.predict import inputs_of
+    from kfcn.inference.writer import writer_for
+    from kfcn.labelling.proposal import propose, write_proposal
+    from kfcn.outputs import Outputs
+    from kfcn.saved import open_model
+
+    model, card = open_model(args.model)
+    proposal = propose(model, args.images, args.count, _labelled(args.model), progress=True)
+    inputs = [*inputs_of(args.model, args.images), *proposal.uncertainty]
+    outputs = Outputs(args.out, inputs, args.overwrite)
+    writer = writer_for(model, card, outputs, args.format)
+    writer.check(proposal.chosen)
+    with outputs.lock():
+        kept = write_proposal(proposal, model, writer, writer.palette)
+    for message in proposal.failed.values():
+        print(f"kfcn-data: not read: {message}")
+    print(
+        f"{len(proposal.chosen)} of {len(proposal.uncertainty)} pictures chosen, "
+        f"{proposal.labelled} have labels already; look at {Path(args.out) / 'next.html'}"
+    )
+    if kept:
+        print(f"{len(kept)} corrected files kept as they are")
+    return 1 if proposal.failed else 0
+
+
+def _labelled(model: str):
+    """The split that a run was trained on, if it is still where it was; else None."""
+    from kfcn.data.catalog import Source
+    from kfcn.errors import KfcnError
+    from kfcn.training.run_folder import RunFolder
+
+    try:
+        stored = RunFolder(Path(model)).stored_settings()
+        if stored is None:
+            return None
+        source = Source(stored["data"], stored["data_dir"], stored["seed"], stored.get("classes"))
+        return source.open(stored["train_split"])
+    except (KfcnError, KeyError) as error:
+        print(f"kfcn-data: what {model} was trained on cannot be looked at ({error})")
+        return None
+
+
+def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the action `suspects`; `shared` names the data set."""
+    cli = actions.add_parser(
+        "suspects",
+        parents=[shared],
+        help="which labels are wrong",
+        description="Rank pictures and regions by how much nets that have not seen them contradict "
+        "their labels: suspects.html to look at, pictures.csv and regions.csv. Without --model, "
+        "nets are trained on all but one part of the split, one part after the other; started "
+        "again, that goes on.",
+    )
+    cli.add_argument("--split", default="train", metavar="NAME", help="default: train")
+    cli.add_argument(
+        "--model", metavar="MODEL", help="a run that has not seen the split; no training then"
+    )
+    cli.add_argument("--folds", type=int, default=3, metavar="K", help="parts of the split (3)")
+    cli.add_argument("--epochs", type=int, metavar="N", help="of each training")
+    cli.add_argument(
+        "--init-from", metavar="MODEL", help="what each training starts from, such as a shipped net"
+    )
+    cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
+    cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
+    cli.set_defaults(action_work=suspects)
+
+
+def suspects(args: argparse.Namespace) -> int:
+    from kfcn.data.catalog import Source
+    from kfcn.labelling.folds import Fold, train_folds
+    from kfcn.labelling.search import FILES, find_suspects, write_suspects
+    from kfcn.outputs import Outputs
+    from kfcn.saved import check_classes, open_model
+
+    source = Source(args.data, args.data_dir, args.seed, args.classes)
+    dataset = source.open(args.split)
+    out = Path(args.out)
+    outputs = Outputs(out, overwrite=args.overwrite)
+    outputs.check([out / name for name in FILES])
+    with outputs.lock():
+        if args.model:
+            model, card = open_model(args.model)
+            check_classes(card, dataset, model)
+            folds = iter([Fold(dataset, 0, model)])
+        else:
+            settings = {"epochs": args.epochs, "init_from": args.init_from}
+            folds = train_folds(source, args.split, args.folds, out, print, **settings)
+        found = find_suspects(dataset, folds, progress=True)
+        write_suspects(found, outputs)
+    print(f"{len(found.regions)} suspicious regions in {len(dataset)} pictures; the first:")
+    names = dataset.classes.names
+    for region in found.regions[:10]:
+        print(
+            f"  {dataset.label_name(region.picture)}: {names[region.label]}, seen as "
+            f"{names[region.seen]} ({region.pixels} pixels at {region.box[0]}, {region.box[1]})"
+        )
+    print(f"look at {out / FILES[0]}")
+    return 0

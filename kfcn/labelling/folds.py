@@ -1,0 +1,80 @@
+"""Nets that have not seen what they judge: K trainings, each on all but one part of a split."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kfcn.data import Dataset
+from kfcn.data.catalog import Source
+from kfcn.errors import UsageError
+from kfcn.saved import load_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One part of a split, and the net that was trained on the others.
+
+    Attributes:
+        dataset: the part.
+        first: index of its first picture in the whole split.
+        model: the net.
+    """
+
+    dataset: Dataset
+    first: int
+    model: keras.Model
+
+
+def train_folds(
+    source: Source,
+    split: str,
+    folds: int,
+    out: Path,
+    progress: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> Iterator[Fold]:
+    """Trains K nets; each is given as soon as it is there.
+
+    Parts are runs of neighbours in the order of the split: frames of one film stay together, or a
+    net would have seen their twins. Stopped and started again, training goes on where it was.
+
+    Args:
+        source: the data set.
+        split: of it.
+        folds: K, at least 2.
+        out: folder for the run folders `fold-1`, `fold-2` and so on.
+        progress: gets a line before each training.
+        settings: of `kfcn.train`.
+
+    Raises:
+        UsageError: fewer pictures than folds need.
+    """
+    from kfcn.training import train
+
+    whole = source.open(split)
+    if folds < 2 or len(whole) < 2 * folds:
+        raise UsageError(
+            f"folds {folds}: expected 2 or more, with two pictures in each; {source.name}/{split} "
+            f"has {len(whole)}"
+        )
+    first = 0
+    for number in range(folds):
+        part, rest = f"{split}[{number}/{folds}]", f"{split}[!{number}/{folds}]"
+        progress(f"fold {number + 1} of {folds}: training on {rest}")
+        result = train(
+            out / f"fold-{number + 1}",
+            verbose=True,
+            data=source.name,
+            data_dir=source.data_dir,
+            seed=source.seed,
+            classes=source.classes,
+            train_split=rest,
+            val_split=part,
+            **settings,
+        )
+        dataset = source.open(part)
+        yield Fold(dataset, first, load_model(result.run_dir))
+        first += len(dataset)

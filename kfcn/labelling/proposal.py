@@ -1,0 +1,156 @@
+"""`kfcn-data next`: chooses the pictures to label next and writes labels to be corrected."""
+
+import csv
+import dataclasses
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from kfcn.data import Dataset
+from kfcn.data.formats.images import read_image
+from kfcn.errors import DataError, UsageError
+from kfcn.inference.collect import collect
+from kfcn.inference.segment import image_logits
+from kfcn.inference.writer import Writer
+from kfcn.labelling.next_pictures import (
+    choose,
+    describer,
+    description,
+    picture_uncertainty,
+    pixel_uncertainty,
+)
+from kfcn.pages import document, figure
+from kfcn.visualize import overlay
+
+TABLE, PAGE = "next.csv", "next.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """Which pictures to label next.
+
+    Attributes:
+        chosen: the most useful first.
+        uncertainty: of each picture that was looked at, 0..1.
+        labelled: how many were left out because they have labels already.
+        failed: pictures that could not be read, and why.
+    """
+
+    chosen: list[Path]
+    uncertainty: dict[Path, float]
+    labelled: int
+    failed: dict[Path, str]
+
+
+def propose(
+    model: keras.Model,
+    images: Path | str | Iterable[Path | str],
+    count: int,
+    labelled: Dataset | None = None,
+    progress: bool = False,
+) -> Proposal:
+    """Looks at all pictures and chooses `count` of them.
+
+    Args:
+        model: a net of kfcn with a backbone.
+        images: as in `kfcn.predict`.
+        count: how many are wanted, at least 1.
+        labelled: what the net was trained on; pictures of the same file name are left out, and
+            those like them come late.
+        progress: show a progress bar.
+
+    Raises:
+        UsageError: no picture is left to choose from.
+    """
+    from tqdm import tqdm
+
+    if count < 1:
+        raise UsageError(f"count {count}: expected 1 or more")
+    paths = collect([images] if isinstance(images, (str, Path)) else list(images))
+    body, known, vectors = describer(model), set(), []
+    hidden = None if progress else True
+    for index in tqdm(range(len(labelled or ())), "labelled", unit="image", disable=hidden):
+        assert labelled is not None
+        known.add(Path(labelled.file_name(index)).stem)
+        vectors.append(description(body, labelled[index].image))
+    rest = [path for path in paths if path.stem not in known]
+    uncertainty, found, failed = {}, [], {}
+    for path in tqdm(rest, "pictures", unit="image", disable=hidden):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            failed[path] = str(error)
+            continue
+        uncertainty[path] = picture_uncertainty(image_logits(model, image))
+        found.append(description(body, image))
+    if not found:
+        raise UsageError(
+            f"none of {len(paths)} pictures is left to choose from: {len(paths) - len(rest)} have "
+            f"labels already, {len(failed)} cannot be read"
+        )
+    chosen = choose(
+        list(uncertainty.values()), np.stack(found), count, np.stack(vectors) if vectors else None
+    )
+    ready = list(uncertainty)
+    return Proposal([ready[i] for i in chosen], uncertainty, len(paths) - len(rest), failed)
+
+
+def write_proposal(
+    proposal: Proposal, model: keras.Model, writer: Writer, palette: Sequence[Sequence[int]]
+) -> list[Path]:
+    """Writes labels to be corrected for each chosen picture, `next.csv` and `next.html`.
+
+    Args:
+        proposal: what was chosen.
+        model: the net.
+        writer: of the pre-labels; its folder is locked by the caller.
+        palette: RGB of each class.
+
+    Returns:
+        Files that a person has corrected already; they stay as they are.
+    """
+    outputs = writer.outputs
+    table, page = outputs.folder / TABLE, outputs.folder / PAGE
+    kept = writer.check(proposal.chosen)
+    outputs.check([table, page])
+    writer.start()
+    figures = []
+    for number, path in enumerate(proposal.chosen, start=1):
+        image = read_image(path)
+        logits = image_logits(model, image)
+        labels = logits.argmax(-1).astype(np.uint8)
+        if path not in kept:
+            writer.write(path, image, labels)
+        figures += _figures(number, path, image, labels, logits, proposal, palette)
+    writer.finish([path for path in proposal.chosen if path not in kept])
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("order", "picture", "uncertainty"))
+    order = {path: number for number, path in enumerate(proposal.chosen, start=1)}
+    ranked = sorted(
+        proposal.uncertainty, key=lambda p: (order.get(p, np.inf), -proposal.uncertainty[p])
+    )
+    rows.writerows((order.get(p, ""), p, f"{proposal.uncertainty[p]:.5f}") for p in ranked)
+    outputs.write_text(table, text.getvalue())
+    title = f"{len(proposal.chosen)} pictures to label next"
+    outputs.write_text(page, document(title, f"<h1>{title}</h1>{''.join(figures)}"))
+    return list(kept.values())
+
+
+def _figures(number, path, image, labels, logits, proposal, palette) -> list[str]:
+    unsure = pixel_uncertainty(logits)[..., None]
+    heat = image // 3 * (1 - unsure) + np.array([255, 60, 0]) * unsure
+    return [
+        f"<h2>{number}. {html.escape(path.name)}</h2>"
+        f"<p>uncertainty {proposal.uncertainty[path]:.3f}</p>"
+        '<div class="row">',
+        figure(Image.fromarray(image), "picture", path.resolve().as_uri()),
+        figure(Image.fromarray(overlay(image, labels, palette)), "prediction, to be corrected"),
+        figure(Image.fromarray(heat.astype(np.uint8)), "where the net is unsure"),
+        "</div>",
+    ]

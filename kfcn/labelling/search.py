@@ -1,0 +1,186 @@
+"""`kfcn-data suspects`: ranks the labels of a data set by how much nets contradict them."""
+
+import csv
+import dataclasses
+import html
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kfcn.data import Dataset
+from kfcn.inference.segment import image_logits
+from kfcn.inference.formats.labelme import seen_from
+from kfcn.labelling.folds import Fold
+from kfcn.labelling.suspects import Region, own_probabilities, picture_score, regions
+from kfcn.outputs import Outputs
+from kfcn.pages import document, figure
+from kfcn.visualize import overlay
+
+SHOWN = 60
+"""Regions on the page; the tables hold all."""
+MARGIN = 24  # pixels around a region that its pictures show at least
+
+FILES = ("suspects.html", "pictures.csv", "regions.csv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspects:
+    """What was found in one split.
+
+    Attributes:
+        dataset: the whole split.
+        scores: float64 `(N,)`, soft minimum of each picture's own probabilities; low is suspicious.
+        regions: the contradicted regions, the most suspicious first.
+        predictions: by picture, uint8 `(H, W)`, of the pictures with a region on the page.
+    """
+
+    dataset: Dataset
+    scores: np.ndarray
+    regions: list[Region]
+    predictions: dict[int, np.ndarray]
+
+    def picture_scores(self) -> np.ndarray:
+        """float64 `(N,)`: of each picture its most suspicious region's score, 0 without any."""
+        best = np.zeros(len(self.dataset))
+        for region in self.regions:
+            best[region.picture] = max(best[region.picture], region.score)
+        return best
+
+
+def find_suspects(dataset: Dataset, folds: Iterable[Fold], progress: bool = False) -> Suspects:
+    """Scores each picture and region of a split.
+
+    Args:
+        dataset: the whole split.
+        folds: its parts, each with a net that has not seen it; together the whole split.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: a file that cannot be used.
+    """
+    from tqdm import tqdm
+
+    scores = np.full(len(dataset), np.nan)
+    found: list[Region] = []
+    shown: dict[int, np.ndarray] = {}
+    hidden = None if progress else True
+    with tqdm(total=len(dataset), desc="suspects", unit="image", disable=hidden) as bar:
+        for fold in folds:
+            for index in range(len(fold.dataset)):
+                image, labels, _ = fold.dataset[index]
+                logits = image_logits(fold.model, image)
+                picture = fold.first + index
+                scores[picture] = picture_score(own_probabilities(logits, labels))
+                here = regions(picture, logits, labels)
+                if here:
+                    shown[picture] = logits.argmax(-1).astype(np.uint8)
+                    found = sorted([*found, *here], key=lambda region: -region.score)
+                    keep = {region.picture for region in found[:SHOWN]}
+                    shown = {key: value for key, value in shown.items() if key in keep}
+                bar.update()
+    return Suspects(dataset, scores, found, shown)
+
+
+def write_suspects(suspects: Suspects, outputs: Outputs) -> None:
+    """Writes `FILES` into the folder of `outputs`, which the caller has locked."""
+    page, pictures, table = (outputs.folder / name for name in FILES)
+    dataset, names = suspects.dataset, suspects.dataset.classes.names
+    order = np.argsort(suspects.scores, kind="stable").tolist()
+    outputs.write_text(
+        pictures,
+        _csv(
+            ("picture", "labels", "score", "worst_region"),
+            (
+                (
+                    dataset.file_name(i),
+                    dataset.label_name(i),
+                    f"{suspects.scores[i]:.6f}",
+                    f"{suspects.picture_scores()[i]:.3f}",
+                )
+                for i in order
+            ),
+        ),
+    )
+    outputs.write_text(
+        table,
+        _csv(
+            (
+                *("picture", "labels", "label", "seen", "score", "own_probability", "pixels"),
+                *("left", "top", "right", "bottom"),
+            ),
+            (
+                (
+                    dataset.file_name(r.picture),
+                    dataset.label_name(r.picture),
+                    names[r.label],
+                    names[r.seen],
+                    f"{r.score:.3f}",
+                    f"{r.own:.4f}",
+                    r.pixels,
+                    *r.box,
+                )
+                for r in suspects.regions
+            ),
+        ),
+    )
+    outputs.write_text(page, _page(suspects, outputs.folder))
+
+
+def _csv(header: Iterable[str], rows: Iterable[Iterable]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _page(suspects: Suspects, folder: Path) -> str:
+    dataset, names = suspects.dataset, suspects.dataset.classes.names
+    title = f"{dataset.name}/{dataset.split}: suspicious labels"
+    shown = suspects.regions[:SHOWN]
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{len(suspects.regions)} regions in {len(dataset)} pictures are labelled as one class "
+        "and surely seen as another by a net that was not trained on them; the "
+        f"{len(shown)} most suspicious stand here, all in <code>{FILES[2]}</code>. The net may be "
+        "wrong: look before you correct.</p>",
+    ]
+    for number, region in enumerate(shown, start=1):
+        body.append(
+            f"<h2>{number}. {html.escape(dataset.label_name(region.picture))}: labelled "
+            f"{html.escape(names[region.label])}, seen as {html.escape(names[region.seen])}</h2>"
+            f"<p>{region.pixels} pixels; the label's probability is {100 * region.own:.1f} %.</p>"
+            f'<div class="row">{"".join(_pictures(suspects, region, folder))}</div>'
+        )
+    return document(title, "".join(body))
+
+
+def _pictures(suspects: Suspects, region: Region, folder: Path) -> Iterable[str]:
+    """The region in the image, in the labels, as predicted, and where the two differ."""
+    dataset = suspects.dataset
+    image, labels, _ = dataset[region.picture]
+    seen, palette = suspects.predictions[region.picture], dataset.classes.palette
+    left, top, right, bottom = region.box
+    spare = max(MARGIN, (right - left) // 2, (bottom - top) // 2)
+    height, width = labels.shape
+    rows = slice(max(top - spare, 0), min(bottom + spare, height))
+    columns = slice(max(left - spare, 0), min(right + spare, width))
+    box = (left - columns.start, top - rows.start, right - columns.start, bottom - rows.start)
+    part, truth, found = image[rows, columns], labels[rows, columns], seen[rows, columns]
+    differs = np.where(((truth != found) & (truth != 255))[..., None], (255, 0, 80), part // 3)
+    files = (dataset.image_file(region.picture), dataset.label_file(region.picture))
+    links = [seen_from(folder, file) if file else "" for file in files]
+    for what, pixels, link in (
+        ("image", part, links[0]),
+        ("labels", overlay(part, truth, palette), links[1]),
+        ("prediction", overlay(part, found, palette), ""),
+        ("difference", differs.astype(np.uint8), ""),
+    ):
+        picture = Image.fromarray(pixels)
+        ImageDraw.Draw(picture).rectangle(box, outline=(255, 255, 255))
+        scale = max(1, 240 // max(picture.size))
+        picture = picture.resize((picture.width * scale, picture.height * scale))
+        yield figure(picture, what, link)

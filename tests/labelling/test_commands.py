@@ -1,0 +1,181 @@
+"""`kfcn-data next` and `suspects` from the command line, on drawn pairs."""
+
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kfcn import data
+from kfcn.commands.data import main
+from kfcn.data.feed.views import split_of
+from kfcn.errors import UsageError
+from kfcn.labelling.suspects import average_precision
+from kfcn.saved import save_model
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_parts_of_a_split_are_runs_of_neighbours(pairs):
+    whole = data.load("folder", "train", pairs)
+    names = [whole.file_name(i) for i in range(len(whole))]
+    parts = [data.load("folder", f"train[{k}/3]", pairs) for k in range(3)]
+    found = [part.file_name(i) for part in parts for i in range(len(part))]
+    assert found == names and max(map(len, parts)) - min(map(len, parts)) <= 1
+    rest = data.load("folder", "train[!1/3]", pairs)
+    assert [rest.file_name(i) for i in range(len(rest))] == [
+        name for name in names if name not in found[len(parts[0]) : len(parts[0]) + len(parts[1])]
+    ]
+    assert rest.split == "train[!1/3]"
+    image, labels, name = rest[0]
+    np.testing.assert_array_equal(image, whole[0].image)
+    np.testing.assert_array_equal(labels, whole[0].labels)
+    assert name == names[0] and rest.image_file(0) == whole.image_file(0)
+    with pytest.raises(UsageError, match=r"'train\[3/3\]': expected a part from 0 to 2"):
+        split_of("train[3/3]")
+
+
+def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_path, capsys):
+    new = tmp_path / "new"
+    shutil.copytree(pairs / "images" / "val", new)
+    known = next((pairs / "images" / "train").iterdir())
+    shutil.copy(known, new)  # it has labels already
+    (new / "broken.png").write_bytes(b"no picture")
+    arguments = [
+        "next",
+        str(run.run_dir),
+        str(new),
+        "--count",
+        "2",
+        "--out",
+        str(tmp_path / "todo"),
+    ]
+    assert main(arguments) == 1  # the broken one
+    told = capsys.readouterr().out
+    assert "broken.png" in told and "2 of 4 pictures chosen, 1 have labels already" in told
+    table = rows(tmp_path / "todo" / "next.csv")
+    assert [row["order"] for row in table] == ["1", "2", "", ""]
+    assert known.stem not in {row["picture"].rsplit("/", 1)[-1].split(".")[0] for row in table}
+    first = next(iter(sorted((tmp_path / "todo").glob("*.json"))))
+    assert len(list((tmp_path / "todo").glob("*.json"))) == 2
+    page = (tmp_path / "todo" / "next.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 6 and "2 pictures to label next" in page
+    # A person corrects one; it stays as it is.
+    content = json.loads(first.read_text(encoding="utf-8"))
+    content["shapes"] = []
+    first.write_text(json.dumps(content), encoding="utf-8")
+    (new / "broken.png").unlink()
+    assert main(arguments) == 0
+    assert json.loads(first.read_text(encoding="utf-8"))["shapes"] == []
+    assert "1 corrected files kept" in capsys.readouterr().out
+
+
+def test_next_with_nothing_left_is_one_line(run, pairs, tmp_path, capsys):
+    images = str(pairs / "images" / "train")
+    assert main(["next", str(run.run_dir), images, "--out", str(tmp_path / "todo")]) == 2
+    assert "is left to choose from" in capsys.readouterr().err
+    assert not (tmp_path / "todo").exists()
+
+
+@pytest.fixture
+def painter(pairs, tmp_path):
+    """A net that tells the drawn things by their colour, as a run folder."""
+    image = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(3, 1)
+    net = keras.Model(image, layer(image))
+    kernel = np.array([[0, 1, -0.5], [0, -0.5, 1], [0, -0.5, -0.5]]) / 8  # (RGB, class)
+    layer.set_weights([kernel[None, None], np.array([40.0, 0.0, 0.0]) / 8])
+    folder = tmp_path / "painter"
+    folder.mkdir()
+    save_model(net, folder / "model.keras")
+    classes = data.load("folder", "val", pairs).classes
+    card = {"classes": list(classes.names), "palette": [list(c) for c in classes.palette]}
+    (folder / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder
+
+
+def test_suspects_of_a_net_name_planted_regions(painter, pairs, tmp_path, capsys):
+    root, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(pairs, root)
+    arguments = ["suspects", "folder", "--data-dir", str(root), "--split", "val", "--out", str(out)]
+    arguments += ["--model", str(painter)]
+    assert main(arguments) == 0
+    assert rows(out / "regions.csv") == []  # control: the drawn labels are right
+    file = root / "labels" / "val" / "val02.png"
+    labels = np.array(Image.open(file))
+    square = labels == 1
+    labels[square] = 2  # a class swapped
+    Image.fromarray(labels).save(file)
+    assert main(arguments) == 0
+    (region,) = rows(out / "regions.csv")
+    assert region["labels"] == "labels/val/val02.png" and region["picture"].endswith("val02.png")
+    assert (region["label"], region["seen"]) == ("disc", "square")
+    ys, xs = np.nonzero(square)
+    box = [int(region[side]) for side in ("left", "top", "right", "bottom")]
+    assert np.abs(np.array(box) - [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).max() <= 1
+    pictures = rows(out / "pictures.csv")
+    assert pictures[0]["labels"] == "labels/val/val02.png" and len(pictures) == 4
+    page = (out / "suspects.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 4 and "labelled disc, seen as square" in page
+    assert 'href="../data/labels/val/val02.png"' in page
+    told = capsys.readouterr().out
+    assert "1 suspicious regions in 4 pictures" in told
+
+
+@pytest.mark.slow
+def test_suspects_without_a_model_trains_folds_and_goes_on(pairs, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [
+        *("suspects", "folder", "--data-dir", str(pairs), "--folds", "2", "--epochs", "1"),
+        *("--out", str(out)),
+    ]
+    assert main(arguments) == 0
+    assert {p.name for p in out.glob("fold-*")} == {"fold-1", "fold-2"}
+    card = json.loads((out / "fold-2" / "model.json").read_text(encoding="utf-8"))
+    assert card["split"] == "train[1/2]"
+    before = (out / "pictures.csv").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(arguments) == 0  # nothing is trained again
+    assert (out / "pictures.csv").read_text(encoding="utf-8") == before
+    assert "epoch 1/1" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_planted_errors_rank_above_chance(tmp_path):
+    """Drawn scenes with a class swapped in a fifth of the pictures; nets of two folds find them."""
+    from kfcn.data.catalog import Source
+    from kfcn.labelling.folds import train_folds
+    from kfcn.labelling.search import find_suspects
+    from kfcn.visualize import palette_picture
+
+    scenes = data.load("scenes", "train")
+    rng, swapped = np.random.default_rng(0), []
+    for index in range(60):
+        image, labels, _ = scenes[index]
+        present = [c for c in np.unique(labels).tolist() if c not in (0, 255)]
+        if index % 5 == 0 and present:
+            chosen = int(rng.choice(present))
+            labels = np.where(labels == chosen, chosen % (len(scenes.classes) - 1) + 1, labels)
+            swapped.append(f"{index:03d}.png")
+        for kind, picture in (
+            ("images", Image.fromarray(image)),
+            ("labels", palette_picture(labels, scenes.classes.palette)),
+        ):
+            (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / kind / "train" / f"{index:03d}.png")
+    (tmp_path / "classes.txt").write_text("\n".join(scenes.classes.names))
+    source = Source("folder", tmp_path)
+    settings = {
+        "epochs": 25, "crop": (96, 128), "alpha": 0.35, "weights": "none", "scale": (0.8, 1.25),
+    }  # fmt: skip
+    whole = source.open("train")
+    found = find_suspects(whole, train_folds(source, "train", 2, tmp_path / "out", **settings))
+    wrong = [whole.label_name(i).rsplit("/", 1)[-1] in swapped for i in range(len(whole))]
+    assert average_precision(found.picture_scores(), wrong) > 2 * np.mean(wrong)
+    assert average_precision(-found.scores, wrong) > 1.5 * np.mean(wrong)
