@@ -22,7 +22,7 @@ def add_next(actions: Any) -> None:
     cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
     cli.add_argument(
         "--format",
-        metavar="labelme|png",
+        metavar="labelme|png|voc|coco",
         default="labelme",
         help="of the labels to be corrected (labelme: polygons)",
     )
@@ -31,8 +31,8 @@ def add_next(actions: Any) -> None:
 
 
 def next_pictures(args: argparse.Namespace) -> int:
+    from kfcn.inference.formats import writer_for
     from kfcn.inference.predict import inputs_of
-    from kfcn.inference.writer import writer_for
     from kfcn.labelling.proposal import propose, write_proposal
     from kfcn.outputs import Outputs
     from kfcn.saved import open_model

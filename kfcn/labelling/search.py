@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kfcn.data import Dataset
-from kfcn.inference.segment import image_logits
 from kfcn.inference.formats.labelme import seen_from
+from kfcn.inference.segment import image_logits
 from kfcn.labelling.folds import Fold
 from kfcn.labelling.suspects import Region, own_probabilities, picture_score, regions
 from kfcn.outputs import Outputs
