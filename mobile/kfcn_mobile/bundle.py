@@ -84,10 +84,7 @@ def read_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     description = path / "bundle.json"
     info = read_json(description, "a bundle's folder")
-    try:
-        parts = _checked(info)
-    except _WrongError as error:
-        raise BundleError(f"{description}: {error}") from None
+    parts = _checked(info, description)
     files, models, golden, scores = parts["files"], info["models"], info["golden"], parts["scores"]
     named = [model["file"] for model in (*models, *scores)]
     named += [entry[kind] for entry in golden for kind in GOLDEN_KINDS if kind in entry]
@@ -108,19 +105,26 @@ def read_bundle(path: str | Path) -> Bundle:
 GOLDEN_KINDS = ("image", "labels", "margin", "truth", "logits")
 
 
+def _checked(info: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The parts of a description, once each has been found to be of its type."""
+    try:
+        return _parts(info)
+    except _WrongError as error:
+        raise BundleError(f"{file}: {error}") from None
+
+
 class _WrongError(Exception):
     """A value of a description that is not what it must be."""
 
 
-def _checked(info: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a description, once each has been found to be of its type."""
+def _parts(info: dict[str, Any]) -> dict[str, Any]:
     newest = _expect(info, "format", "a whole number", _whole)
     if newest > FORMAT:
         raise _WrongError(
             f"bundle format {newest}, this harness reads up to {FORMAT}: use the harness that came"
             " with the bundle"
         )
-    size, classes, palette = checked_labels(info, info.get("size"))
+    size, classes, palette = _labels(info, info.get("size"))
     files = _expect(info, "files", "names with their sha256", _hashes)
     models = _expect(info, "models", "a list of one or more files", _entries)
     golden = _expect(info, "golden", "a list of one or more images", _entries)
@@ -152,17 +156,28 @@ def _checked(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def checked_labels(
-    info: dict[str, Any], size: Any
+    info: dict[str, Any], size: Any, file: Path
 ) -> tuple[tuple[int, int], tuple[str, ...], np.ndarray]:
     """Size, class names and palette of a description, once they have been found to be such.
 
     Args:
         info: with `classes` and `palette`.
         size: what should be `[H, W]`.
+        file: where it stands, for messages.
 
     Returns:
         (H, W), the C names, and the palette as uint8 (C, 3).
+
+    Raises:
+        BundleError: one is of another type.
     """
+    try:
+        return _labels(info, size)
+    except _WrongError as error:
+        raise BundleError(f"{file}: {error}") from None
+
+
+def _labels(info: dict[str, Any], size: Any) -> tuple[tuple[int, int], tuple[str, ...], np.ndarray]:
     _expect({"size": size}, "size", "two whole numbers, height and width", _size)
     names = _expect(info, "classes", "a list of 1 to 255 different names", _names)
     palette = _expect(

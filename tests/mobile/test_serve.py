@@ -1,46 +1,83 @@
-"""The site that kfcn-serve gives: headers, addresses, and LiteRT.js checked before it is kept."""
+"""kfcn-serve: what it answers, to whom, for how long; and LiteRT.js checked before it is kept."""
 
+import contextlib
+import hashlib
 import http.client
 import io
+import json
 import os
 import shutil
+import socket
+import struct
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from kfcn_mobile import server as server_module
+from kfcn_mobile import site as site_module
+from kfcn_mobile.bundle import BundleError
 from kfcn_mobile.fetch import litert_js
 from kfcn_mobile.outputs import OutputError
-from kfcn_mobile.serve import PAGE, Server, main, write_site
-from shipping import tiny_bundle
+from kfcn_mobile.serve import main
+from kfcn_mobile.server import Server
+from kfcn_mobile.site import PAGE, make_site, read_net, write_site
+from kfcn_tools import serve as serve_shipped
+from shipping import CLASSES, PALETTE, SIZE, tiny_bundle
 
 
 @pytest.fixture
-def folders(tmp_path):
-    litert = tmp_path / "litert"
-    (litert / "wasm").mkdir(parents=True)
-    (litert / "core.js").write_text("// core")
-    (litert / "wasm" / "a.wasm").write_bytes(b"\0asm")
-    (tmp_path / "secret").write_text("secret")
-    return {"bundle": tiny_bundle(), "litert": litert, "": PAGE}
+def litert(tmp_path, monkeypatch):
+    """The files of LiteRT.js as far as a server looks at them."""
+    folder = tmp_path / "litert"
+    (folder / "wasm").mkdir(parents=True)
+    (folder / "core.js").write_text('import { createWasmLib } from "@litertjs/wasm-utils";')
+    (folder / "wasm-utils.js").write_text("// utils")
+    (folder / "wasm" / "a.wasm").write_bytes(b"\0asm")
+    monkeypatch.setattr(site_module, "litert_js", lambda say: folder)
+    return folder
 
 
 @pytest.fixture
-def ask(folders):
-    server = Server(folders)
+def bundle(tmp_path):
+    """A bundle with a file that its description does not list."""
+    folder = Path(shutil.copytree(tiny_bundle(), tmp_path / "my net"))
+    (folder / "notes.txt").write_text("secret")
+    return folder
+
+
+@pytest.fixture
+def site(litert, bundle):
+    return make_site([read_net(bundle)], print)
+
+
+@contextlib.contextmanager
+def running(site, **options):
+    server = Server(site, **options)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    assert server.server_address[0] == "127.0.0.1"
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
 
-    def get(path, **headers):
-        connection = http.client.HTTPConnection(*server.server_address, timeout=10)
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
-        return response, response.read()
 
-    yield get
-    server.shutdown()
-    server.server_close()
+def get(server, path, method="GET", **headers):
+    connection = http.client.HTTPConnection(*server.server_address, timeout=10)
+    connection.request(method, path, headers=headers)
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response, content
+
+
+@pytest.fixture
+def ask(site):
+    with running(site) as server:
+        assert server.server_address[0] == "127.0.0.1"
+        yield lambda *args, **headers: get(server, *args, **headers)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +88,43 @@ def ask(folders):
         ("/app.js", "text/javascript; charset=utf-8"),
         ("/litert/core.js", "text/javascript; charset=utf-8"),
         ("/litert/wasm/a.wasm", "application/wasm"),
-        ("/bundle/bundle.json", "application/json"),
-        ("/bundle/int8.tflite", "application/octet-stream"),
-        ("/bundle/golden/0000_image.png", "image/png"),
+        ("/nets.json", "application/json"),
+        ("/nets/my-net/int8.tflite", "application/octet-stream"),
+        ("/nets/my-net/example-0.png", "image/png"),
     ],
 )
-def test_every_answer_has_the_headers_that_threads_need(ask, path, kind):
+def test_every_answer_has_its_type_and_the_headers(ask, path, kind):
     response, content = ask(path)
     assert response.status == 200 and content
     assert response.headers["Content-Type"] == kind
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    policy = response.headers["Content-Security-Policy"].split("; ")
+    assert "default-src 'none'" in policy and "script-src 'self' 'wasm-unsafe-eval'" in policy
+    head, nothing = ask(path, "HEAD")
+    assert head.status == 200 and not nothing
+    assert int(head.headers["Content-Length"]) == len(content)
+
+
+def test_the_page_has_no_script_or_style_that_its_policy_refuses():
+    text = (PAGE / "index.html").read_text("utf-8")
+    assert text.count("<script") == 1 and '<script type="module" src="app.js"></script>' in text
+    assert "<style" not in text and " style=" not in text and " on" + "click" not in text
+
+
+def test_the_nets_are_described(ask, bundle):
+    (net,) = json.loads(ask("/nets.json")[1])["nets"]
+    assert net["name"] == "my net" and net["size"] == list(SIZE)
+    assert net["classes"] == CLASSES and net["palette"] == PALETTE
+    assert [model["mode"] for model in net["models"]] == ["float32", "int8"]
+    for model in net["models"]:
+        content = (bundle / f"{model['mode']}.tflite").read_bytes()
+        assert ask(f"/{model['file']}")[1] == content
+    assert ask(f"/{net['examples'][0]}")[1] == (bundle / "golden/0000_image.png").read_bytes()
+
+
+def test_litert_js_finds_its_other_half_in_a_worker(ask):
+    assert ask("/litert/core.js")[1] == b'import { createWasmLib } from "./wasm-utils.js";'
 
 
 def test_an_unchanged_file_is_not_sent_again(ask):
@@ -73,15 +136,18 @@ def test_an_unchanged_file_is_not_sent_again(ask):
 @pytest.mark.parametrize(
     "path",
     [
-        "/bundle/",
-        "/bundle",
+        "/nets/my-net/",
+        "/nets/my-net",
+        "/nets/my-net/notes.txt",
+        "/nets/my-net/bundle.json",
+        "/nets/my-net/golden/0001_labels.png",
         "/litert/wasm/",
         "/litert/../secret",
-        "/litert/%2e%2e/secret",
-        "/litert/..%2fsecret",
+        "/nets/my-net/%2e%2e/my-net/notes.txt",
         "/..%5csecret",
         "//etc/passwd",
-        "/bundle//etc/passwd",
+        "/nets/my-net//etc/passwd",
+        "/nets/my-net/int8.tflite%00",
         "/none",
     ],
 )
@@ -91,16 +157,168 @@ def test_nothing_else_is_served(ask, path):
     assert b"secret" not in content and b"root:" not in content
 
 
-def test_the_site_as_plain_files(folders, tmp_path):
-    write_site(folders, tmp_path / "site")
-    found = {p.relative_to(tmp_path / "site").as_posix() for p in (tmp_path / "site").rglob("*")}
-    assert {"index.html", "sw.js", "litert/wasm/a.wasm", "bundle/int8.tflite"} <= found
+def test_what_a_link_in_a_bundle_points_to_is_not_published(bundle, litert, capsys, tmp_path):
+    (tmp_path / "private.tflite").write_bytes((bundle / "int8.tflite").read_bytes())
+    (bundle / "int8.tflite").unlink()
+    (bundle / "int8.tflite").symlink_to(tmp_path / "private.tflite")
+    assert main([str(bundle), "--write", str(tmp_path / "out")]) == 2
+    assert "int8.tflite: is a link that points outside the folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("LOCALHOST:1", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example:8000", 421),
+        ("192.168.1.5:8000", 421),
+        ("", 421),
+        ("[", 421),
+    ],
+)
+def test_only_its_own_names_are_answered(ask, host, status):
+    """A page elsewhere whose name is made to point here would read what is served otherwise."""
+    assert ask("/nets.json", Host=host)[0].status == status
+
+
+def test_the_name_that_host_names_is_answered(site):
+    with running(site, host="0.0.0.0") as server:
+        answers = {name: server.answers(name) for name in ("192.168.1.5:80", "evil.example")}
+    assert answers == {"192.168.1.5:80": True, "evil.example": False}
+    with running(site, host="localhost") as server:
+        assert get(server, "/", Host="localhost")[0].status == 200
+        assert server.url.startswith("http://localhost:")
+
+
+@pytest.mark.parametrize("pieces", [[b"GET / HT"], [b"G", b"E", b"T", b" ", b"/", b" "] * 20])
+def test_a_request_that_does_not_end_is_dropped(site, monkeypatch, pieces):
+    """Also where a byte comes now and then: the time is that of the whole request."""
+    monkeypatch.setattr(server_module, "PATIENCE", 0.5)
+    with running(site) as server, socket.create_connection(server.server_address) as connection:
+        connection.settimeout(20)
+        start = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.1)
+                if time.monotonic() - start > 5:
+                    break
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(100) == b""
+        # Control: the same time suffices for a request that is complete.
+        assert get(server, "/")[0].status == 200
+
+
+def test_a_client_that_goes_away_leaves_no_traceback(site, capsys):
+    site["large.bin"] = bytes(50_000_000)
+    with running(site) as server:
+        for request in (b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET"):
+            connection = socket.create_connection(server.server_address)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(request)
+            time.sleep(0.2)
+            connection.close()  # at once, with a reset
+        time.sleep(0.5)
+        assert get(server, "/")[0].status == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_the_site_as_plain_files(site, bundle, tmp_path):
+    out = tmp_path / "out"
+    write_site(site, out, [bundle])
+    found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert found == set(site)
+    assert (out / "nets/my-net/int8.tflite").read_bytes() == (bundle / "int8.tflite").read_bytes()
+    assert not any(path.is_symlink() for path in out.rglob("*"))
 
 
 def test_no_file_of_the_page_names_a_host():
     for file in PAGE.iterdir():
-        text = file.read_text().replace("http://www.w3.org/2000/svg", "")
+        text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http:" not in text and "https:" not in text and "//cdn" not in text, file.name
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """The folder of a net as it ships with kfcn."""
+    folder = tmp_path / "shelf" / "pets"
+    folder.mkdir(parents=True)
+    for mode in ("int8", "float16"):
+        source = tiny_bundle() / f"{'int8' if mode == 'int8' else 'float32'}.tflite"
+        shutil.copy(source, folder / f"{mode}.tflite")
+    (folder / "example.png").write_bytes((tiny_bundle() / "golden/0001_image.png").read_bytes())
+    (folder / "model.keras").write_bytes(b"large")
+    card = {
+        "classes": CLASSES,
+        "palette": PALETTE,
+        "description": "A net for tests",
+        "trained_on": "three pictures",
+        "tflite": {"size": list(SIZE)},
+        "files": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()},
+    }
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_net_that_ships_is_served_with_its_example(shelf, bundle, litert):
+    site = make_site([read_net(shelf), read_net(bundle), read_net(shelf)], print)
+    nets = json.loads(site["nets.json"])["nets"]
+    assert [net["name"] for net in nets] == ["pets", "my net", "pets"]
+    assert nets[0]["about"] == "A net for tests. Trained on three pictures."
+    assert [model["mode"] for model in nets[0]["models"]] == ["float16", "int8"]
+    assert nets[0]["examples"] == ["nets/pets/example-0.png"]
+    assert nets[2]["models"][0]["file"] == "nets/pets-2/float16.tflite"
+    assert not any("keras" in address or "model.json" in address for address in site)
+
+
+def spoil(folder, change):
+    card = json.loads((folder / "model.json").read_text())
+    change(card)
+    (folder / "model.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda card: card["files"].update({"int8.tflite": "0"}), "int8.tflite: changed since"),
+        (lambda card: card.pop("tflite"), "its model.json names no .tflite files"),
+        (lambda card: card.update(files=[1]), "its model.json names no .tflite files"),
+        (lambda card: card.update(classes="abc"), "model.json: classes: expected a list"),
+        (lambda card: card["tflite"].update(size=[0, 1]), "model.json: size: expected two whole"),
+    ],
+)
+def test_a_card_that_is_wrong_is_one_line(shelf, change, expected):
+    spoil(shelf, change)
+    with pytest.raises(BundleError) as raised:
+        read_net(shelf)
+    assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_without_an_argument_the_nets_that_ship_are_served(shelf, litert, monkeypatch, tmp_path):
+    from kfcn import pretrained
+
+    monkeypatch.setattr(pretrained, "FOLDER", shelf.parent)
+    assert "folder that kfcn-convert wrote, or one of pets; without any, those" in " ".join(
+        serve_shipped.parser().format_help().split()
+    )
+    for i, names in enumerate([[], ["pets"], [str(shelf)]]):
+        out = tmp_path / f"out{i}"
+        assert serve_shipped.main([*names, "--write", str(out)]) == 0
+        assert (out / "nets/pets/int8.tflite").is_file()
+
+
+def test_an_unknown_name_is_one_line(shelf, monkeypatch, capsys):
+    from kfcn import pretrained
+
+    monkeypatch.setattr(pretrained, "FOLDER", shelf.parent)
+    assert serve_shipped.main(["cats"]) == 2
+    assert "cats: no such folder; expected one of: a folder that kfcn-convert wrote, pets" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.fixture
@@ -143,29 +361,25 @@ def test_no_npm_is_one_line(tmp_path, monkeypatch, capsys):
 def test_no_bundle_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "bundle.json: no such file" in capsys.readouterr().err
-    assert not Path(tmp_path / "site").exists()
 
 
 def content(folder):
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_the_site_is_a_new_folder_outside_of_what_it_is_made_of(tmp_path, folders, capsys):
-    bundle = tmp_path / "bundle"
-    shutil.copytree(folders["bundle"], bundle)
-    folders = folders | {"bundle": bundle}
+def test_the_site_is_a_new_folder_outside_of_what_it_is_made_of(tmp_path, site, bundle, capsys):
     (tmp_path / "link").symlink_to(bundle)
     before = content(tmp_path)
     for place in (bundle / "site", bundle / "a" / "b", tmp_path / "link" / "site"):
         with pytest.raises(OutputError, match="whose files the site is made of"):
-            write_site(folders, place)
+            write_site(site, place, [bundle])
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    for place in (bundle, tmp_path / "secret", tmp_path / "gone"):
+    for place in (bundle, tmp_path / "litert", tmp_path / "gone"):
         with pytest.raises(OutputError, match="exists already"):
-            write_site(folders, place)
+            write_site(site, place, [bundle])
         assert main([str(bundle), "--write", str(place)]) == 2
         assert "exists already" in capsys.readouterr().err
     assert content(tmp_path) == before
-    write_site(folders, tmp_path / "new" / "site")
-    assert (tmp_path / "new" / "site" / "bundle" / "bundle.json").is_file()
+    write_site(site, tmp_path / "new" / "site", [bundle])
+    assert (tmp_path / "new" / "site" / "nets.json").is_file()
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["site"]

@@ -10,12 +10,14 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 
 import numpy as np
 
 from kfcn_mobile.bundle import Bundle
 from kfcn_mobile.fetch.litert_js import VERSION, MissingError, litert_js
-from kfcn_mobile.serve import Handler, Server, site_folders
+from kfcn_mobile.server import Handler, Server
+from kfcn_mobile.site import Site, make_site, net_of
 from kfcn_mobile.targets import Outcome, Target, TargetError, Timing, summary
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -45,24 +47,27 @@ def make(argument: str, say: Callable[[str], None]) -> list[Target]:
 
 
 class _Handler(Handler):
-    """Also says what is to be validated, and receives the results from the page."""
+    """Also receives the results from the page."""
 
-    def do_GET(self):  # noqa: N802
-        if self.path != "/validate.json":
-            super().do_GET()
-            return
-        content = json.dumps(self.server.wanted).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+    server: "_Server"
 
     def do_POST(self):  # noqa: N802
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        length = self.headers.get("Content-Length", "")
+        if not length.isascii() or not length.isdigit():
+            self.send_error(HTTPStatus.LENGTH_REQUIRED)
+            return
+        content = self.rfile.read(int(length))
         self.server.results.put((self.path.removeprefix("/result/"), content))
-        self.send_response(204)
+        self.send_response(HTTPStatus.NO_CONTENT)
         self.end_headers()
+
+
+class _Server(Server):
+    """A site whose page reports."""
+
+    def __init__(self, site: Site):
+        self.results: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        super().__init__(site, handler=_Handler)
 
 
 class Browser(Target):
@@ -93,10 +98,10 @@ class Browser(Target):
         self._profile = tempfile.mkdtemp(prefix="kfcn-browser-")
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
-        folders = site_folders(bundle.path, self._say)
-        with Server(folders, handler=_Handler) as server:
-            server.results = queue.Queue()
-            server.wanted = {"modes": [{"mode": model["mode"], "timing": vars(timing)}]}
+        site = make_site([net_of(bundle)], self._say, examples=len(bundle.golden))
+        wanted = {"mode": model["mode"], "timing": vars(timing)}
+        site["validate.json"] = json.dumps(wanted).encode()
+        with _Server(site) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             command = [self._program, *QUIET, f"--user-data-dir={self._profile}"]
             if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -113,7 +118,7 @@ class Browser(Target):
                 process.wait()
                 server.shutdown()
 
-    def _listen(self, server, process, bundle: Bundle) -> Outcome:
+    def _listen(self, server: _Server, process: subprocess.Popen, bundle: Bundle) -> Outcome:
         labels, latency = {}, []
         while True:
             kind, content = self._next(server, process)
@@ -121,13 +126,13 @@ class Browser(Target):
             if kind == "error":
                 raise TargetError(f"browser: {content.decode(errors='replace')}")
             if kind == "labels":
-                index, rgb = int(rest[1]), rest[2]
+                index, rgb = int(rest[0]), rest[1]
                 golden = bundle.golden[index]
                 if rgb != hashlib.sha256(golden.image.tobytes()).hexdigest():
                     raise TargetError(f"browser: {golden.name} was not decoded to its own values")
                 labels[index] = np.frombuffer(content, np.uint8).reshape(bundle.size)
             elif kind == "times":
-                latency.append(summary(json.loads(content), int(rest[1])))
+                latency.append(summary(json.loads(content), int(rest[0])))
             elif kind == "done":
                 return Outcome([labels[i] for i in range(len(bundle.golden))], latency)
 

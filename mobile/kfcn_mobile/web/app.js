@@ -1,39 +1,292 @@
-// The page: a picture or the camera in, the overlay and the list of classes out.
-import { bundleFile, decode, loadRuntime, Net, readBundle } from './net.js';
+// The page: a picture or the camera in, the objects in it out.
+import { backgroundOf, shownColours } from './colours.js';
+import { Engine } from './engine.js';
 import { palettePng } from './png.js';
+import { percent, View } from './view.js';
 
-const LONGEST_SIDE = 1280; // of the picture on the screen
+const LONGEST_SIDE = 1280; // of the picture as it is drawn
+const LEAST_SIDE = 960; // a small picture is enlarged, so that outlines are fine
+const CAMERA_SIDE = 800; // a frame must be drawn quickly
 const SMOOTH = 0.9; // weight of the past in the camera's time per frame
+const PREFERRED = 'int8'; // the same labels on every device
+
 const query = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
-const [picture, overlay, frame, hint] = ['picture', 'overlay', 'frame', 'hint'].map(element);
+const engine = new Engine();
+const view = new View(element('frame'), markRow);
 
-let info, threads, net;
+let nets, net, mode, opened;
 let shown = null; // {source, width, height, labels, area}
+let turn = 0; // counts what is to be shown; what comes too late is dropped
 let stream = null;
-let queue = Promise.resolve();
-
-/** One piece of work at a time: a net is not exchanged while it runs. */
-function inTurn(work) {
-  queue = queue.catch(() => {}).then(work);
-  return queue;
-}
 
 function say(text, failed = false) {
-  element('status').textContent = text;
+  element('status').textContent = text || '\u00a0';
   element('status').classList.toggle('error', failed);
 }
 
 function fail(error) {
   console.error(error);
-  hint.hidden = Boolean(shown);
-  hint.textContent = '';
+  element('busy').hidden = true;
+  if (!shown) hint('');
   say(error.message || String(error), true);
 }
 
-/** Waits until the service worker keeps what is fetched; without one the page works online. */
+function hint(text) {
+  element('hint').hidden = !text;
+  element('hint').firstElementChild.textContent = text;
+}
+
+// --- nets
+
+async function readNets() {
+  const response = await fetch('nets.json');
+  if (!response.ok) throw new Error(`nets.json: ${response.status} ${response.statusText}`);
+  ({ nets } = await response.json());
+  for (const one of nets) {
+    one.background = backgroundOf(one.classes);
+    one.colours = shownColours(one.palette);
+    one.models.sort((a, b) => (b.mode === PREFERRED) - (a.mode === PREFERRED));
+  }
+}
+
+/** Loads a file of a net; the choices and the text about it follow. */
+async function open(chosen, chosenMode) {
+  const model = chosen.models.find((one) => one.mode === chosenMode) ?? chosen.models[0];
+  element('busy').hidden = false;
+  const { size, background } = chosen;
+  opened = await engine.open({ file: new URL(model.file, document.baseURI).href, size, background });
+  [net, mode] = [chosen, model.mode];
+  element('busy').hidden = true;
+  element('net').value = String(nets.indexOf(net));
+  element('mode').replaceChildren(...net.models.map((one) => new Option(one.mode)));
+  element('mode').value = mode;
+  element('mode-choice').hidden = net.models.length < 2;
+  element('about').hidden = false;
+  element('about-text').textContent = net.about;
+  const known = net.classes.filter((_, label) => !net.background.includes(label));
+  element('knows').textContent = `It knows ${known.join(', ')}.`;
+}
+
+/** Loads another net or file and labels what is shown once more. */
+async function change(chosen, chosenMode) {
+  try {
+    say('');
+    await open(chosen, chosenMode);
+    if (shown && !stream) await show(shown.source, shown.width, shown.height);
+    await keepForOffline();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// --- pictures
+
+/**
+ * Labels a picture and shows it.
+ * @param source an ImageBitmap or canvas; @param {number|null} smoothed of a camera: the time so far.
+ */
+async function show(source, width, height, smoothed = null) {
+  const own = ++turn;
+  const live = stream !== null;
+  const longest = Math.max(width, height);
+  const side = live ? CAMERA_SIDE : Math.min(LONGEST_SIDE, Math.max(LEAST_SIDE, longest));
+  const [wide, high] = [width, height].map((n) => Math.max(1, Math.round((n * side) / longest)));
+  const later = setTimeout(() => { element('busy').hidden = live; }, 150);
+  if (!live) {
+    view.show(source, wide, high);
+    hint('');
+  }
+  try {
+    const result = await engine.segment(await createImageBitmap(source), wide, high);
+    if (own !== turn) return null;
+    if (live) {
+      view.show(source, wide, high);
+      hint('');
+    }
+    shown = { source, width, height, ...result };
+    view.lay(result, net.classes, net.colours);
+    listObjects(result, live);
+    const { milliseconds } = result;
+    const time = smoothed === null ? milliseconds : SMOOTH * smoothed + (1 - SMOOTH) * milliseconds;
+    const threads = opened.threads > 1 ? ` on ${opened.threads} threads` : '';
+    const size = `${net.size[1]} × ${net.size[0]}`;
+    say(`${time.toFixed(1)} ms · ${mode} · ${opened.engine}${threads} · ${size}`);
+    element('download').disabled = false;
+    const { dataset } = element('frame');
+    dataset.shown = Number(dataset.shown ?? 0) + 1;
+    return time;
+  } finally {
+    clearTimeout(later);
+    if (own === turn) element('busy').hidden = true;
+  }
+}
+
+async function showFile(file) {
+  stopCamera();
+  try {
+    // As a browser shows it: turned as the camera noted, colours brought to the screen's.
+    const bitmap = await createImageBitmap(file).catch(() => {
+      throw new Error(`${file.name || 'It'}: not a picture that this browser reads`);
+    });
+    await show(bitmap, bitmap.width, bitmap.height);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+async function showExample() {
+  const address = net.examples[0];
+  if (!address) return hint('Choose a picture, drop or paste one here, or use the camera.');
+  const bitmap = await createImageBitmap(await (await fetch(address)).blob());
+  if (!shown) await show(bitmap, bitmap.width, bitmap.height);
+}
+
+// --- the list
+
+function listObjects({ regions, area }, live) {
+  const total = area.width * area.height;
+  const counts = new Map();
+  for (const { label, count } of regions.slice(1)) counts.set(label, (counts.get(label) ?? 0) + count);
+  const objects = [...counts].sort((a, b) => b[1] - a[1]);
+  const list = element('list');
+  const focused = document.activeElement?.dataset?.label;
+  list.replaceChildren(...objects.map(([label, count]) => row(label, count / total)));
+  const rest = regions[0].count;
+  if (rest) list.append(restRow(rest / total));
+  if (focused) list.querySelector(`[data-label="${focused}"]`)?.focus();
+  keep(objects.some(([label]) => label === kept) ? kept : null);
+  element('none').hidden = objects.length > 0;
+  const texts = objects.map(([label, count]) => `${net.classes[label]} ${percent(count / total)}`);
+  const text = texts.join(', ') || 'background only';
+  element('picture').setAttribute('aria-label', `Picture, with ${text}`);
+  // A camera would never stop speaking.
+  if (!live) element('summary').textContent = `Found: ${text}`;
+}
+
+function row(label, share) {
+  const item = document.createElement('li');
+  const button = item.appendChild(document.createElement('button'));
+  button.type = 'button';
+  button.className = 'row';
+  button.dataset.label = label;
+  button.setAttribute('aria-pressed', 'false');
+  button.style.setProperty('--colour', `rgb(${net.colours[label].join(' ')})`);
+  button.style.setProperty('--share', share);
+  fill(button, net.classes[label], share);
+  const bar = button.appendChild(document.createElement('div'));
+  bar.className = 'bar';
+  const light = () => view.lightClass(label);
+  const dark = () => view.light(view.kept);
+  for (const type of ['pointerenter', 'focus']) button.addEventListener(type, light);
+  for (const type of ['pointerleave', 'blur']) button.addEventListener(type, dark);
+  button.addEventListener('click', () => keep(kept === label ? null : label));
+  return item;
+}
+
+function restRow(share) {
+  const item = document.createElement('li');
+  item.className = 'rest';
+  const line = item.appendChild(document.createElement('div'));
+  line.className = 'row';
+  const names = net.background.map((label) => net.classes[label]);
+  fill(line, names.join(', ') || 'too small to name', share);
+  return item;
+}
+
+function fill(line, name, share) {
+  line.appendChild(document.createElement('i'));
+  line.appendChild(document.createElement('b')).textContent = name;
+  line.appendChild(document.createElement('span')).textContent = percent(share);
+}
+
+let kept = null; // the class that stays lit until it is chosen again
+
+function keep(label) {
+  kept = label;
+  view.kept = label === null ? null : (region) => region.label === label;
+  for (const button of element('list').querySelectorAll('button')) {
+    button.setAttribute('aria-pressed', String(Number(button.dataset.label) === label));
+  }
+  view.light(view.kept);
+}
+
+/** The row of what the pointer is on. */
+function markRow(label) {
+  for (const button of element('list').querySelectorAll('button')) {
+    button.classList.toggle('lit', label !== null && Number(button.dataset.label) === label);
+  }
+}
+
+// --- the camera
+
+async function startCamera() {
+  if (!navigator.mediaDevices) {
+    throw new Error('The browser gives a camera to pages from https or this machine only.');
+  }
+  const wanted = { facingMode: 'environment' };
+  const media = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false })
+    .catch((error) => { throw new Error(cameraProblem(error)); });
+  const video = document.createElement('video');
+  Object.assign(video, { srcObject: media, muted: true, playsInline: true });
+  await video.play();
+  stream = media;
+  cameraButton(true);
+  let time = null;
+  while (stream === media) {
+    await new Promise(requestAnimationFrame);
+    if (stream !== media) break;
+    // A copy: the video goes on while the net works, and the last frame stays at the end.
+    const frame = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+    frame.getContext('2d').drawImage(video, 0, 0);
+    time = (await show(frame, frame.width, frame.height, time)) ?? time;
+  }
+}
+
+function cameraProblem(error) {
+  return {
+    NotAllowedError: 'The browser was not allowed to use the camera.',
+    NotFoundError: 'This device has no camera.',
+    NotReadableError: 'The camera is in use by another program.',
+  }[error.name] ?? `The camera cannot be used (${error.message}).`;
+}
+
+function stopCamera() {
+  if (!stream) return;
+  stream.getTracks().forEach((track) => track.stop());
+  stream = null;
+  cameraButton(false);
+}
+
+function cameraButton(on) {
+  element('camera').textContent = on ? 'Stop the camera' : 'Use the camera';
+  element('camera').setAttribute('aria-pressed', String(on));
+}
+
+// --- saving
+
+/** The label map at the picture's own size. */
+async function download() {
+  const { width, height, labels, area, netWidth } = shown;
+  const full = new Uint8Array(width * height);
+  for (let y = 0; y < height; ++y) {
+    const from = (area.y + Math.floor(((y + 0.5) * area.height) / height)) * netWidth + area.x;
+    for (let x = 0; x < width; ++x) {
+      full[y * width + x] = labels[from + Math.floor(((x + 0.5) * area.width) / width)];
+    }
+  }
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(await palettePng(full, width, height, net.palette));
+  link.download = 'labels.png';
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// --- without a network
+
+/** Has the service worker keep all that was fetched so far; without one the page works online. */
 async function keepForOffline() {
-  if (!('serviceWorker' in navigator) || query.has('validate')) return;
+  if (!('serviceWorker' in navigator)) return;
   try {
     await navigator.serviceWorker.register('sw.js');
     if (!navigator.serviceWorker.controller) {
@@ -42,162 +295,19 @@ async function keepForOffline() {
         setTimeout(resolve, 3000);
       });
     }
-    // What was loaded before the worker took over is fetched once more through it.
-    const before = performance.getEntriesByType('resource').map((entry) => entry.name);
-    const own = [document.baseURI, ...before].filter((url) => url.startsWith(location.origin));
-    await Promise.all(own.map((url) => fetch(url)));
+    // What was fetched before it took over is fetched once more through it.
+    const names = performance.getEntriesByType('resource').map((entry) => entry.name);
+    const all = new Set([document.baseURI, ...names, ...(await engine.fetched())]);
+    const own = [...all].filter((url) => url.startsWith(location.origin));
+    const cached = await caches.open('kfcn');
+    const missing = await Promise.all(own.map(async (url) => !(await cached.match(url)) && url));
+    await Promise.all(missing.filter(Boolean).map((url) => fetch(url)));
   } catch (error) {
     console.warn('not kept for offline use:', error);
   }
 }
 
-function chooseModel(mode) {
-  return inTurn(async () => {
-    const before = net;
-    net = await Net.load(info, mode, threads);
-    before?.delete();
-  });
-}
-
-/** Labels a picture and shows it. */
-function show(source, width, height, smoothed = null) {
-  return inTurn(() => showNow(source, width, height, smoothed));
-}
-
-async function showNow(source, width, height, smoothed) {
-  const { rgb, area } = net.fit(source, width, height);
-  const { labels, milliseconds } = await net.run(rgb);
-  const time = smoothed === null ? milliseconds : SMOOTH * smoothed + (1 - SMOOTH) * milliseconds;
-  shown = { source, width, height, labels, area };
-  drawPicture(source, width, height);
-  drawOverlay(labels, area);
-  listClasses(labels, area);
-  const size = `${net.width} × ${net.height}`;
-  const workers = `${threads} thread${threads > 1 ? 's' : ''}`;
-  say(`${time.toFixed(1)} ms per frame · ${size} · ${net.mode} · ${workers}`);
-  hint.hidden = true;
-  element('download').disabled = false;
-  return time;
-}
-
-function drawPicture(source, width, height) {
-  const scale = Math.min(1, LONGEST_SIDE / Math.max(width, height));
-  picture.width = Math.round(width * scale);
-  picture.height = Math.round(height * scale);
-  picture.getContext('2d').drawImage(source, 0, 0, picture.width, picture.height);
-}
-
-function drawOverlay(labels, area) {
-  overlay.width = area.width;
-  overlay.height = area.height;
-  const context = overlay.getContext('2d');
-  const pixels = context.createImageData(area.width, area.height);
-  forEachLabel(labels, area, (label, at) => {
-    const [red, green, blue] = info.palette[label];
-    pixels.data.set([red, green, blue, 255], 4 * at);
-  });
-  context.putImageData(pixels, 0, 0);
-  placeOverlay();
-}
-
-/** The overlay lies over the picture as the browser laid it out. */
-function placeOverlay() {
-  overlay.style.left = `${picture.offsetLeft}px`;
-  overlay.style.top = `${picture.offsetTop}px`;
-  overlay.style.width = `${picture.offsetWidth}px`;
-  overlay.style.height = `${picture.offsetHeight}px`;
-}
-
-function forEachLabel(labels, area, visit) {
-  for (let y = 0, at = 0; y < area.height; ++y) {
-    const row = (area.y + y) * net.width + area.x;
-    for (let x = 0; x < area.width; ++x, ++at) visit(labels[row + x], at);
-  }
-}
-
-function listClasses(labels, area) {
-  const counts = new Array(info.classes.length).fill(0);
-  forEachLabel(labels, area, (label) => ++counts[label]);
-  const total = area.width * area.height;
-  const present = counts.map((count, label) => ({ count, label })).filter(({ count }) => count);
-  present.sort((a, b) => b.count - a.count);
-  element('list').replaceChildren(...present.map(({ count, label }) => row(label, count / total)));
-}
-
-function row(label, share) {
-  const item = document.createElement('li');
-  const swatch = item.appendChild(document.createElement('i'));
-  swatch.style.background = `rgb(${info.palette[label].join(',')})`;
-  item.appendChild(document.createElement('b')).textContent = info.classes[label];
-  const percent = 100 * share;
-  const text = percent < 0.1 ? '< 0.1 %' : `${percent.toFixed(1)} %`;
-  item.appendChild(document.createElement('span')).textContent = text;
-  const bar = item.appendChild(document.createElement('meter'));
-  bar.value = share;
-  bar.setAttribute('aria-label', `share of ${info.classes[label]}`);
-  return item;
-}
-
-async function showFile(file) {
-  stopCamera();
-  try {
-    // As a browser shows it: turned as the camera noted, colours brought to the screen's.
-    const bitmap = await createImageBitmap(file).catch(() => {
-      throw new Error(`${file.name}: not a picture that this browser reads`);
-    });
-    await show(bitmap, bitmap.width, bitmap.height);
-  } catch (error) {
-    fail(error);
-  }
-}
-
-async function startCamera() {
-  if (!navigator.mediaDevices) {
-    throw new Error('The browser gives a camera to pages from https or this machine only.');
-  }
-  const wanted = { facingMode: 'environment' };
-  stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
-  const video = document.createElement('video');
-  Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
-  await video.play();
-  element('camera').textContent = 'Stop';
-  let time = null;
-  while (stream) {
-    await new Promise(requestAnimationFrame);
-    if (!stream) break;
-    time = await show(video, video.videoWidth, video.videoHeight, time);
-  }
-}
-
-function stopCamera() {
-  if (!stream) return;
-  stream.getTracks().forEach((track) => track.stop());
-  stream = null;
-  element('camera').textContent = 'Camera';
-  if (shown) {
-    // The last frame stays: a video that has ended shows nothing.
-    const still = new OffscreenCanvas(picture.width, picture.height);
-    still.getContext('2d').drawImage(picture, 0, 0);
-    shown = { ...shown, source: still };
-  }
-}
-
-/** The label map at the picture's own size. */
-async function download() {
-  const { width, height, labels, area } = shown;
-  const full = new Uint8Array(width * height);
-  for (let y = 0; y < height; ++y) {
-    const from = (area.y + Math.floor(((y + 0.5) * area.height) / height)) * net.width + area.x;
-    for (let x = 0; x < width; ++x) {
-      full[y * width + x] = labels[from + Math.floor(((x + 0.5) * area.width) / width)];
-    }
-  }
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(await palettePng(full, width, height, info.palette));
-  link.download = 'labels.png';
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
+// --- start
 
 function listen() {
   element('file').addEventListener('change', ({ target }) => {
@@ -209,47 +319,41 @@ function listen() {
     else startCamera().catch((error) => { stopCamera(); fail(error); });
   });
   element('download').addEventListener('click', () => download().catch(fail));
-  const fade = () => { overlay.style.opacity = element('opacity').value / 100; };
-  element('opacity').addEventListener('input', fade);
-  fade();
-  element('mode').addEventListener('change', async ({ target }) => {
-    try {
-      await chooseModel(target.value);
-      if (shown && !stream) await show(shown.source, shown.width, shown.height);
-    } catch (error) {
-      fail(error);
-    }
-  });
+  element('opacity').addEventListener('input', ({ target }) => view.setOpacity(target.value / 100));
+  element('net').addEventListener('change', ({ target }) => change(nets[target.value], mode));
+  element('mode').addEventListener('change', ({ target }) => change(net, target.value));
   for (const type of ['dragover', 'dragleave', 'drop']) {
     document.addEventListener(type, (event) => {
       event.preventDefault();
-      frame.classList.toggle('drop', type === 'dragover');
+      element('frame').classList.toggle('drop', type === 'dragover');
       if (type === 'drop' && event.dataTransfer.files[0]) showFile(event.dataTransfer.files[0]);
     });
   }
-  new ResizeObserver(placeOverlay).observe(picture);
+  document.addEventListener('paste', ({ clipboardData }) => {
+    if (clipboardData.files[0]) showFile(clipboardData.files[0]);
+  });
+  document.addEventListener('keydown', ({ key }) => {
+    if (key === 'Escape') {
+      keep(null);
+      view.leave();
+    }
+  });
 }
 
 async function start() {
-  await keepForOffline();
-  info = await readBundle();
-  const modes = info.models.map((model) => model.mode);
-  element('mode').replaceChildren(...modes.map((mode) => new Option(mode)));
-  const first = modes.includes('int8') ? 'int8' : modes[0];
-  element('mode').value = first;
-  threads = await loadRuntime();
+  await Promise.all([readNets(), engine.start()]);
   if (query.has('validate')) {
     const { validate } = await import('./validate.js');
-    await validate(info, threads, (line) => { hint.textContent = line; });
+    await validate(engine, nets[0], hint);
     return;
   }
-  await chooseModel(first);
+  element('net').replaceChildren(...nets.map((one, i) => new Option(one.name, i)));
+  element('net-choice').hidden = nets.length < 2;
+  await open(nets[0], PREFERRED);
   listen();
-  for (const id of ['mode', 'file', 'camera']) element(id).disabled = false;
-  hint.textContent = 'Choose a picture, drop one here, or use the camera.';
-  // The bundle's first golden image shows at once what the page does.
-  const example = await decode(await (await fetch(bundleFile(info.golden[0].image))).blob());
-  if (!shown) await show(example, example.width, example.height);
+  for (const id of ['file', 'camera']) element(id).disabled = false;
+  await showExample();
+  await keepForOffline();
   document.body.dataset.ready = 'yes';
 }
 

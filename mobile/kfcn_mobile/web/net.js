@@ -1,62 +1,116 @@
-// A bundle's net in the browser: an RGB picture in, a label map out, on LiteRT.js.
-import { loadAndCompile, loadLiteRt, supportsFeature, Tensor } from '@litertjs/core';
+// A net in the browser: a picture in, a label map and its regions out, on LiteRT.js.
+import { loadAndCompile, loadLiteRt, supportsFeature, Tensor } from './litert/core.js';
+import { findRegions, smoothRegions } from './regions.js';
 
-const BUNDLE = new URL('bundle/', document.baseURI);
+const MOST_THREADS = 4;
 
-/** Reads what the bundle holds: size, classes, palette, models, golden images. */
-export async function readBundle() {
-  const response = await fetch(new URL('bundle.json', BUNDLE));
-  if (!response.ok) throw new Error(`bundle.json: ${response.status} ${response.statusText}`);
-  return response.json();
+/** What the worker does for the page; each method is a request. */
+export class Worker {
+  constructor(wasm) {
+    this.wasm = wasm;
+    this.net = null;
+  }
+
+  /**
+   * Loads LiteRT.js. Threads need a page that is isolated from others (two response headers) and
+   * relaxed SIMD; without them one thread does the same.
+   * @returns {Promise<{threads: number}>} the largest number of threads to ask for.
+   */
+  async start() {
+    const threads = self.crossOriginIsolated && (await supportsFeature('relaxedSimd'));
+    await loadLiteRt(this.wasm, { threads });
+    const cores = navigator.hardwareConcurrency || 1;
+    this.threads = threads ? Math.max(1, Math.min(MOST_THREADS, cores)) : 1;
+    return { threads: this.threads };
+  }
+
+  /**
+   * Loads a `.tflite` file in the place of the one before.
+   * @param {{file: string, size: number[], background: number[], threads?: number}} wanted
+   *   `file` is its address, `background` holds the classes that are no objects.
+   */
+  async open({ file, size, background, threads = this.threads }) {
+    const net = await Net.load(file, size, Math.min(threads, this.threads));
+    this.net?.delete();
+    this.net = net;
+    this.background = new Set(background);
+    return { engine: net.engine, threads: net.threads };
+  }
+
+  /**
+   * Labels a picture.
+   * @param {ImageBitmap} bitmap the picture; it is closed.
+   * @param {number} width, height of the map of regions that is wanted: the screen's.
+   * @returns labels of the whole input of the net (H, W); `area`, the rectangle in it that shows
+   *   the picture; `map`, the region of each pixel on the screen; `regions`, what they are.
+   */
+  async segment(bitmap, width, height) {
+    const { rgb, area } = this.net.fit(bitmap);
+    bitmap.close();
+    const { labels, milliseconds } = await this.net.run(rgb);
+    const found = findRegions(labels, this.net.width, area, this.background);
+    const map = smoothRegions(found.map, area, width, height);
+    return { labels, netWidth: this.net.width, area, map, regions: found.regions, milliseconds };
+  }
+
+  /** The labels of an encoded picture of exactly the net's size, and the hash of its pixels. */
+  async check(address) {
+    const blob = await (await fetch(address)).blob();
+    // To exactly its stored colours, whatever profile it carries.
+    const exact = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
+    const { rgb } = this.net.fit(await createImageBitmap(blob, exact));
+    this.checked = rgb;
+    const { labels } = await this.net.run(rgb);
+    const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', rgb));
+    const sha256 = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    return { labels, sha256 };
+  }
+
+  /** Milliseconds of `runs` runs, after `warmup` others, on the picture that was checked last. */
+  async time(runs, warmup) {
+    const times = [];
+    for (let i = -warmup; i < runs; ++i) {
+      const { milliseconds } = await this.net.run(this.checked);
+      if (i >= 0) times.push(milliseconds);
+    }
+    return times;
+  }
+
+  /** The addresses of all that the worker has fetched. */
+  async fetched() {
+    return performance.getEntriesByType('resource').map((entry) => entry.name);
+  }
 }
 
-/** The address of one of the bundle's files. */
-export function bundleFile(name) {
-  return new URL(name, BUNDLE).href;
-}
-
-/**
- * Loads LiteRT.js once. Threads need a page that is isolated from others (two response headers)
- * and relaxed SIMD; without them one thread does the same.
- * @returns {Promise<number>} the largest number of threads to ask for.
- */
-export async function loadRuntime() {
-  const threads = globalThis.crossOriginIsolated && (await supportsFeature('relaxedSimd'));
-  await loadLiteRt(new URL('litert/wasm/', document.baseURI).href, { threads });
-  return threads ? Math.max(1, Math.min(4, navigator.hardwareConcurrency || 1)) : 1;
-}
-
-/** One `.tflite` file of a bundle, ready to run. */
-export class Net {
-  /** @param {object} info the bundle; @param {string} mode such as 'int8'. */
-  static async load(info, mode, threads) {
-    const entry = info.models.find((model) => model.mode === mode);
+/** One `.tflite` file, ready to run. */
+class Net {
+  static async load(file, [height, width], threads) {
     const cpuOptions = { numThreads: threads };
-    const model = await loadAndCompile(bundleFile(entry.file), { accelerator: 'wasm', cpuOptions });
-    const net = new Net(model, info.size, mode);
+    const model = await loadAndCompile(file, { accelerator: 'wasm', cpuOptions });
+    const net = new Net(model, height, width, 'WebAssembly', threads);
     // The first run prepares the kernels: no time that is shown should contain that.
-    await net.run(new Uint8Array(3 * net.height * net.width));
+    await net.run(new Uint8Array(3 * height * width));
     return net;
   }
 
-  constructor(model, [height, width], mode) {
-    Object.assign(this, { model, height, width, mode });
-    this.canvas = new OffscreenCanvas(width, height);
-    this.context = this.canvas.getContext('2d', { willReadFrequently: true });
+  constructor(model, height, width, engine, threads) {
+    Object.assign(this, { model, height, width, engine, threads });
+    const canvas = new OffscreenCanvas(width, height);
+    this.context = canvas.getContext('2d', { willReadFrequently: true });
     this.context.imageSmoothingQuality = 'high';
   }
 
   /**
    * Brings a picture to the net's size: as large as fits, proportions kept, the rest grey.
-   * @param source an ImageBitmap, canvas or video; @returns {{rgb: Uint8Array, area: object}}
+   * @param {ImageBitmap} source; @returns {{rgb: Uint8Array, area: object}}
    *   the net's input (H, W, 3) and the rectangle in it that shows the picture.
    */
-  fit(source, sourceWidth, sourceHeight) {
+  fit(source) {
     const { context, width, height } = this;
-    const scale = Math.min(width / sourceWidth, height / sourceHeight);
+    const scale = Math.min(width / source.width, height / source.height);
     const area = {
-      width: Math.max(1, Math.round(sourceWidth * scale)),
-      height: Math.max(1, Math.round(sourceHeight * scale)),
+      width: Math.max(1, Math.round(source.width * scale)),
+      height: Math.max(1, Math.round(source.height * scale)),
     };
     area.x = (width - area.width) >> 1;
     area.y = (height - area.height) >> 1;
@@ -78,8 +132,8 @@ export class Net {
     const input = new Tensor(rgb, [1, this.height, this.width, 3]);
     const start = performance.now();
     const [output] = await this.model.run(input);
-    const milliseconds = performance.now() - start;
     const labels = Uint8Array.from(await output.data());
+    const milliseconds = performance.now() - start;
     output.delete();
     input.delete();
     return { labels, milliseconds };
@@ -88,9 +142,4 @@ export class Net {
   delete() {
     this.model.delete();
   }
-}
-
-/** Decodes a picture to exactly its stored colours, whatever profile it carries. */
-export function decode(blob) {
-  return createImageBitmap(blob, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
 }

@@ -1,56 +1,41 @@
-// `?validate`: labels the bundle's golden images with this page's own code and tells the server.
-import { bundleFile, decode, Net } from './net.js';
+// `?validate`: labels a net's examples with this page's own code and reports to the server.
 
-async function tell(path, body) {
+async function report(path, body) {
   const response = await fetch(`result/${path}`, { method: 'POST', body });
   if (!response.ok) throw new Error(`result/${path}: ${response.status}`);
 }
 
-async function sha256(bytes) {
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
-/** Runs what `validate.json` asks for. Whatever goes wrong is told too. */
-export async function validate(info, threads, progress) {
+/** Runs what `validate.json` asks for. Whatever goes wrong is reported too. */
+export async function validate(engine, net, progress) {
   try {
-    const wanted = await (await fetch('validate.json')).json();
-    const agent = { agent: navigator.userAgent, threads, isolated: globalThis.crossOriginIsolated };
-    await tell('agent', JSON.stringify(agent));
-    for (const { mode, timing } of wanted.modes) {
-      await validateModel(info, mode, timing, threads, progress);
-    }
-    await tell('done', '');
+    const { mode, timing } = await (await fetch('validate.json')).json();
+    await validateModel(engine, net, mode, timing, progress);
+    await report('done', '');
     progress('validated');
   } catch (error) {
-    await tell('error', String(error.message || error));
+    await report('error', String(error.message || error));
     throw error;
   }
 }
 
-async function validateModel(info, mode, timing, threads, progress) {
-  let net = await Net.load(info, mode, 1);
-  let input;
-  for (const [i, golden] of info.golden.entries()) {
-    progress(`${mode}: image ${i + 1} of ${info.golden.length}`);
-    const bitmap = await decode(await (await fetch(bundleFile(golden.image))).blob());
-    input = net.fit(bitmap, bitmap.width, bitmap.height).rgb;
-    const { labels } = await net.run(input);
+async function validateModel(engine, net, mode, timing, progress) {
+  const model = net.models.find((one) => one.mode === mode);
+  const wanted = {
+    file: new URL(model.file, document.baseURI).href, size: net.size, background: net.background,
+  };
+  await engine.open({ ...wanted, threads: 1 });
+  for (const [i, address] of net.examples.entries()) {
+    progress(`${mode}: image ${i + 1} of ${net.examples.length}`);
+    const { labels, sha256 } = await engine.check(new URL(address, document.baseURI).href);
     // The hash shows that the picture reached the net with exactly its stored values.
-    await tell(`labels/${mode}/${i}/${await sha256(input)}`, labels);
+    await report(`labels/${i}/${sha256}`, labels);
   }
-  for (const wanted of timing.runs ? timing.threads : []) {
-    if (wanted > threads) continue;
-    if (wanted > 1) {
-      net.delete();
-      net = await Net.load(info, mode, wanted);
+  for (const threads of timing.runs ? timing.threads : []) {
+    if (threads > 1) {
+      const opened = await engine.open({ ...wanted, threads });
+      if (opened.threads < threads) continue;
     }
-    const times = [];
-    for (let i = -timing.warmup; i < timing.runs; ++i) {
-      const { milliseconds } = await net.run(input);
-      if (i >= 0) times.push(milliseconds);
-    }
-    await tell(`times/${mode}/${wanted}`, JSON.stringify(times));
+    const times = await engine.time(timing.runs, timing.warmup);
+    await report(`times/${threads}`, JSON.stringify(times));
   }
-  net.delete();
 }
