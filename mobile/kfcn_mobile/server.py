@@ -86,7 +86,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Answers GET and HEAD for the addresses of `server.site`."""
 
     protocol_version = "HTTP/1.1"
-    server: "Server"
+    server: "Server"  # pyright: ignore[reportIncompatibleVariableOverride]: no other starts it
 
     def setup(self) -> None:
         super().setup()
@@ -165,7 +165,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.site = site
         self.host = host
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        self.address_family, address = found[0][0], found[0][4]
+        address: Any = found[0][4]
+        self.address_family = found[0][0]
         super().__init__(address, handler)
 
     @property

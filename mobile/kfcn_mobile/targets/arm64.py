@@ -53,7 +53,7 @@ class Emulated(Interpreted):
         package.mkdir()
         (package / "__init__.py").touch()
         for module in (runner, bundle_module, gates):
-            shutil.copy(module.__file__, package)
+            shutil.copy(str(module.__file__), package)
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         labels, figures = self._label(bundle, bundle.path.resolve() / model["file"])

@@ -49,7 +49,7 @@ def make(argument: str, say: Callable[[str], None]) -> list[Target]:
 class _Handler(Handler):
     """Also receives the results from the page."""
 
-    server: "_Server"
+    server: "_Server"  # pyright: ignore[reportIncompatibleVariableOverride]: no other starts it
 
     def do_POST(self):  # noqa: N802
         length = self.headers.get("Content-Length", "")

@@ -48,6 +48,7 @@ class MediaPipe(Target):
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         path = bundle.path.resolve() / model["file"]
+        assert self._pool is not None, "the target is not started"
         images = [golden.image for golden in bundle.golden]
         try:
             work = self._pool.submit(_segment, path, bundle.classes, images, timing)
