@@ -1,16 +1,20 @@
-"""The losses: cross entropy and soft IoU over the valid pixels of the global batch."""
+"""The loss of a training run: cross entropy, and soft IoU where it is asked for."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
+from kfcn.collectives import sum_over_replicas
 from kfcn.labels import IGNORE
 
 TINY = 1.2e-38
 """Just above the smallest normal float32, for the logarithm."""
 
 
-class PixelCrossEntropy(keras.losses.Loss):
-    """Cross entropy averaged over the pixels that have a label, whoever computes them.
+class SegmentationLoss(keras.losses.Loss):
+    """Cross entropy over the pixels that have a label, plus the weighted soft IoU loss.
 
     The mean is over the valid pixels of the *global* batch. Keras' own loss with `ignore_class`
     takes one mean for each replica and then their mean, so that under `tf.distribute` a pixel
@@ -19,39 +23,69 @@ class PixelCrossEntropy(keras.losses.Loss):
     Args:
         class_weights: C weights or None. With weights the mean is the weighted one, sum(w*l)/sum(w)
             with w the weight of the pixel's class.
+        iou_weight: of the soft IoU loss (`soft_iou`); 0 for none.
         ignore: label that takes no part.
 
-    Call with labels `(B, H, W)` integers 0..C-1 or `ignore`, logits `(B, H, W, C)`; returns
-    terms `(B, H, W)` whose *sum* is the mean. Nothing valid in the batch: 0, without NaN.
+    Call with labels `(B, H, W)` integers 0..C-1 or `ignore`, logits `(B, H, W, C)`; returns a
+    float32 number. Over the replicas of `tf.distribute` each gives its share: values and gradients
+    add up to those of one device. Nothing valid in the batch: 0, without NaN.
     """
 
-    def __init__(self, class_weights=None, ignore: int = IGNORE, name: str = "cross_entropy"):
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        iou_weight: float = 0.0,
+        ignore: int = IGNORE,
+        name: str = "segmentation",
+    ):
         # "sum": with any mean Keras would divide by the number of replicas as well.
         super().__init__(reduction="sum", name=name)
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.iou_weight = iou_weight
         self.ignore = ignore
 
-    def call(self, labels, logits):
-        terms, weight = pixel_terms(labels, logits, self.ignore, self.class_weights)
-        return terms / ops.maximum(over_replicas(ops.sum(weight)), 1e-12)
+    def call(self, labels: Any, logits: Any) -> Any:
+        valid, labels = _valid(labels, self.ignore)
+        logits = ops.cast(logits, "float32")
+        weights = self._weights(valid, labels)
+        share = ops.sum(_negative_log_likelihood(labels, logits) * weights)
+        weight = ops.sum(weights)
+        if not self.iou_weight:
+            return share / ops.maximum(sum_over_replicas(weight), 1e-12)
+        classes = logits.shape[-1]
+        own = _soft_areas(valid, labels, logits)
+        mine = ops.concatenate([ops.stack([weight, ops.ones_like(weight)]), ops.reshape(own, [-1])])
+        everyone = sum_over_replicas(ops.stop_gradient(mine))
+        areas = ops.reshape(everyone[2:], [3, classes])
+        # Values of all replicas, gradients of this one's pixels.
+        areas = areas + own - ops.stop_gradient(own)
+        iou = soft_iou(areas)
+        # The value once in all, however many replicas there are.
+        iou = iou - ops.stop_gradient(iou) * (1 - 1 / everyone[1])
+        return share / ops.maximum(everyone[0], 1e-12) + self.iou_weight * iou
 
-    def get_config(self):
-        return {"class_weights": self.class_weights, "ignore": self.ignore, "name": self.name}
+    def weight(self, labels: Any) -> Any:
+        """The sum of the weights of the labelled pixels, by which their mean is taken.
 
+        Args:
+            labels: as for a call.
+        """
+        return ops.sum(self._weights(*_valid(labels, self.ignore)))
 
-def pixel_terms(labels, logits, ignore: int = IGNORE, class_weights=None):
-    """The weighted negative log likelihood of each pixel, and its weight.
+    def _weights(self, valid, labels):
+        weights = ops.cast(valid, "float32")
+        if self.class_weights is not None:
+            by_class = ops.convert_to_tensor(self.class_weights, "float32")
+            weights *= ops.take(by_class, labels, axis=0)
+        return weights
 
-    Returns:
-        `(terms, weights)`, both float32 `(B, H, W)`, zero where the label is `ignore`.
-    """
-    valid, labels = _valid(labels, ignore)
-    logits = ops.cast(logits, "float32")
-    terms = _negative_log_likelihood(labels, logits)
-    weights = ops.cast(valid, "float32")
-    if class_weights is not None:
-        weights *= ops.take(ops.convert_to_tensor(class_weights, "float32"), labels, axis=0)
-    return terms * weights, weights
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "class_weights": self.class_weights,
+            "iou_weight": self.iou_weight,
+            "ignore": self.ignore,
+            "name": self.name,
+        }
 
 
 def _negative_log_likelihood(labels, logits):
@@ -77,39 +111,30 @@ def _negative_log_likelihood(labels, logits):
     return likelihood(logits)
 
 
-def soft_iou_loss(labels, logits, ignore: int = IGNORE):
-    """One minus the mean IoU of the batch, with probabilities in the place of predictions.
+def soft_iou(areas: Any) -> Any:
+    """One minus the mean IoU of a batch, with probabilities in the place of predictions.
 
     M. A. Rahman and Y. Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for Image
     Segmentation" (2016), section 3: for class c, with p the softmax and t the truth of the labelled
-    pixels, I = sum(p t), U = sum(p + t - p t). Over all pixels of the global batch at once, and the
-    mean over the classes that it has: a class of few pixels counts as much as a large one.
+    pixels, I = sum(p t), U = sum(p + t - p t). Over all pixels of the batch at once, and the mean
+    over the classes that it has: a class of few pixels counts as much as a large one.
 
     Args:
-        labels: `(B, H, W)` integers 0..C-1 or `ignore`.
-        logits: `(B, H, W, C)`.
-        ignore: label that takes no part.
+        areas: float32 `(3, C)`, the sums of p t, p and t over the pixels, by class.
 
     Returns:
-        A number in [0, 1], 0 where nothing is labelled. Over replicas each gives its share, so
-        that values and gradients add up to those of one device.
+        A number in [0, 1], 0 where nothing is labelled.
     """
-    own = _soft_areas(labels, logits, ignore)
-    # Values of all replicas, gradients of this one's pixels.
-    together = over_replicas(ops.stop_gradient(own))
-    intersection, found, truth = ops.unstack(together + own - ops.stop_gradient(own), 3)
+    intersection, found, truth = ops.unstack(areas, 3)
     here = ops.cast(truth > 0, "float32")
     iou = intersection / ops.maximum(found + truth - intersection, 1e-12)
     number = ops.sum(here)
-    loss = ops.where(number > 0, 1 - ops.sum(iou * here) / ops.maximum(number, 1.0), 0.0)
-    others = over_replicas(ops.ones(())) - 1
-    return loss - ops.stop_gradient(loss) * others / (others + 1)
+    return ops.where(number > 0, 1 - ops.sum(iou * here) / ops.maximum(number, 1.0), 0.0)
 
 
-def _soft_areas(labels, logits, ignore):
-    """Float32 `(3, C)`: pixels of intersection, prediction and truth of each class."""
+def _soft_areas(valid, labels, logits):
+    """Float32 `(3, C)`: sums of p t, p and t (`soft_iou`) over the valid pixels."""
     classes = logits.shape[-1]
-    valid, labels = _valid(labels, ignore)
     valid = ops.cast(valid, "float32")
 
     # Spelled out it would walk over all probabilities a dozen times.
@@ -135,7 +160,7 @@ def _soft_areas(labels, logits, ignore):
 
         return ops.stack(rows), gradient
 
-    return areas(ops.cast(logits, "float32"))
+    return areas(logits)
 
 
 def _valid(labels, ignore):
@@ -143,15 +168,3 @@ def _valid(labels, ignore):
     labels = ops.cast(labels, "int32")  # Keras hands them over as float32
     valid = ops.not_equal(labels, ignore)
     return valid, ops.where(valid, labels, ops.zeros_like(labels))
-
-
-def over_replicas(value):
-    """The sum of `value` over the replicas of `tf.distribute`; `value` itself elsewhere."""
-    if keras.backend.backend() != "tensorflow":
-        return value  # JAX computes the global batch as one
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from kfcn.losses import PixelCrossEntropy, soft_iou_loss
+from kfcn.losses import SegmentationLoss
 
 
 def loss(labels, logits, **options):
-    return float(PixelCrossEntropy(**options)(np.asarray(labels), np.asarray(logits, "float32")))
+    return float(SegmentationLoss(**options)(np.asarray(labels), np.asarray(logits, "float32")))
 
 
 def reference(labels, logits, weights=None):
@@ -50,7 +50,7 @@ def test_gradient_by_softmax_minus_truth(weights):
     logits = tf.constant(rng.normal(size=(2, 5, 6, 4)).astype("float32") * 3)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        value = PixelCrossEntropy(class_weights=weights)(labels, logits)
+        value = SegmentationLoss(class_weights=weights)(labels, logits)
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     weight = np.where(labels == 255, 0, np.asarray(weights or [1] * 4)[labels % 4])
     expected = (shares - np.eye(4)[labels % 4]) * (weight / weight.sum())[..., None]
@@ -64,7 +64,7 @@ def test_logits_far_apart():
     logits = tf.constant([[[[1000.0, 0.0], [80.0, 0.0]]]])
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        value = PixelCrossEntropy()(np.array([[[1, 1]]], "uint8"), logits)
+        value = SegmentationLoss()(np.array([[[1, 1]]], "uint8"), logits)
     assert float(value) == pytest.approx((-np.log(1.2e-38) + 80) / 2, rel=1e-6)
     np.testing.assert_array_equal(tape.gradient(value, logits)[0, 0, 0], [0.5, -0.5])
 
@@ -82,7 +82,7 @@ def test_all_ignored_is_zero_with_zero_gradient():
 
     logits = tf.Variable(tf.ones((1, 2, 2, 3)))
     with tf.GradientTape() as tape:
-        value = PixelCrossEntropy()(np.full((1, 2, 2), 255, "uint8"), logits)
+        value = SegmentationLoss()(np.full((1, 2, 2), 255, "uint8"), logits)
     assert float(value) == 0.0
     assert not np.abs(tape.gradient(value, logits).numpy()).any()
 
@@ -97,6 +97,7 @@ def test_replicas_share_one_mean():
 
     class TwoReplicas:
         num_replicas_in_sync = 2
+        strategy = None
 
         def all_reduce(self, _, value):
             return value + other
@@ -116,10 +117,16 @@ def test_replicas_share_one_mean():
 
 
 def test_config_round_trip():
-    made = PixelCrossEntropy(class_weights=np.array([1, 2], "float32"))
-    again = PixelCrossEntropy.from_config(made.get_config())
-    assert again.class_weights == [1.0, 2.0]
+    made = SegmentationLoss(class_weights=np.array([1, 2], "float32"), iou_weight=0.5)
+    again = SegmentationLoss.from_config(made.get_config())
+    assert again.class_weights == [1.0, 2.0] and again.iou_weight == 0.5
     assert isinstance(again, keras.losses.Loss)
+
+
+def soft_iou(labels, logits):
+    """What an `iou_weight` of one adds."""
+    whole = SegmentationLoss(iou_weight=1.0)(labels, logits)
+    return whole - SegmentationLoss()(labels, logits)
 
 
 def test_soft_iou_by_hand():
@@ -130,10 +137,14 @@ def test_soft_iou_by_hand():
     )
     labels = np.array([[[0, 1, 255]]], "uint8")
     expected = 1 - (0.5 / 1.25 + 0.75 / 1.5) / 2
-    assert float(soft_iou_loss(labels, logits)) == pytest.approx(expected, rel=1e-6)
-    assert float(soft_iou_loss(np.full_like(labels, 255), logits)) == 0
+    assert float(soft_iou(labels, logits)) == pytest.approx(expected, rel=1e-6)
+    assert float(soft_iou(np.full_like(labels, 255), logits)) == 0
+    weighted = loss(labels, logits, class_weights=[1, 2, 3], iou_weight=0.25)
+    assert weighted - loss(labels, logits, class_weights=[1, 2, 3]) == pytest.approx(
+        expected / 4, rel=1e-5
+    )  # class weights are those of the cross entropy
     sure = 99 * np.eye(3, dtype="float32")[[[[0, 1, 0]]]]
-    assert float(soft_iou_loss(labels, sure)) == pytest.approx(0, abs=1e-6)
+    assert float(soft_iou(labels, sure)) == pytest.approx(0, abs=1e-6)
 
 
 def test_soft_iou_has_the_gradient_of_its_formula():
@@ -154,7 +165,7 @@ def test_soft_iou_has_the_gradient_of_its_formula():
         return 1 - tf.reduce_mean(tf.gather(both / union, there))
 
     values, gradients = [], []
-    for function in (lambda x: soft_iou_loss(labels, x), formula):
+    for function in (lambda x: soft_iou(labels, x), formula):
         with tf.GradientTape() as tape:
             tape.watch(logits)
             values.append(function(logits))
@@ -163,3 +174,9 @@ def test_soft_iou_has_the_gradient_of_its_formula():
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-8)
     assert abs(gradients[0]).max() > 1e-3
     assert not gradients[0][labels == 255].any()
+
+
+def test_the_weight_of_a_batch_is_that_of_its_labelled_pixels():
+    labels = np.array([[[0, 1, 255, 1]]], "uint8")
+    assert float(SegmentationLoss().weight(labels)) == 3
+    assert float(SegmentationLoss(class_weights=[0.5, 2.0]).weight(labels)) == 4.5

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from kfcn.collectives import gather_over_replicas, sum_over_replicas
 from kfcn.fused.norms import norms
-from kfcn.losses import over_replicas
 
 
 def over_batch(model: keras.Model, replicas: int) -> dict[keras.Operation, Callable]:
@@ -78,19 +78,17 @@ def _on_one(inputs, gamma, beta, epsilon):
 def _over_replicas(inputs, gamma, beta, epsilon):
     """The same with the statistics of all replicas.
 
-    Each replica takes the moments of its part; what is exchanged are `(C,)` vectors. Back, with
-    N cells in all, x^ the normalised input and the sums over all replicas:
+    Each replica takes the moments of its part; two vectors are exchanged, one forward, one back,
+    and fewer will not do: every normalisation waits for the one before it. Back, with N cells in
+    all, x^ the normalised input and the sums over all replicas:
     dx = gamma / sigma * (dy - sum(dy) / N - x^ * sum(dy * x^) / N).
     """
 
     @tf.custom_gradient
     def normalize(inputs, gamma, beta):
         _, part_mean, part_variance = _on_one(inputs, gamma, beta, epsilon)
-        part = _count(inputs)
-        count = over_replicas(part)
-        mean = over_replicas(part_mean * part) / count
-        spread = part_variance + tf.square(part_mean - mean)
-        variance = over_replicas(spread * part) / count
+        part = tf.concat([_count(inputs)[None], part_mean, part_variance], 0)
+        count, mean, variance = _united(gather_over_replicas(part))
         outputs, *_, reserved = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=gamma,
@@ -113,14 +111,27 @@ def _over_replicas(inputs, gamma, beta, epsilon):
                 is_training=False,  # as if mean and variance were given; the rest is below
             )
             inverse = tf.math.rsqrt(variance + epsilon)
-            slope = -gamma * tf.square(inverse) * over_replicas(by_gamma) / count
-            shift = -gamma * inverse * over_replicas(by_beta) / count - slope * mean
+            sums = sum_over_replicas(tf.concat([by_gamma, by_beta], 0)) / count
+            by_normalised, by_mean = tf.split(sums, 2)
+            slope = -gamma * tf.square(inverse) * by_normalised
+            shift = -gamma * inverse * by_mean - slope * mean
             rest = tf.cast(inputs, tf.float32) * slope + shift
             return by_input + tf.cast(rest, inputs.dtype), by_gamma, by_beta
 
         return (outputs, mean, variance), gradient
 
     return normalize(inputs, gamma, beta)
+
+
+def _united(parts):
+    """Count, mean and variance `(C,)` of all parts; `parts` is `(R, 1 + 2 C)`, likewise."""
+    counts, moments = tf.split(parts, [1, parts.shape[1] - 1], axis=1)
+    means, variances = tf.split(moments, 2, axis=1)
+    count = tf.reduce_sum(counts)
+    shares = counts / count
+    mean = tf.reduce_sum(shares * means, 0)
+    variance = tf.reduce_sum(shares * (variances + tf.square(means - mean)), 0)
+    return count, mean, variance
 
 
 def _count(inputs) -> tf.Tensor:

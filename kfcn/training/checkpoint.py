@@ -9,14 +9,25 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from kfcn.errors import KfcnError
 from kfcn.files import aside
-from kfcn.training.average import Average
+
+
+class Saving(NamedTuple):
+    """How often a run saves its state, and what stays of it.
+
+    Attributes:
+        seconds: between two checkpoints within an epoch; one is always written at its end.
+        keep: how many checkpoints stay.
+    """
+
+    seconds: float = 300.0
+    keep: int = 3
 
 
 def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], keep: int) -> None:
@@ -24,7 +35,7 @@ def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], kee
 
     Args:
         folder: `checkpoints/` of the run.
-        variables: everything that a step reads and writes (`state`).
+        variables: everything that a step reads and writes (`Learner.variables`).
         step: training steps done.
         note: whatever else the run needs, as JSON values.
         keep: how many checkpoints stay; the older ones go when the new one is on the disk.
@@ -48,7 +59,7 @@ def restore(
 ) -> dict[str, Any] | None:
     """Puts the newest sound checkpoint into the variables; returns its note, None if none is there.
 
-    A damaged checkpoint is told through `warn` and the one before it is used.
+    A damaged checkpoint is reported by `warn`, and the one before it is used.
 
     Raises:
         KfcnError: checkpoints are there, and none can be used.
@@ -69,18 +80,6 @@ def restore(
             "remove the run folder to start anew"
         )
     return None
-
-
-def state(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, average: Average | None = None
-) -> list:
-    """Everything that a step reads and writes: weights, statistics, seeds, optimizer, average."""
-    return [
-        *model.trainable_variables,
-        *model.non_trainable_variables,  # batch statistics and the seeds of dropout
-        *optimizer.variables,
-        *(average.variables if average else ()),
-    ]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -10,62 +10,46 @@ from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
 from kfcn.errors import KfcnError, Stopped
 from kfcn.training import checkpoint
-from kfcn.training.average import Average
+from kfcn.training.checkpoint import Saving
 from kfcn.training.interrupt import Interrupt
+from kfcn.training.learner import Learner
 from kfcn.training.recorder import Progress, Recorder
 from kfcn.training.replicas import Replicas
-from kfcn.training.run_folder import RunFolder
-from kfcn.training.settings import Settings
-from kfcn.training.step import Step
+from kfcn.training.stages import Stage
+from kfcn.training.step import Done, Step
 
 
 class Loop:
     """Trains a net from where it is to the end of the run, and keeps it safe on the way.
 
     Args:
-        config: settings of the run.
-        run: its folder.
-        model: the net, made in the scope of the strategy.
-        optimizer: built for it.
-        class_weights: C weights of the loss, or None.
+        stage: settings and folder of the run.
+        learner: what is trained.
         train_set: the training split.
         replicas: where the net lies.
         progress: how far the run is; counts on.
         recorder: is called at the end of each epoch.
-        save_seconds: between two checkpoints within an epoch.
-        keep: how many checkpoints stay.
-        average: of the weights, to be validated and saved in their place; or None.
+        saving: how often the state is saved.
     """
 
     def __init__(
         self,
-        config: Settings,
-        run: RunFolder,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        class_weights,
+        stage: Stage,
+        learner: Learner,
         train_set: Dataset,
         replicas: Replicas,
         progress: Progress,
         recorder: Recorder,
-        save_seconds: float,
-        keep: int,
-        average: Average | None = None,
+        saving: Saving,
     ):
-        self.config, self.run, self.model, self.optimizer = config, run, model, optimizer
-        self.average = average
-        self.train_set, self.replicas = train_set, replicas
-        self.progress, self.recorder = progress, recorder
-        self.save_seconds, self.keep = save_seconds, keep
-        self.steps = batches.steps_per_epoch(train_set, config.batch_size)
-        self._state = checkpoint.state(model, optimizer, average)
+        self.config, self.run = stage.config, stage.run
+        self.learner, self.train_set, self.replicas = learner, train_set, replicas
+        self.progress, self.recorder, self.saving = progress, recorder, saving
+        self.steps = batches.steps_per_epoch(train_set, self.config.batch_size)
         self._saved = time.monotonic()
-        self._twin = None
+        self._twin: keras.Model | None = None
         stream = replicas.strategy.distribute_datasets_from_function(self._batches)
-        self._step = Step(
-            model, optimizer, len(train_set.classes), class_weights, replicas,
-            stream.element_spec, average, config.iou_loss,
-        )  # fmt: skip
+        self._step = Step(learner, replicas, stream.element_spec)
         self._stream = iter(stream)
 
     def to_the_end(self, bar: bool = False) -> None:
@@ -86,7 +70,7 @@ class Loop:
                 self._epoch(interrupt, bar)
                 self._save()  # before the validation: who is stopped there repeats only that
                 with interrupt.anytime(), self.replicas.guard():
-                    rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+                    rate = float(keras.ops.convert_to_numpy(self.learner.optimizer.learning_rate))
                     self.recorder.end_epoch(self._to_validate(), self.progress, rate)
             self._save()  # with the last row
 
@@ -107,13 +91,13 @@ class Loop:
                 if done.stop:
                     self._save()
                     raise Stopped(interrupt.message, interrupt.code or 143)
-                if time.monotonic() - self._saved >= self.save_seconds:
+                if time.monotonic() - self._saved >= self.saving.seconds:
                     self._save()
                 shown.set_postfix(loss=f"{progress.mean_loss:.4f}", refresh=False)
                 shown.update()
 
-    def one_step(self, stop: bool = False):
-        """Trains on the next batch and counts it; gives what the step gave.
+    def one_step(self, stop: bool = False) -> Done:
+        """Trains on the next batch and counts it; returns what the step gave.
 
         Args:
             stop: tell all workers that this is the last step for now.
@@ -136,7 +120,7 @@ class Loop:
         self.progress.add(done, time.perf_counter() - started, waited)
         return done
 
-    def _batches(self, context):
+    def _batches(self, context: object):
         return batches.training_batches(
             self.train_set,
             self.config.batch_size,
@@ -153,19 +137,26 @@ class Loop:
         An averaged net is another one than the net in training, which stays as it is: there is no
         moment at which a checkpoint could catch the wrong weights.
         """
-        if self.replicas.total == 1 and not self.average:
-            return self.model
+        model, average = self.learner.model, self.learner.average
+        if self.replicas.total == 1 and not average:
+            return model
         if self._twin is None:
-            self._twin = keras.models.clone_model(self.model)
-        weights = self.average.variables if self.average else self.model.weights
+            self._twin = keras.models.clone_model(model)
+        weights = average.variables if average else model.weights
         for ours, theirs in zip(self._twin.weights, weights, strict=True):
             ours.assign(keras.ops.convert_to_numpy(theirs))
         return self._twin
 
     def _save(self) -> None:
         if self.replicas.chief:
-            note = self.progress.note()
-            checkpoint.save(self.run.checkpoints, self._state, self.progress.step, note, self.keep)
+            progress = self.progress
+            checkpoint.save(
+                self.run.checkpoints,
+                self.learner.variables,
+                progress.step,
+                progress.note(),
+                self.saving.keep,
+            )
         self._saved = time.monotonic()
 
     def _not_finite(self, loss: float) -> str:

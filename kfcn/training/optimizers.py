@@ -15,6 +15,8 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """The optimizer of the settings, built for the trainable variables.
 
+    Its gradients must be summed over the replicas already, as `Step` does it.
+
     Args:
         config: settings of the run.
         variables: trainable variables of the net.
@@ -27,7 +29,7 @@ def build_optimizer(
     if config.optimizer == "sgd":
         optimizer = CaffeSGD(schedule, config.momentum, config.weight_decay, no_decay)
     else:
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+        optimizer = AdamW(schedule, weight_decay=config.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=list(no_decay))
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -35,7 +37,23 @@ def build_optimizer(
     return optimizer
 
 
-class CaffeSGD(keras.optimizers.SGD):
+class _OfSums:
+    """What takes gradients that are summed over the replicas; Keras would sum them once more.
+
+    Keras offers no other way to pack the sum into one exchange with the rest of a step. (Where a
+    later Keras does not ask this method, two replicas no longer learn what one does, and the tests
+    say so.)
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
+class AdamW(_OfSums, keras.optimizers.AdamW):
+    """Keras' own, for gradients that are summed over the replicas."""
+
+
+class CaffeSGD(_OfSums, keras.optimizers.SGD):
     """v = momentum * v - rate * (gradient + decay * w); w = w + v.
 
     The decay is part of the gradient and so of the momentum (L2), as in Caffe and PyTorch; that

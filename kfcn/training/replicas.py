@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from kfcn.collectives import sum_over_replicas
 from kfcn.data.feed.batches import Shares
 from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
 
@@ -68,13 +69,12 @@ class Replicas:
             return self.strategy.experimental_local_results(result)[0].numpy()
 
     def _over_workers(self, mine):
-        def over_replicas():
+        def sum_of_workers():
             context = tf.distribute.get_replica_context()
             first = tf.equal(context.replica_id_in_sync_group % self.here, 0)
-            part = mine * tf.cast(first, mine.dtype)  # one replica speaks for its worker
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, part)
+            return sum_over_replicas(mine * tf.cast(first, mine.dtype))  # one for each worker
 
-        return self.strategy.run(over_replicas)
+        return self.strategy.run(sum_of_workers)
 
     def guard(self) -> "_Guard":
         """A context in which TensorFlow's error about a lost worker becomes a WorkerLostError."""
@@ -219,7 +219,6 @@ def read_tf_config(text: str) -> tuple[int, list[str]]:
 
 
 def _multiworker(resolver, worker: int, addresses: list[str]) -> Replicas:
-    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=CLUSTER_SECONDS)
     others = ", ".join(a for i, a in enumerate(addresses) if i != worker)
     print(
         f"worker {worker} ({addresses[worker]}) waits for {others} (ends in "
@@ -231,9 +230,8 @@ def _multiworker(resolver, worker: int, addresses: list[str]) -> Replicas:
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         faulthandler.dump_traceback_later(CLUSTER_SECONDS, exit=True, file=nowhere)
         try:
-            strategy = tf.distribute.MultiWorkerMirroredStrategy(
-                cluster_resolver=resolver, communication_options=options
-            )
+            # No time limit for its collectives: see `kfcn.collectives`.
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
         except RuntimeError as error:
             raise UsageError(
                 "a cluster must be joined before TensorFlow computes anything; use a new process "

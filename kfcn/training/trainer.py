@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from kfcn.data.feed.views import Skipping, cached
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
+from kfcn.losses import SegmentationLoss
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
 from kfcn.saved import CARD, MODEL, load_model
 from kfcn.training import checkpoint, replicas
 from kfcn.training.average import Average
+from kfcn.training.learner import Learner
 from kfcn.training.loop import Loop
 from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
@@ -132,16 +134,17 @@ def _train(
     data_sets.check(validation, progress=loud)
     batches.check_shares(len(train_set), config.batch_size, where.total)
 
+    weights = None
+    if config.class_weights != "none":
+        weights = data_sets.class_weights(counts, config.class_weights)
     with where.guard(), where.strategy.scope():
-        model, optimizer = new_net(config, train_set, say)
-        average = Average(model, config.ema) if config.ema else None
+        learner = new_learner(config, train_set, weights, say)
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     with run.lock() if where.chief else contextlib.nullcontext():
         if where.chief and not stage.finished:
             run.start(config)
         where.sum(0)
-        state = checkpoint.state(model, optimizer, average)
-        progress = _restored(run, state, where, say)
+        progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
         if progress.step:
             steps = batches.steps_per_epoch(train_set, config.batch_size)
@@ -150,13 +153,8 @@ def _train(
             if difference := run.other_kernels():
                 say(f"the results will differ in rounding: {difference}")
         recorder = Recorder(run, validation, config.epochs, where, say)
-        weights = None
-        if config.class_weights != "none":
-            weights = data_sets.class_weights(counts, config.class_weights)
-        loop = Loop(
-            config, run, model, optimizer, weights, train_set, where, progress, recorder,
-            save_seconds, keep, average,
-        )  # fmt: skip
+        saving = checkpoint.Saving(save_seconds, keep)
+        loop = Loop(stage, learner, train_set, where, progress, recorder, saving)
         loop.to_the_end(bar=loud)
 
         where.sum(0)  # the best net is on the disk
@@ -171,10 +169,10 @@ def _train(
     return Result(run.path, result, where.worker)
 
 
-def _restored(run: RunFolder, state: list, where: replicas.Replicas, say) -> Progress:
-    """How far the run is, with its newest checkpoint in the variables of `state`."""
+def _restored(run: RunFolder, learner: Learner, where: replicas.Replicas, say) -> Progress:
+    """How far the run is, with its newest checkpoint in the learner's variables."""
     with where.strategy.scope():
-        note = checkpoint.restore(run.checkpoints, state, warn=say)
+        note = checkpoint.restore(run.checkpoints, learner.variables, warn=say)
     progress = Progress.from_note(note) if note else Progress()
     if where.sum(progress.step) != where.workers * progress.step:
         raise KfcnError(
@@ -189,10 +187,13 @@ def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
     return cached(Skipping(dataset, skip_bad, print))
 
 
-def new_net(
-    config: Settings, train_set: data_sets.Dataset, say: Callable[[str], None]
-) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """The net with its first weights, and its optimizer."""
+def new_learner(
+    config: Settings,
+    train_set: data_sets.Dataset,
+    class_weights: Sequence[float] | None,
+    say: Callable[[str], None],
+) -> Learner:
+    """The net with its first weights, its loss, its optimizer and its average."""
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
@@ -216,7 +217,8 @@ def new_net(
         no_decay = (*NO_DECAY, *NO_WEIGHT_DECAY)
     steps = config.epochs * batches.steps_per_epoch(train_set, config.batch_size)
     optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
-    return model, optimizer
+    loss = SegmentationLoss(class_weights, config.iou_loss)
+    return Learner(model, loss, optimizer, Average(model, config.ema) if config.ema else None)
 
 
 def build(config: Settings, classes: int) -> keras.Model:

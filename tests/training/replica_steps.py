@@ -10,8 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kfcn.losses import SegmentationLoss
 from kfcn.training import replicas, step
 from kfcn.training.average import Average
+from kfcn.training.learner import Learner
+from kfcn.training.optimizers import AdamW
 
 mirrored = replicas.start("mirrored", 2)
 WAYS = {1: replicas.Replicas(tf.distribute.get_strategy()), 2: mirrored}
@@ -37,9 +40,9 @@ def train(where, batches, iou_loss=0.0):
     keras.utils.set_random_seed(0)
     with where.strategy.scope():
         model = net()
-        optimizer = keras.optimizers.AdamW(1e-3)
+        optimizer = AdamW(1e-3)
         optimizer.build(model.trainable_variables)
-        average = Average(model, 0.4)
+        learner = Learner(model, SegmentationLoss(None, iou_loss), optimizer, Average(model, 0.4))
 
     def read(context):
         def rows():
@@ -51,13 +54,12 @@ def train(where, batches, iou_loss=0.0):
         return tf.data.Dataset.from_generator(rows, output_signature=spec)
 
     stream = where.strategy.distribute_datasets_from_function(read)
-    one = step.Step(model, optimizer, 3, None, where, stream.element_spec, average, iou_loss)
+    one = step.Step(learner, where, stream.element_spec)
     done, weights = [], []
     for batch in stream:
         done.append(one(batch))
-        variables = [*model.trainable_variables, *model.non_trainable_variables]
-        variables += [*optimizer.variables, *average.variables]
-        weights.append([keras.ops.convert_to_numpy(v).astype("float64") for v in variables])
+        values = map(keras.ops.convert_to_numpy, learner.variables)
+        weights.append([value.astype("float64") for value in values])
     return model, weights, done
 
 

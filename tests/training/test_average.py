@@ -11,8 +11,11 @@ from processes import checkpoints, load
 
 from kfcn import train
 from kfcn.errors import Stopped, UsageError
+from kfcn.losses import SegmentationLoss
 from kfcn.training import replicas, step
 from kfcn.training.average import Average
+from kfcn.training.learner import Learner
+from kfcn.training.optimizers import AdamW
 from kfcn.training.settings import resolve
 
 
@@ -36,13 +39,12 @@ def test_equals_the_average_in_numpy():
     x = keras.layers.Conv2D(4, 3)(inputs)
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(x))
-    optimizer = keras.optimizers.AdamW(1e-2)
+    optimizer = AdamW(1e-2)
     optimizer.build(model.trainable_variables)
     average = Average(model, 0.4)
+    learner = Learner(model, SegmentationLoss(), optimizer, average)
     spec = (tf.TensorSpec((2, 8, 8, 3)), tf.TensorSpec((2, 6, 6), tf.uint8))
-    one = step.Step(
-        model, optimizer, 3, None, replicas.Replicas(tf.distribute.get_strategy()), spec, average
-    )
+    one = step.Step(learner, replicas.Replicas(tf.distribute.get_strategy()), spec)
     rng = np.random.default_rng(0)
     trajectory = [model.get_weights()]
     for _ in range(9):

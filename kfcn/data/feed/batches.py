@@ -1,4 +1,4 @@
-"""From a data set to batches for `model.fit`, by tf.data.
+"""From a data set to the batches of a training run, by tf.data.
 
 Everything random is a function of (seed, epoch, index): which picture comes when, and how it is
 changed. So a run can be repeated exactly, and a run that was stopped at step k goes on with the
@@ -166,29 +166,6 @@ def _batch_place(count: int, batch_size: int, step: int) -> tuple[int, int, int]
     epoch, batch = divmod(step, steps)
     begin, end = (count * b // steps for b in (batch, batch + 1))
     return epoch, begin, end - begin
-
-
-def evaluation_batches(dataset: Dataset, batch_size: int = 1) -> "tf.data.Dataset":
-    """All pictures in order, unchanged and at full size; the last batch may be short.
-
-    Args:
-        dataset: the split.
-        batch_size: images in a batch; pictures of other sizes in it are padded at the bottom and
-            right (image `PAD`, labels 255).
-
-    Returns:
-        tf.data.Dataset, of known cardinality, of (images float32 `(B, H, W, 3)`, 0 to 255;
-        labels uint8 `(B, H, W)`).
-    """
-    import tensorflow as tf
-
-    count = len(dataset)
-
-    def read(batch):
-        indices = range(batch * batch_size, min((batch + 1) * batch_size, count))
-        return _stack([_arrays(dataset, index) for index in indices])
-
-    return _batches(tf.data.Dataset.range(math.ceil(count / batch_size)), read)
 
 
 def data_error(error: Exception) -> DataError | None:

@@ -8,7 +8,7 @@ import pytest
 from kfcn.data import IGNORE, Classes, Dataset, Sample
 from kfcn.data.feed import batches as P  # noqa: N812
 from kfcn.data.feed import buckets
-from kfcn.data.feed.batches import Augmentation, evaluation_batches, training_batches
+from kfcn.data.feed.batches import Augmentation, training_batches
 from kfcn.errors import DataError
 
 PLAIN = Augmentation(scale=(1.0, 1.0), flip=False, brightness=0, contrast=0, saturation=0)
@@ -222,21 +222,16 @@ def test_values_stay_in_range_and_shapes_are_static():
 
 def test_whole_pictures_of_other_sizes_are_padded_at_the_bottom_and_right():
     dataset = Painted(4, sizes=((48, 64), (30, 70)))
-    stream = evaluation_batches(dataset, 2)
-    assert int(stream.cardinality()) == 2
-    for number, (images, labels) in enumerate(arrays(stream)):
-        assert images.shape == (2, 48, 70, 3) and images.dtype == np.float32
-        for k in range(2):
-            image, truth, _ = dataset[2 * number + k]
-            h, w = truth.shape
-            assert (images[k, :h, :w] == image).all() and (labels[k, :h, :w] == truth).all()
-            assert (labels[k] != IGNORE).sum() == h * w
-            assert (images[k, h:] == P.PAD).all() and (images[k, :, w:] == P.PAD).all()
-
-
-def test_evaluation_keeps_the_order_and_the_last_short_batch():
-    batches = arrays(evaluation_batches(Painted(5), 2))
-    assert [indices(images) for images, _ in batches] == [[0, 1], [2, 3], [4]]
+    stream = training_batches(dataset, 4, None, 0, augmentation=PLAIN)
+    ((images, labels),) = arrays(stream, 1)
+    assert images.shape == (4, 48, 70, 3) and images.dtype == np.float32
+    assert sorted(indices_of(labels, images)) == [0, 1, 2, 3]
+    for found, marked, index in zip(images, labels, indices_of(labels, images), strict=True):
+        image, truth, _ = dataset[index]
+        h, w = truth.shape
+        assert (found[:h, :w] == image).all() and (marked[:h, :w] == truth).all()
+        assert (marked != IGNORE).sum() == h * w
+        assert (found[h:] == P.PAD).all() and (found[:, w:] == P.PAD).all()
 
 
 def test_decoded_samples_are_kept_when_they_fit():
@@ -255,14 +250,11 @@ def test_decoded_samples_are_kept_when_they_fit():
     assert kept.file_name(2) == "train/2.png" and len(kept) == 5
 
 
-@pytest.mark.parametrize(
-    "make", [evaluation_batches, lambda d: training_batches(d, 2, (16, 16), 0)]
-)
-def test_a_file_that_fails_in_the_stream_is_named(make):
+def test_a_file_that_fails_in_the_stream_is_named():
     import tensorflow as tf
 
     with pytest.raises(tf.errors.OpError, match=r"DataError: train/3\.png: cannot") as caught:
-        arrays(make(Painted(5, broken=3)), 5)
+        arrays(training_batches(Painted(5, broken=3), 2, (16, 16), 0), 5)
     error = P.data_error(caught.value)
     assert isinstance(error, DataError)
     assert str(error) == "train/3.png: cannot be read as an image (truncated)"

@@ -84,11 +84,13 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     """The training loop of `options`, from random weights, in a run folder that goes away."""
     from kfcn import data as data_sets
     from kfcn.training import replicas
+    from kfcn.training.checkpoint import Saving
     from kfcn.training.loop import Loop
     from kfcn.training.recorder import Progress
     from kfcn.training.run_folder import RunFolder
     from kfcn.training.settings import resolve
-    from kfcn.training.trainer import new_net
+    from kfcn.training.stages import Stage
+    from kfcn.training.trainer import new_learner
 
     where = replicas.start(args.strategy, args.cpu_replicas)
     config = resolve(
@@ -97,12 +99,13 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     )  # fmt: skip
     train_set = data_sets.load(config.data, "train", config.data_dir)
     with where.strategy.scope():
-        model, optimizer = new_net(config, train_set, lambda line: None)
+        learner = new_learner(config, train_set, None, lambda line: None)
     with tempfile.TemporaryDirectory() as folder:
+        stage, never = Stage(config, RunFolder(folder)), Saving(seconds=float("inf"))
         yield Loop(
-            config, RunFolder(folder), model, optimizer, None, train_set, where, Progress(),
+            stage, learner, train_set, where, Progress(),
             None,  # pyright: ignore[reportArgumentType]: no epoch comes to its end here
-            save_seconds=float("inf"), keep=1,
+            never,
         )  # fmt: skip
 
 

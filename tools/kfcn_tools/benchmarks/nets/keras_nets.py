@@ -73,7 +73,9 @@ class Net:
 
     def _kfcn_step(self):
         """What `kfcn-train` does at each step, metrics and the test for finiteness included."""
+        from kfcn.losses import SegmentationLoss
         from kfcn.training import replicas
+        from kfcn.training.learner import Learner
         from kfcn.training.step import Step
 
         where = replicas.start("one")
@@ -82,7 +84,7 @@ class Net:
         spec = tuple(
             tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in self._batch(1)
         )
-        return Step(self.model, optimizer, self.classes, None, where, spec)
+        return Step(Learner(self.model, SegmentationLoss(), optimizer), where, spec)
 
     def _keras_step(self):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)

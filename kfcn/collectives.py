@@ -1,0 +1,111 @@
+"""What the replicas of a run exchange: sums, and the parts that each of them has.
+
+The replicas of one process exchange by `tf.distribute`. Those of several workers exchange by
+TensorFlow's collective operations themselves, without two things that `tf.distribute` adds:
+
+* A time limit. TensorFlow 2.21 starts two threads for each collective that has one, and they sleep
+  until it is over even when the exchange took a millisecond. At 300 s a worker had used up the
+  threads of its machine after half a minute. Who waits in vain is found by `Replicas.guard`.
+* A new key for each execution. Each costs a call of Python, a request to the first worker and an
+  entry in a table that is never cleared; together three to five times the exchange itself. Here a
+  call has its key for good: all workers trace the same functions in the same order, and an exchange
+  is over on both sides before the next one with its key begins.
+"""
+
+import itertools
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+_GROUP = 1 << 20
+"""Key of the group of all replicas; `tf.distribute` numbers its own groups from 1."""
+
+
+def sum_over_replicas(value: Any) -> Any:
+    """The sum of a tensor over the replicas of `tf.distribute`; the tensor itself elsewhere."""
+    context = _several()
+    if context is None:
+        return value
+    import tensorflow as tf
+
+    if not _over_workers(context):
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    return tf.raw_ops.CollectiveReduceV2(
+        input=value, merge_op="Add", final_op="Id", **_next_exchange(context)
+    )
+
+
+def sums_over_replicas(values: Sequence[Any]) -> list[Any]:
+    """The sums of several float32 tensors of known shape, in one exchange."""
+    if _several() is None:
+        return list(values)
+    import tensorflow as tf
+
+    together = sum_over_replicas(tf.concat([tf.reshape(value, [-1]) for value in values], 0))
+    parts = tf.split(together, [value.shape.num_elements() for value in values])
+    return [tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)]
+
+
+def gather_over_replicas(value: Any) -> Any:
+    """A tensor of one shape `(...)` from all replicas, `(R, ...)` in their order."""
+    context = _several()
+    if context is None:
+        return value[None]
+    import tensorflow as tf
+
+    if not _over_workers(context):
+        parts = context.all_gather(value[None], axis=0)
+    else:
+        parts = tf.raw_ops.CollectiveGatherV2(input=value[None], **_next_exchange(context))
+    return tf.ensure_shape(parts, (context.num_replicas_in_sync, *value.shape))
+
+
+def _several() -> Any:
+    """The replica context, where there is more than one replica."""
+    if keras.backend.backend() != "tensorflow":
+        return None  # JAX computes the global batch as one
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return None if context is None or context.num_replicas_in_sync == 1 else context
+
+
+def _over_workers(context: Any) -> bool:
+    import tensorflow as tf
+
+    return isinstance(context.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+class _Links:
+    """Keys and order of the exchanges of one replica, on the device where it is traced."""
+
+    def __init__(self):
+        import tensorflow as tf
+
+        self.keys = itertools.count(1)
+        device = tf.zeros(()).device
+        # TensorFlow runs operations on one resource in the order in which they were traced.
+        with tf.init_scope(), tf.device(device):
+            self.order = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=())
+
+
+_LINKS: weakref.WeakKeyDictionary[Any, dict[int, _Links]] = weakref.WeakKeyDictionary()
+
+
+def _next_exchange(context: Any) -> dict[str, Any]:
+    """Arguments of the next collective that a replica traces."""
+    import tensorflow as tf
+
+    replica = tf.get_static_value(context.replica_id_in_sync_group).item()
+    links = _LINKS.setdefault(context.strategy, {})
+    if replica not in links:
+        links[replica] = _Links()
+    return {
+        "group_size": context.num_replicas_in_sync,
+        "group_key": _GROUP,
+        "instance_key": next(links[replica].keys),
+        "ordering_token": [links[replica].order],
+        "communication_hint": "auto",
+    }

@@ -1,0 +1,39 @@
+"""What a run trains, and with what: the net, its loss, its optimizer, its average."""
+
+import dataclasses
+
+import keras
+
+from kfcn.losses import SegmentationLoss
+from kfcn.training.average import Average
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """All that a training step reads and changes.
+
+    Attributes:
+        model: the net; made in the scope of the strategy, like the others.
+        loss: what is minimised.
+        optimizer: built for the net's trainable variables (`build_optimizer`).
+        average: of the weights, to be validated and saved in their place; or None.
+    """
+
+    model: keras.Model
+    loss: SegmentationLoss
+    optimizer: keras.optimizers.Optimizer
+    average: Average | None = None
+
+    @property
+    def classes(self) -> int:
+        return self.model.output_shape[-1]
+
+    @property
+    def variables(self) -> list:
+        """Everything that a checkpoint holds: weights, statistics, seeds, optimizer, average."""
+        return [
+            *self.model.trainable_variables,
+            *self.model.non_trainable_variables,  # batch statistics and the seeds of dropout
+            *self.optimizer.variables,
+            *(self.average.variables if self.average else ()),
+        ]
