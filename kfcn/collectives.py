@@ -5,7 +5,8 @@ TensorFlow's collective operations themselves, without two things that `tf.distr
 
 * A time limit. TensorFlow 2.21 starts two threads for each collective that has one, and they sleep
   until it is over even when the exchange took a millisecond. At 300 s a worker had used up the
-  threads of its machine after half a minute. Who waits in vain is found by `Replicas.guard`.
+  threads of its machine after half a minute. A worker that has died, hangs or cannot be reached is
+  noticed by TensorFlow's heartbeat, within about ten seconds.
 * A new key for each execution. Each costs a call of Python, a request to the first worker and an
   entry in a table that is never cleared; together three to five times the exchange itself. Here a
   call has its key for good: all workers trace the same functions in the same order, and an exchange

@@ -21,7 +21,7 @@ from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 CLUSTER_SECONDS = 300.0
-"""How long to wait for the other workers at the start, and in any exchange with them later."""
+"""How long to wait for the other workers at the start."""
 
 
 class Replicas:
