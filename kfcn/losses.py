@@ -1,6 +1,6 @@
 """The loss of a training run: cross entropy, and soft IoU where it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -33,7 +33,7 @@ class SegmentationLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Iterable[float] | None = None,
         iou_weight: float = 0.0,
         ignore: int = IGNORE,
         name: str = "segmentation",

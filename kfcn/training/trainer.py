@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
 def new_learner(
     config: Settings,
     train_set: data_sets.Dataset,
-    class_weights: Sequence[float] | None,
+    class_weights: Iterable[float] | None,
     say: Callable[[str], None],
 ) -> Learner:
     """The net with its first weights, its loss, its optimizer and its average."""
