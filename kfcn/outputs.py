@@ -24,7 +24,7 @@ from typing import Any
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import TEMPORARY, as_json, aside, make_folder, sha256
 
-MANIFEST = ".kfcn.jsonl"
+MANIFEST, LOCK = ".kfcn.jsonl", ".kfcn.lock"
 _REMEMBERED = 2  # hashes of a file: a run that is killed between note and rename leaves the older
 
 
@@ -119,35 +119,19 @@ class Outputs:
             UsageError: another command writes here.
             KfcnError: the folder cannot be written to.
         """
-        import filelock
-
         make_folder(self.folder)
         # A hash, because a name may be as long as names can be.
-        digest = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}" if name else ""
-        file = self.folder / f".kfcn{digest}.lock"
-        lock = filelock.FileLock(file, timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise UsageError(
-                f"another command is writing to {self.folder / name}; wait for it, or choose "
-                f"another {self.option}"
-            ) from error
-        except NotImplementedError:
-            pass  # a file system without locks is no reason not to write
-        except OSError as error:
-            raise KfcnError(
-                f"folder {self.folder} cannot be written to: {error.strerror or error}"
-            ) from error
-        try:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        file = self.folder / (f".kfcn-{digest}.lock" if name else LOCK)
+        busy = (
+            f"another command is writing to {self.folder / name}; wait for it, or choose another "
+            f"{self.option}"
+        )
+        with locked(file, busy):
             self._hashes = None  # another command may have written until now
             if not name:
                 self._tidy()
             yield
-        finally:
-            with contextlib.suppress(OSError):  # Windows removes it on release
-                file.unlink()
-            lock.release()
 
     @contextlib.contextmanager
     def aside(self, path: Path) -> Iterator[Path]:
@@ -225,6 +209,43 @@ class Outputs:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+@contextlib.contextmanager
+def locked(file: Path, busy: str) -> Iterator[None]:
+    """Holds a lock file, which is removed in the end.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Args:
+        file: in a folder that exists.
+        busy: the error's message where another process holds the lock.
+
+    Raises:
+        UsageError: another process holds it.
+        KfcnError: the folder cannot be written to.
+    """
+    import filelock
+
+    lock = filelock.FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UsageError(busy) from error
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        # A file system without locks is no reason not to work.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            reason = error.strerror or error
+            raise KfcnError(f"folder {file.parent} cannot be written to: {reason}") from error
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # Windows removes it on release
+                file.unlink()
+            lock.release()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Whose a file is, and that nothing of the user's is replaced."""
 
+import errno
 import json
 import os
 import pickle
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 from kfcn.errors import KfcnError, UsageError
@@ -195,6 +197,22 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
     with pytest.raises(RuntimeError), new_folder(tmp_path / "d") as folder:
         raise RuntimeError
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "c", "gone"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError()]
+)
+def test_a_file_system_without_locks_is_written_to(out, monkeypatch, error):
+    def acquire(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    write(out, "a.txt", "one")
+    assert (out / "a.txt").read_text() == "one"
+    monkeypatch.setattr(error, "errno", errno.EROFS, raising=False)
+    if isinstance(error, OSError):
+        with pytest.raises(KfcnError, match="cannot be written to: No locks"), Outputs(out).lock():
+            pass
 
 
 def test_half_files_of_killed_commands_are_removed(out):

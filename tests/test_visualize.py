@@ -28,6 +28,20 @@ def test_overlay_by_hand():
     assert tuple(tinted[1, 2]) == (255, 255, 255)  # boundary
 
 
+def test_overlay_against_exact_arithmetic():
+    """Every grey value under every colour, rounded; where it is a half, either neighbour."""
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 256, (255, 3)).tolist()
+    labels = np.arange(255, dtype=np.uint8).repeat(2)[:, None].repeat(512, 1)
+    image = np.arange(256, dtype=np.uint8).repeat(2)[None, :, None].repeat(510, 0).repeat(3, 2)
+    found = visualize.overlay(image, labels, palette).astype(int)
+    exact = (45 * image.astype(int) + 55 * np.array(palette)[labels]) / 100
+    inside = ~visualize.boundaries(labels)
+    assert inside.mean() > 0.4
+    assert np.abs(found - exact)[inside].max() <= 0.5 + 1e-9
+    assert (found[~inside] == 255).all()
+
+
 def test_boundaries_by_hand():
     edge = visualize.boundaries(np.array([[0, 0, 1], [0, 0, 1]]))
     np.testing.assert_array_equal(edge, [[False, True, False], [False, True, False]])

@@ -27,6 +27,7 @@ from kfcn.data.formats.images import stored_as_read
 from kfcn.data.sets.prepared import CARD
 from kfcn.errors import DataError, KfcnError, UsageError
 from kfcn.files import aside, make_folder, write_json
+from kfcn.outputs import LOCK, Outputs
 
 FORMATS = ("array_record", "tfrecord")
 SHARD_BYTES = 64 << 20
@@ -87,7 +88,8 @@ def prepare(
         The folder.
 
     Raises:
-        UsageError: a folder that holds something else, unknown names, Beam not installed.
+        UsageError: a folder that holds something else or that another command writes to, unknown
+            names, Beam not installed.
         DataError: a pair that cannot be used, in the words of `kfcn.data.check`.
     """
     if format not in FORMATS:
@@ -100,15 +102,16 @@ def prepare(
         splits = [split for split in ("train", "val", "test") if split in found]
     out = make_folder(out).resolve()
     datasets = {split: source.open(split) for split in splits}
-    shards = _planned(out, source, datasets, format)
-    (out / _DONE).mkdir(exist_ok=True)
-    missing = [shard for shard in shards if not (shard.done.is_file() and shard.path.is_file())]
-    total = sum(shard.end - shard.first for shard in shards)
-    if beam is not None:
-        _write_by_beam(missing, beam)
-    else:
-        _write_by_processes(missing, workers, total, progress)
-    _finish(out, source, datasets, shards)
+    with Outputs(out).lock():
+        shards = _planned(out, source, datasets, format)
+        (out / _DONE).mkdir(exist_ok=True)
+        missing = [s for s in shards if not (s.done.is_file() and s.path.is_file())]
+        total = sum(shard.end - shard.first for shard in shards)
+        if beam is not None:
+            _write_by_beam(missing, beam)
+        else:
+            _write_by_processes(missing, workers, total, progress)
+        _finish(out, source, datasets, shards)
     return out
 
 
@@ -132,7 +135,7 @@ def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
                 f"{out} holds another pass (other {', '.join(changed)}); go on with what it was "
                 "started with, or choose another --out"
             )
-    elif any(out.iterdir()):
+    elif any(path.name != LOCK for path in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no prepared data; choose another --out")
     else:
         shards = {split: _shard_count(dataset) for split, dataset in datasets.items()}

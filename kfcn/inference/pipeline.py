@@ -2,17 +2,21 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from kfcn.errors import KfcnError
 
 AHEAD = 2
-"""How many items are read before they are wanted, and how many wait to be written: enough to hide
-the slower ones, and few, because an item may be a picture of a hundred megapixels."""
+"""How many items are read before they are wanted."""
+WRITERS = 4
+"""Items that are written at the same time: most of that is waiting for the disk."""
 
-Item, Read, Made, Result = (TypeVar(name) for name in ("Item", "Read", "Made", "Result"))
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def pipelined(
@@ -20,8 +24,8 @@ def pipelined(
     read: Callable[[Item], Read],
     work: Callable[[Read], Made],
     write: Callable[[Item, Read, Made], Result],
-    ahead: int = AHEAD,
-) -> Iterator[tuple[Item, Result | KfcnError]]:
+    large: Callable[[Read], bool] = lambda given: False,
+) -> Generator[tuple[Item, Result | KfcnError], None, None]:
     """Reads, works on and writes items, each step beside the others; work is done in this thread.
 
     When it is interrupted, what is being written is written to its end and nothing else is begun.
@@ -30,8 +34,8 @@ def pipelined(
         items: what is to be done.
         read: gives what `work` takes.
         work: the main step.
-        write: takes an item, what was read and what was made of it.
-        ahead: how many items are read ahead, and how many wait to be written.
+        write: takes an item, what was read and what was made of it; in several threads.
+        large: whether what was read is so large that nothing else may wait to be written.
 
     Yields:
         Each item in order, with the result of `write`, or with the KfcnError of the step that
@@ -40,30 +44,36 @@ def pipelined(
     remaining = iter(items)
     reading: deque[tuple[Item, Future[Read]]] = deque()
     writing: deque[tuple[Item, Future[Result] | KfcnError]] = deque()
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writers:
 
         def read_ahead() -> None:
-            for item in itertools.islice(remaining, ahead - len(reading)):
+            for item in itertools.islice(remaining, AHEAD - len(reading)):
                 reading.append((item, reader.submit(read, item)))
 
         try:
             read_ahead()
             while reading:
                 item, future = reading.popleft()
+                waiting = WRITERS
                 try:
                     given = future.result()
+                    if large(given):
+                        waiting = 0
+                        while writing:
+                            yield _outcome(*writing.popleft())
                     read_ahead()
                     made = work(given)
-                    writing.append((item, writer.submit(write, item, given, made)))
+                    writing.append((item, writers.submit(write, item, given, made)))
+                    del given, made  # a picture may be large
                 except KfcnError as error:
                     read_ahead()
                     writing.append((item, error))
-                while len(writing) > ahead:
+                while len(writing) > waiting:
                     yield _outcome(*writing.popleft())
             while writing:
                 yield _outcome(*writing.popleft())
         finally:
-            for pool in (reader, writer):
+            for pool in (reader, writers):
                 pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -16,6 +16,7 @@ from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
 from kfcn.inference.pipeline import pipelined
 from kfcn.inference.segment import segment
+from kfcn.inference.tiling import is_large
 from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
 from kfcn.saved import files_of, open_model
@@ -112,7 +113,7 @@ def predict(
         kept = writer.check(paths)  # again, now that nobody else writes there
         writer.start()
         chosen = [path for path in paths if path not in kept]
-        outcomes = pipelined(chosen, read_image, functools.partial(segment, net), write)
+        outcomes = pipelined(chosen, read_image, functools.partial(segment, net), write, is_large)
         with contextlib.closing(outcomes):  # whatever ends the loop, no thread writes after it
             for path, outcome in tqdm(
                 outcomes, "predict", len(chosen), unit="image", disable=None if progress else True

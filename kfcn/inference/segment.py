@@ -17,8 +17,7 @@ def segment(model: keras.Model, image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 `(H, W)`.
     """
-    large = image.shape[0] * image.shape[1] > tiling.LARGE
-    if large and tiling.margin(model) is not None:
+    if tiling.is_large(image) and tiling.margin(model) is not None:
         return tiling.segment_tiled(model, image)
     return np.argmax(image_logits(model, image), axis=-1).astype(np.uint8)
 

@@ -19,6 +19,11 @@ ALIGNMENT = 64
 LARGE = 8_000_000
 
 
+def is_large(image: np.ndarray) -> bool:
+    """Whether an image `(H, W, 3)` has more than `LARGE` pixels."""
+    return image.shape[0] * image.shape[1] > LARGE
+
+
 class Tile(NamedTuple):
     """One piece of an image, as slices of rows and columns.
 

@@ -105,6 +105,7 @@ def regions(picture: int, logits: np.ndarray, labels: np.ndarray) -> list[Region
     for pair in np.unique(pairs[wrong]).tolist():
         mask = (pairs == pair).astype(np.uint8)
         count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        label, other = divmod(pair, classes)
         for part in range(1, count):
             left, top_row, width, height, pixels = stats[part].tolist()
             if pixels < LEAST_PIXELS:
@@ -114,7 +115,8 @@ def regions(picture: int, logits: np.ndarray, labels: np.ndarray) -> list[Region
             found.append(
                 Region(
                     picture,
-                    *divmod(pair, classes),
+                    label,
+                    other,
                     pixels,
                     (left, top_row, left + width, top_row + height),
                     float(own[window][inside].mean()),

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import errno
 import importlib.metadata
 import io
 import json
@@ -13,14 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
 from kfcn.machine import cpu_name, onednn_is_on
+from kfcn.outputs import locked
 from kfcn.training.settings import Settings
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
 
 
@@ -72,23 +69,11 @@ class RunFolder:
             UsageError: another process trains in it.
             KfcnError: the folder cannot be written to.
         """
-        file = make_folder(self.checkpoints) / ".lock"
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UsageError(
-                f"another process is training in {self.path}; wait for it, or choose another "
-                "--run-dir"
-            ) from error
-        except OSError as error:
-            # A file system without locks is no reason not to train.
-            if error.errno not in _NO_LOCKS:
-                raise KfcnError(f"{file} could not be written: {error.strerror}") from error
-        try:
+        busy = (
+            f"another process is training in {self.path}; wait for it, or choose another --run-dir"
+        )
+        with locked(make_folder(self.checkpoints) / ".lock", busy):
             yield
-        finally:
-            lock.release()
 
     def start(self, settings: Settings) -> None:
         """Makes the folder and writes `config.json`."""

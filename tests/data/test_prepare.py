@@ -13,6 +13,7 @@ from kfcn.data.feed.batches import training_batches
 from kfcn.data.prepare import prepare
 from kfcn.data.sets.prepared import Prepared
 from kfcn.errors import DataError, KfcnError, UsageError
+from kfcn.outputs import Outputs
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +159,13 @@ def test_a_damaged_shard_is_told(folder, tmp_path):
     (out / "kfcn.json").write_text(json.dumps({"classes": []}))
     with pytest.raises(DataError, match=r"kfcn\.json: cannot be read"):
         data.load("prepared", "train", out)
+
+
+def test_two_passes_at_once_are_one_too_many(folder, tmp_path):
+    with (
+        Outputs(tmp_path / "out").lock(),
+        pytest.raises(UsageError, match="another command is writing to"),
+    ):
+        prepare(Source("folder", folder), tmp_path / "out", workers=1)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert contents(prepare(Source("folder", folder), tmp_path / "out", workers=1))

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from kfcn.errors import KfcnError
-from kfcn.inference.pipeline import AHEAD, pipelined
+from kfcn.inference.pipeline import AHEAD, WRITERS, pipelined
 
 
 def test_results_come_in_order_with_the_errors_of_each_step():
@@ -60,22 +60,46 @@ def test_the_three_steps_run_at_the_same_time():
     assert [outcome for _, outcome in pipelined(range(4), read, work, write)] == [0, 1, 2, 3]
 
 
-def test_no_more_is_read_than_is_wanted_soon():
-    read, release, ahead = [], threading.Event(), []
+def test_no_more_is_read_than_is_wanted_soon_and_no_more_waits_to_be_written():
+    read, written, release, ahead, behind = [], [], threading.Event(), [], []
 
     def work(given):
         ahead.append(len(read) - given)  # read, and not yet worked on: this one and those behind
+        behind.append(given - len(written))
         return given
 
     def write(item, given, made):
         release.wait(20)
+        written.append(item)
         return made
 
     outcomes = pipelined(range(40), lambda item: read.append(item) or item, work, write)
     threading.Timer(0.3, release.set).start()
     assert [outcome for _, outcome in outcomes] == list(range(40))
-    assert max(ahead) <= AHEAD + 1
-    assert len(read) == 40
+    assert 1 < max(ahead) <= AHEAD + 1
+    assert 1 < max(behind) <= WRITERS + 1
+    assert len(read) == len(written) == 40
+
+
+def test_a_large_item_is_alone():
+    writing, together = set(), []
+
+    def work(given):
+        together.append((given, set(writing)))
+        return given
+
+    def write(item, given, made):
+        writing.add(item)
+        threading.Event().wait(0.02)
+        writing.discard(item)
+        return made
+
+    items = [1, 2, 3, 100, 4, 5]
+    found = pipelined(items, lambda item: item, work, write, large=lambda given: given > 50)
+    assert [outcome for _, outcome in found] == items
+    beside = dict(together)
+    assert not beside[100] and 100 not in beside[4]
+    assert beside[3]  # the control
 
 
 @pytest.mark.parametrize("end", ["work", "consumer"])
@@ -102,7 +126,7 @@ def test_an_interruption_finishes_what_is_being_written_and_begins_nothing(end):
     else:
         next(outcomes)
         outcomes.close()
-    assert begun == finished and 1 <= len(begun) <= 3
+    assert begun == finished and 1 <= len(begun) <= WRITERS + 1
     written = list(finished)
     threading.Event().wait(0.4)
     assert finished == written  # no thread goes on

@@ -34,6 +34,8 @@ def writer_for(
         raise UsageError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     if card is not None:
         return FORMATS[format](outputs, card["classes"], card["palette"])
+    if model is None:
+        raise ValueError("neither a model nor its card")
     classes = range(model.outputs[0].shape[-1])
     names = [f"class {index}" for index in classes]
     return FORMATS[format](outputs, names, [voc_colour(index) for index in classes])
