@@ -3,6 +3,7 @@ import tempfile
 import numpy as np
 import pytest
 from kfcn_tools.convert import structure
+from kfcn_tools.convert.flatbuffer import packed, unpacked
 from kfcn_tools.convert.int8 import correct
 from shipping import SIZE, picture, tiny_files, tiny_scores
 
@@ -25,18 +26,14 @@ def test_good_files(mode):
 
 def with_operator(name, custom=None):
     """The float32 file, its first operator's code replaced."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    content = tiny_files()["float32"][0]
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = unpacked(tiny_files()["float32"][0])
     code = model.operatorCodes[model.subgraphs[0].operators[0].opcodeIndex]
     code.builtinCode = getattr(schema.BuiltinOperator, name)
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.customCode = custom
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)
 
 
 def test_a_flex_operator_fails():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kfcn_tools.convert import tflite_metadata
+from kfcn_tools.convert.flatbuffer import packed, unpacked
 
 NAME = "KFCN_JSON"
 
@@ -28,7 +29,6 @@ def embed(content: bytes, info: Mapping[str, Any], scores: bool = False) -> byte
     Returns:
         The file with its metadata.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     described = tflite_metadata.Description(
@@ -37,12 +37,7 @@ def embed(content: bytes, info: Mapping[str, Any], scores: bool = False) -> byte
         text=f"{'Scores' if scores else 'Labels'} of {len(info['classes'])} classes for each pixel",
         version=info["kfcn_version"],
     )
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    for stored in model.buffers:
-        # Some writers put the weights behind the flatbuffer and refer to them by position.
-        if stored.offset > 1:
-            stored.data = np.frombuffer(content, np.uint8, stored.size, stored.offset)
-            stored.offset = stored.size = 0
+    model = unpacked(content)
     own = json.dumps(info, sort_keys=True, separators=(",", ":")).encode()
     standard = tflite_metadata.model_metadata(described)
     for name, value in ((NAME, own), (tflite_metadata.NAME, standard)):
@@ -51,9 +46,7 @@ def embed(content: bytes, info: Mapping[str, Any], scores: bool = False) -> byte
         model.buffers.append(buffer)
         entry.name, entry.buffer = name, len(model.buffers) - 1
         model.metadata = [*(model.metadata or []), entry]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return _with_labels(bytes(builder.Output()), info["classes"])
+    return _with_labels(packed(model, len(content)), info["classes"])
 
 
 def _with_labels(content: bytes, classes: list[str]) -> bytes:

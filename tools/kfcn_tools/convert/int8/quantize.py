@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kfcn_tools.convert.flatbuffer import packed, unpacked
 from kfcn_tools.convert.int8.correct import shift_biases
 
 
@@ -67,23 +68,32 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
         warnings.simplefilter("ignore")
         logging.getLogger("absl").setLevel(logging.ERROR)
         result = work.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    return _float_output(bytes(result.quantized_model))
+    return _finished(bytes(result.quantized_model))
 
 
-def _float_output(content: bytes) -> bytes:
-    """The file with its output dequantised, where it is int8: nobody then needs to know its step.
+def _finished(content: bytes) -> bytes:
+    """The quantizer's file, made to suit every reader."""
+    model = unpacked(content)
+    for code in model.operatorCodes:
+        # The quantizer leaves this older field at 0 in the codes that it adds, which is ADD. LiteRT
+        # does not look at it; OpenVINO and tf2onnx do, and stop at the first QUANTIZE.
+        code.deprecatedBuiltinCode = min(max(code.builtinCode, code.deprecatedBuiltinCode), 127)
+    _dequantize_output(model)
+    return packed(model, len(content))
+
+
+def _dequantize_output(model) -> None:
+    """Lets scores leave the file as float32: nobody then needs to know their step.
 
     The quantizer can be asked for it (`no_quantize` for OUTPUT) and leaves an output behind slices
     as int8 all the same.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     (graph,) = model.subgraphs
     (output,) = graph.outputs
     if graph.tensors[output].type != schema.TensorType.INT8:
-        return content
+        return
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     code.version = 2  # the first that takes int8
@@ -101,6 +111,3 @@ def _float_output(content: bytes) -> bytes:
     for signature in model.signatureDefs:
         for made in signature.outputs:
             made.tensorIndex = len(graph.tensors) - 1
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())

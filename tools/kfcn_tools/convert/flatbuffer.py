@@ -1,0 +1,25 @@
+"""A `.tflite` file as objects that can be changed, and back."""
+
+import numpy as np
+
+
+def unpacked(content: bytes):
+    """The file's `ModelT`, with the weights inside their buffers."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for stored in model.buffers:
+        # Some writers put the weights behind the flatbuffer and refer to them by position.
+        if stored.offset > 1:
+            stored.data = np.frombuffer(content, np.uint8, stored.size, stored.offset)
+            stored.offset = stored.size = 0
+    return model
+
+
+def packed(model, size: int = 1024) -> bytes:
+    """The content of the file with this `ModelT`; `size` is about how large it will be."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
