@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from kfcn_mobile.bundle import read_bundle
 from kfcn_mobile.gates import MODES
-from kfcn_tools.convert import command, conversion, convert, metadata, modes
+from kfcn_tools.convert import command, convert, metadata, modes
 from kfcn_tools.convert import write_bundle as bundle
 from kfcn_tools.convert.conversion import _without_eight_bit
 from kfcn_tools.convert.int8 import quantize, sensitivity
 from kfcn_tools.convert.int8.ranges import METHODS
+from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
 from shipping import CLASSES, PALETTE, picture, tiny_bundle, tiny_fcn, tiny_files, tiny_model
 
@@ -198,9 +199,9 @@ def test_a_notebook_converts_a_net_that_it_has(tmp_path):
     assert [model["file"] for model in bundle.scores] == ["scores_float16.tflite"]
     assert lines == ["float16: converting", "float16: converting scores", "golden: 1 images"]
     # Another net is told from it; the same net is not.
-    identity = conversion._identity(tiny_fcn(classes=7), load("scenes", "val"))[1]
-    assert bundle.info["source"] == identity
-    assert conversion._identity(tiny_fcn(7, seed=1), load("scenes", "val"))[1] != identity
+    ours = identity(tiny_fcn(classes=7), load("scenes", "val"))[1]
+    assert bundle.info["source"] == ours
+    assert identity(tiny_fcn(7, seed=1), load("scenes", "val"))[1] != ours
     with pytest.raises(UsageError, match="the model gives 3 classes; scenes has 7"):
         convert(tiny_fcn(), tmp_path / "other", (48, 64), data="scenes")
     with pytest.raises(UsageError, match="mode 'int4': expected float32, float16"):

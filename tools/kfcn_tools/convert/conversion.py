@@ -1,6 +1,5 @@
 """`convert`: a trained model becomes a bundle, a folder that a device needs and can prove."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,14 +8,13 @@ import keras
 from kfcn import __version__
 from kfcn import data as data_sets
 from kfcn.crf import DenseCRF
-from kfcn.errors import KfcnError, UsageError
-from kfcn.files import sha256
-from kfcn.labels import Classes
+from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
-from kfcn.saved import check_classes, load_model, model_path, read_card
+from kfcn.saved import load_model
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
 from kfcn_tools.convert.pictures import pictures
+from kfcn_tools.identity import identity
 
 LEAST_SIDE = 32
 
@@ -69,7 +67,7 @@ def convert(
     train, val = (
         data_sets.load(data, split, data_dir, seed, classes) for split in ("train", "val")
     )
-    names, source = _identity(model, val)
+    names, source = identity(model, val)
     info = {
         "kfcn_version": __version__,
         "size": list(size),
@@ -135,26 +133,6 @@ def _check(
     for mode in modes or ():
         if mode not in WAYS:
             raise UsageError(f"mode {mode!r}: expected {', '.join(WAYS)}")
-
-
-def _identity(model: keras.Model | Path | str, val: data_sets.Dataset) -> tuple[Classes, dict]:
-    """The classes of a model, checked against the data set's, and what tells it from others."""
-    if not isinstance(model, (str, Path)):
-        check_classes(None, val, model)
-        digest = hashlib.sha256()
-        for weight in model.get_weights():
-            digest.update(weight.tobytes())
-        return val.classes, {"name": model.name, "sha256": digest.hexdigest()}
-    card = read_card(model)
-    if card is None:
-        raise KfcnError(
-            f"{model}: no model.json beside the model; it names the classes and their colours"
-        )
-    check_classes(card, val)
-    path = model_path(model)
-    palette = tuple(tuple(colour) for colour in card["palette"])
-    source = {"name": f"{path.parent.name}/{path.name}", "sha256": sha256(path)}
-    return Classes(tuple(card["classes"]), palette), source
 
 
 def _without_eight_bit(model: keras.Model, modes: Sequence[str] | None) -> list[str]:
