@@ -110,7 +110,8 @@ def _several(names: Sequence[str]) -> str:
 
 def save_model(model: keras.Model, path: Path | str) -> None:
     """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load."""
-    plain = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    # One tensor, not a list of one: that is how it is then called, and how an export is served.
+    plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with aside(path) as temporary:
         plain.save(temporary)
 
