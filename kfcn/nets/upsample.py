@@ -139,12 +139,20 @@ class Enlargement(NamedTuple):
     @property
     def is_bilinear(self) -> bool:
         """Whether it has the usual kernel of `upsample`, to the last float32 digit or so."""
+        return self._has("same", 2 * self.stride)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether it has the kernel of `upsample` for an offset of 0 or s - 1."""
+        return self._has("valid", 2 * self.stride - 1)
+
+    def _has(self, padding, size):
         return all(
-            layer.padding == "same"
-            and layer.kernel_size == (2 * self.stride, 2 * self.stride)
+            layer.padding == padding
+            and layer.kernel_size == (size, size)
             and np.allclose(
                 ops.convert_to_numpy(layer.kernel),
-                bilinear_kernel(self.stride, layer.filters),
+                bilinear_kernel(self.stride, layer.filters, size),
                 rtol=0,
                 atol=1e-6,
             )
@@ -220,12 +228,14 @@ class Trim(NamedTuple):
     Attributes:
         operation: the gather; called on the map and the indices.
         axis: 1 for rows, 2 for columns.
-        indices: symbolic int32 `(n,)`. They follow from the sizes of two maps.
+        indices: symbolic int32 `(n,)`. They follow from the sizes of the two maps.
+        reference: the map whose size is wanted.
     """
 
     operation: keras.Operation
     axis: int
     indices: keras.KerasTensor
+    reference: keras.KerasTensor
 
 
 def trims(model: keras.Model) -> list[Trim]:
@@ -241,4 +251,10 @@ def as_trim(operation: keras.Operation) -> Trim | None:
     of_map = len(x.shape) == 4 and len(indices) == 1
     if not of_map or not is_operation(producer(indices[0]), "Minimum"):
         return None
-    return Trim(operation, operation.axis, indices[0])
+    # Back along the positions of the reference (`_positions`) to the line they were counted on.
+    line = producer(inputs(producer(indices[0]))[0])
+    while not is_operation(line, "GetItem"):
+        if not is_operation(line, "Subtract", "Cumsum", "OnesLike"):
+            return None
+        line = producer(inputs(line)[0])
+    return Trim(operation, operation.axis, indices[0], inputs(line)[0])

@@ -1,0 +1,331 @@
+"""A Keras net as a `Program`."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from kfcn.errors import KfcnError
+from kfcn.fused.norms import fold, foldable
+from kfcn.graph import Call, calls, is_operation
+from kfcn.inference.runtime.program import FUNCTIONS, Program, Step
+from kfcn.inference.tiling import margin
+from kfcn.nets.upsample import as_trim, enlargements
+from kfcn.rewrite import DilatedPooling2D
+
+_NAMES = {"silu": "swish", "hard_silu": "hard_swish"}
+_ACTIVATED = ("conv", "depthwise", "add", "affine")
+# What only the gathers of `match_size` count with.
+_COUNTING = ("GetItem", "OnesLike", "Cumsum", "Subtract", "Max", "Minimum")
+_LEFT_OUT = (
+    layers.Dropout,
+    layers.SpatialDropout2D,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.ActivityRegularization,
+    layers.Identity,
+)
+
+
+class UnsupportedError(KfcnError):
+    """A net has something that no step of a program stands for."""
+
+
+def program_of(model: keras.Model) -> Program:
+    """The steps of a net, with its weights as they are now.
+
+    Args:
+        model: RGB images `(B, H, W, 3)` of any size, 0..255, to logits `(B, H, W, C)`.
+
+    Raises:
+        UnsupportedError: a layer that no step stands for (a CRF, say), or a dtype other than
+            float32.
+    """
+    one = hasattr(model, "operations") and len(model.inputs) == len(model.outputs) == 1
+    if not one or tuple(model.inputs[0].shape) != (None, None, None, 3):
+        raise UnsupportedError(f"{model.name} is no net from images of any size to one map")
+    writer = _Writer(model)
+    for call in calls(model):
+        writer.visit(call)
+    return writer.program()
+
+
+class _Writer:
+    def __init__(self, model):
+        self.model = model
+        self.steps = []
+        self.numbers = {id(model.inputs[0]): 0}  # of values, by symbolic tensor
+        self.folds = {convolution: norm for norm, convolution in foldable(model)}
+        self.done = set(self.folds.values())  # norms that are part of a convolution
+        found = [x for x in enlargements(model) if x.is_bilinear or x.is_aligned]
+        self.enlarging = {part: x for x in found for part in x.parts if x.join is None}
+        self.joins = {x.join: x for x in found if x.join is not None}
+        self.passed = {x.split for x in found if x.split is not None}
+        self.passed |= {part for x in found if x.join is not None for part in x.parts}
+
+    def program(self):
+        last = self.numbers.get(id(self.model.outputs[0]))
+        if last is None or not self.steps:
+            raise UnsupportedError(f"{self.model.name} ends in what no step stands for")
+        steps, number = _only_needed(*_activations_joined(_trims_joined(self.steps), last))
+        assert number == len(steps)  # the last one gives the logits
+        classes = self.model.outputs[0].shape[-1]
+        return Program(_short_trims_marked(steps), classes, margin(self.model))
+
+    def visit(self, call: Call):
+        operation = call.operation
+        tensors = [
+            leaf
+            for leaf in keras.tree.flatten((call.args, call.kwargs))
+            if isinstance(leaf, keras.KerasTensor)
+        ]
+        if getattr(operation, "compute_dtype", "float32") != "float32":
+            raise UnsupportedError(f"{operation.name} computes in {operation.compute_dtype}")
+        given = [self.numbers.get(id(tensor)) for tensor in tensors]
+        if operation in self.passed or operation in self.done or isinstance(operation, _LEFT_OUT):
+            self.numbers |= {id(output): given[0] for output in call.outputs}
+            return
+        if is_operation(operation, *_COUNTING) and not self._is_map(call):
+            return  # a trim says what it is counted for
+        if trim := as_trim(operation):
+            given = [given[0], self.numbers.get(id(trim.reference))]
+        if None in given:
+            raise UnsupportedError(f"{operation.name}: what it is given stands in no step")
+        step = self._step(operation, call, given)
+        self.steps.append(step)
+        self.numbers[id(call.outputs[0])] = len(self.steps)
+
+    def _is_map(self, call):
+        return len(call.outputs[0].shape) == 4
+
+    def _step(self, operation, call, given):
+        def step(kind, options=None, weights=None):
+            weights = {
+                name: np.ascontiguousarray(keras.ops.convert_to_numpy(w), np.float32)
+                for name, w in (weights or {}).items()
+            }
+            return Step(kind, tuple(given), options or {}, weights)
+
+        if getattr(operation, "data_format", "channels_last") != "channels_last":
+            raise UnsupportedError(f"{operation.name} is not channels last")
+        if as_trim(operation):
+            return step("trim", {"axes": [operation.axis]})
+        if operation in self.enlarging or operation in self.joins:
+            found = self.enlarging.get(operation) or self.joins[operation]
+            given = given[:1]
+            return step("enlarge", {"stride": found.stride, "centred": found.is_bilinear})
+        if isinstance(operation, (layers.Conv2D, layers.DepthwiseConv2D)):
+            return self._convolution(operation, step)
+        if isinstance(operation, layers.Conv2DTranspose):
+            return self._transposed(operation, step)
+        if isinstance(operation, layers.BatchNormalization):
+            gain = 1 / np.sqrt(np.asarray(operation.moving_variance, float) + operation.epsilon)
+            if operation.scale:
+                gain = gain * np.asarray(operation.gamma, float)
+            shift = -np.asarray(operation.moving_mean, float) * gain
+            if operation.center:
+                shift = shift + np.asarray(operation.beta, float)
+            return step("affine", weights={"scale": gain, "shift": shift})
+        if isinstance(operation, layers.Rescaling):
+            scale, shift = (np.ravel(v) for v in (operation.scale, operation.offset))
+            return step("affine", weights={"scale": scale, "shift": shift})
+        if isinstance(operation, layers.Normalization) and not operation.invert:
+            mean, variance = (
+                np.ravel(keras.ops.convert_to_numpy(v)).astype(float)
+                for v in (operation.mean, operation.variance)
+            )
+            scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+            return step("affine", weights={"scale": scale, "shift": -mean * scale})
+        if isinstance(operation, layers.ReLU):
+            return self._relu(operation, step)
+        if isinstance(operation, layers.Activation):
+            return step("activate", {"function": self._function(operation, operation.activation)})
+        if isinstance(operation, (layers.Add, layers.Multiply)):
+            if len(given) != 2 and isinstance(operation, layers.Multiply):
+                raise UnsupportedError(f"{operation.name} multiplies {len(given)} maps")
+            return step("add" if isinstance(operation, layers.Add) else "multiply")
+        if is_operation(operation, "Add", "Multiply"):
+            return self._arithmetic(operation, call, given, step)
+        if isinstance(operation, (layers.ZeroPadding2D, layers.Cropping2D)):
+            padded = isinstance(operation, layers.ZeroPadding2D)
+            pads = operation.padding if padded else operation.cropping
+            return step("pad" if padded else "crop", {"pads": [list(pair) for pair in pads]})
+        if isinstance(operation, layers.MaxPooling2D):
+            return step(
+                "max_pool",
+                {
+                    "size": list(operation.pool_size),
+                    "stride": list(operation.strides),
+                    "dilation": [1, 1],
+                    "padding": operation.padding,
+                },
+            )
+        if isinstance(operation, DilatedPooling2D) and operation.mode == "max":
+            return step(
+                "max_pool",
+                {
+                    "size": list(operation.pool_size),
+                    "stride": [1, 1],
+                    "dilation": list(operation.dilation_rate),
+                    "padding": [list(pair) for pair in operation.pads],
+                },
+            )
+        if isinstance(operation, layers.GlobalAveragePooling2D):
+            return step("mean")
+        if isinstance(operation, layers.Reshape) and self._is_pooled(operation, given):
+            return step("affine", weights={"scale": np.ones(1), "shift": np.zeros(1)})
+        if isinstance(operation, layers.UpSampling2D):
+            stride = operation.size[0]
+            if operation.interpolation == "nearest" and operation.size == (stride, stride):
+                return step("nearest", {"stride": stride})
+        raise UnsupportedError(f"{operation.name} ({type(operation).__name__})")
+
+    def _is_pooled(self, operation, given):
+        """Whether this makes (B, 1, 1, C) of what is (B, C) in Keras; a program has it so."""
+        pooled = given[0] > 0 and self.steps[given[0] - 1].kind == "mean"
+        return pooled and tuple(operation.target_shape[:2]) == (1, 1)
+
+    def _convolution(self, operation, step):
+        kernel, bias = operation.kernel, operation.bias if operation.use_bias else None
+        if operation in self.folds:
+            kernel, bias = fold(operation, self.folds[operation])
+        depthwise = isinstance(operation, layers.DepthwiseConv2D)
+        if not depthwise and operation.groups != 1:
+            raise UnsupportedError(f"{operation.name} convolves in groups")
+        if bias is None:
+            channels = kernel.shape[3] if not depthwise else kernel.shape[2] * kernel.shape[3]
+            bias = np.zeros(channels)
+        options = {
+            "stride": list(operation.strides),
+            "dilation": list(operation.dilation_rate),
+            "padding": operation.padding,
+        }
+        function = self._function(operation, operation.activation)
+        if function in ("relu", "relu6"):
+            options["activation"] = function
+        found = step(
+            "depthwise" if depthwise else "conv", options, {"kernel": kernel, "bias": bias}
+        )
+        if function is None or "activation" in options:
+            return found
+        self.steps.append(found)
+        return Step("activate", (len(self.steps),), {"function": function}, {})
+
+    def _transposed(self, operation, step):
+        stride = operation.strides[0]
+        plain = (
+            not operation.use_bias
+            and operation.activation is keras.activations.linear
+            and operation.output_padding is None
+            and set(operation.strides) == {stride}
+            and set(operation.dilation_rate) == {1}
+            and (operation.padding == "valid" or min(operation.kernel_size) >= stride)
+        )
+        if not plain:
+            raise UnsupportedError(f"{operation.name} is no plain transposed convolution")
+        options = {"stride": stride, "padding": operation.padding}
+        return step("transposed", options, {"kernel": operation.kernel})
+
+    def _relu(self, operation, step):
+        plain = not operation.negative_slope and not operation.threshold
+        if not plain or operation.max_value not in (None, 6):
+            raise UnsupportedError(f"{operation.name} is neither ReLU nor ReLU6")
+        return step("activate", {"function": "relu" if operation.max_value is None else "relu6"})
+
+    def _arithmetic(self, operation, call, given, step):
+        """`x + 3`, `x * (1 / 6)`, and sums and products of maps."""
+        if len(given) == 2:
+            return step("add" if is_operation(operation, "Add") else "multiply")
+        numbers = [x for x in (*call.args, *call.kwargs.values()) if np.ndim(x) == 0]
+        if len(numbers) != 1 or not isinstance(numbers[0], (int, float)):
+            raise UnsupportedError(f"{operation.name} is given {call.args}")
+        number = np.array([numbers[0]], np.float32)
+        if is_operation(operation, "Add"):
+            return step("affine", weights={"scale": np.ones(1), "shift": number})
+        return step("affine", weights={"scale": number, "shift": np.zeros(1)})
+
+    def _function(self, operation, function):
+        """The name of an activation; None for none."""
+        if function is keras.activations.linear or function is None:
+            return None
+        name = getattr(function, "__name__", str(function))
+        name = _NAMES.get(name, name)
+        if name not in FUNCTIONS:
+            raise UnsupportedError(f"{operation.name} ends in {name}")
+        return name
+
+
+def _trims_joined(steps):
+    """Rows and columns of a trim in one step; they stand one behind the other."""
+    found = []
+    for step in steps:
+        before = found[step.inputs[0] - 1] if step.kind == "trim" and step.inputs[0] else None
+        if before is not None and before.kind == "trim" and before.inputs[1] == step.inputs[1]:
+            step = step._replace(
+                inputs=before.inputs,
+                options={"axes": before.options["axes"] + step.options["axes"]},
+            )
+        found.append(step)
+    return [
+        step._replace(options={}) if step.options.get("axes") == [1, 2] else step for step in found
+    ]
+
+
+def _activations_joined(steps, last):
+    """ReLU and ReLU6 as part of the step before, where nothing else reads that one."""
+    readers = [0] * (len(steps) + 1)
+    for step in steps:
+        for number in step.inputs:
+            readers[number] += 1
+    readers[last] += 1
+    found, stands_for = [], {0: 0}
+    for number, step in enumerate(steps, start=1):
+        source = step.inputs[0]
+        before = found[stands_for[source] - 1] if source else None
+        if (
+            step.kind == "activate"
+            and step.options["function"] in ("relu", "relu6")
+            and before is not None
+            and before.kind in _ACTIVATED
+            and "activation" not in before.options
+            and readers[source] == 1
+        ):
+            options = before.options | {"activation": step.options["function"]}
+            found[stands_for[source] - 1] = before._replace(options=options)
+            stands_for[number] = stands_for[source]
+            continue
+        found.append(step._replace(inputs=tuple(stands_for[n] for n in step.inputs)))
+        stands_for[number] = len(found)
+    return found, stands_for[last]
+
+
+def _only_needed(steps, last):
+    """The steps that lead to value `last`, numbered anew."""
+    needed = {last}
+    for number in range(last, 0, -1):
+        if number in needed:
+            needed |= set(steps[number - 1].inputs)
+    kept = [number for number in range(1, last + 1) if number in needed]
+    new = {0: 0} | {number: index for index, number in enumerate(kept, start=1)}
+    found = [
+        steps[number - 1]._replace(inputs=tuple(new[n] for n in steps[number - 1].inputs))
+        for number in kept
+    ]
+    for step in found:
+        if step.kind == "trim" and step.options:
+            raise UnsupportedError("a trim of rows or of columns alone")
+    return found, new[last]
+
+
+def _short_trims_marked(steps):
+    """Says of each trim whether its map may have too few rows: to repeat them is work."""
+    program = Program(tuple(steps), 0, None)
+    # All nets divide by 32 at most, and rows are counted as columns are.
+    sizes = [program.sizes(side, side) for side in range(128, 128 + 64)]
+    found = []
+    for step in steps:
+        if step.kind == "trim":
+            x, reference = step.inputs
+            short = any(size[x][0] < size[reference][0] for size in sizes)
+            step = step._replace(options={"short": short})
+        found.append(step)
+    return tuple(found)

@@ -1,0 +1,164 @@
+"""A net as a short list of steps that other runtimes than Keras can be given.
+
+A net of kfcn is convolutions, sums, enlargements and little else. Here it is written down as just
+that: maps are NHWC float32, batch normalisation is folded into the convolutions, weights are NumPy
+arrays. `from_keras` makes it, `on_litert` writes it as TFLite for one size and runs it, and
+`onnx_graph` writes it as ONNX for any size. This module needs NumPy alone, so that a stored program
+runs without TensorFlow.
+
+The kinds of steps, with their options and weights (C channels in, F out; pads are
+`((top, bottom), (left, right))`):
+
+    affine       x * scale + shift; weights `scale` and `shift`, (C,) or (1,)
+    conv         `stride` and `dilation` (y, x), `padding` same or valid as TensorFlow has it;
+                 weights `kernel` (kh, kw, C, F) and `bias` (F,)
+    depthwise    the same with a `kernel` (kh, kw, C, multiplier)
+    transposed   transposed convolution, `stride`, `padding`; `kernel` (kh, kw, F, C)
+    enlarge      bilinear, `stride` times, with zeros beyond the border; `centred`: cell i lies at
+                 s*i + (s - 1)/2 of the finer grid and the map is s*h high, otherwise at
+                 s*i + s - 1 and s*h + s - 1 high (`kfcn.nets.upsample`)
+    nearest      each cell becomes `stride` x `stride`
+    max_pool     `size`, `stride`, `dilation`, `padding` same, valid or pads, which always lose
+    mean         over the map: (B, 1, 1, C)
+    add          of all inputs
+    multiply     of two, the second may be (B, 1, 1, C)
+    activate     a `function`: one of `FUNCTIONS`
+    pad          zeros, `pads`
+    crop         `pads` cut off
+    trim         the first input gets the height and width of the second: what is too much is cut
+                 at the bottom and right, what is short repeats the last row and column; `short`:
+                 whether that can be
+
+`conv`, `depthwise`, `add` and `affine` may have `activation` relu or relu6, done at once.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FUNCTIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "swish")
+_FORMAT = 1
+
+
+class Step(NamedTuple):
+    """One step; its result is value n + 1 where it is the n-th step, value 0 is the image.
+
+    Attributes:
+        kind: of the list above.
+        inputs: numbers of values.
+        options: as JSON can hold them.
+        weights: float32 arrays.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    options: dict[str, Any]
+    weights: dict[str, np.ndarray]
+
+
+class Program(NamedTuple):
+    """A net: image float32 `(B, H, W, 3)`, RGB 0..255, to logits `(B, H, W, C)`, any size.
+
+    Attributes:
+        steps: in order; the last one gives the logits.
+        classes: C.
+        margin: how far around a pixel the net looks, in pixels; None for the whole image.
+    """
+
+    steps: tuple[Step, ...]
+    classes: int
+    margin: int | None
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """Height, width and channels of each value for images of a size."""
+        sizes = [(height, width, 3)]
+        for step in self.steps:
+            sizes.append(_size(step, [sizes[number] for number in step.inputs]))
+        return sizes
+
+    def to_bytes(self) -> bytes:
+        """The program as the content of a file: NumPy's `.npz`, and JSON in it."""
+        steps, arrays = [], {}
+        for index, step in enumerate(self.steps):
+            steps.append([step.kind, step.inputs, step.options, list(step.weights)])
+            arrays |= {f"{index}.{name}": array for name, array in step.weights.items()}
+        card = {
+            "format": _FORMAT,
+            "steps": steps,
+            "classes": self.classes,
+            "margin": self.margin,
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, program=np.frombuffer(json.dumps(card).encode(), np.uint8), **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> "Program | None":
+        """The program of a file of `to_bytes`; None where it is damaged or of another format."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                card = json.loads(file["program"].tobytes())
+                if card["format"] != _FORMAT:
+                    return None
+                steps = tuple(
+                    Step(
+                        kind,
+                        tuple(inputs),
+                        options,
+                        {name: file[f"{index}.{name}"] for name in names},
+                    )
+                    for index, (kind, inputs, options, names) in enumerate(card["steps"])
+                )
+                return cls(steps, card["classes"], card["margin"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return None
+
+
+def _size(step, given):
+    """Height, width and channels of what a step gives."""
+    options, (height, width, channels) = step.options, given[0]
+    kind = step.kind
+    if kind in ("conv", "depthwise"):
+        kernel = step.weights["kernel"].shape
+        channels = kernel[3] if kind == "conv" else channels * kernel[3]
+        height, width = _slid((height, width), kernel[:2], options)
+    elif kind == "max_pool":
+        height, width = _slid((height, width), options["size"], options)
+    elif kind == "transposed":
+        stride, kernel = options["stride"], step.weights["kernel"].shape
+        beyond = [0 if options["padding"] == "same" else k - stride for k in kernel[:2]]
+        height, width = height * stride + beyond[0], width * stride + beyond[1]
+        channels = kernel[2]
+    elif kind == "enlarge":
+        beyond = 0 if options["centred"] else options["stride"] - 1
+        height, width = (n * options["stride"] + beyond for n in (height, width))
+    elif kind == "nearest":
+        height, width = height * options["stride"], width * options["stride"]
+    elif kind == "mean":
+        height = width = 1
+    elif kind in ("pad", "crop"):
+        sign = 1 if kind == "pad" else -1
+        height, width = (
+            n + sign * sum(pads) for n, pads in zip((height, width), options["pads"], strict=True)
+        )
+    elif kind == "trim":
+        height, width = given[1][:2]
+    return height, width, channels
+
+
+def _slid(size, window, options):
+    """Rows and columns behind a window that slides."""
+    padding, found = options["padding"], []
+    for axis, (length, extent) in enumerate(zip(size, window, strict=True)):
+        stride = options["stride"][axis]
+        if padding == "same":
+            found.append(-(-length // stride))
+            continue
+        reach = (extent - 1) * options["dilation"][axis] + 1
+        added = 0 if padding == "valid" else sum(padding[axis])
+        found.append((length + added - reach) // stride + 1)
+    return found

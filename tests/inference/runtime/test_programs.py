@@ -1,0 +1,240 @@
+"""Nets as programs: in LiteRT, and as ONNX, the values and labels that Keras gives."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from nets import fit_statistics, randomize
+
+from kfcn.crf import add_crf
+from kfcn.inference.runtime.from_keras import UnsupportedError, program_of
+from kfcn.inference.runtime.on_litert import LiteRTNet
+from kfcn.inference.runtime.onnx_graph import write_onnx
+from kfcn.inference.runtime.program import Program
+from kfcn.nets import architectures
+from kfcn.nets.upsample import match_size, upsample
+
+SMALL = {"alpha": 0.35}
+# Each backbone once, each head once, and what changes the kernels of the enlargements.
+NETS = {
+    "fcn8s": ("fcn8s", "mobilenet_v2", None, {}, SMALL),
+    "aligned": ("fcn8s", "mobilenet_v2", None, {"align": True}, SMALL),
+    "fcn32s": ("fcn32s", "efficientnet_lite0", None, {}, {}),
+    "atonce": ("fcn8s-atonce", "mobilenet_v3_large", None, {}, {}),
+    "fcn2s": ("fcn2s", "efficientnet_v2_b0", None, {}, {}),
+    "pyramid": ("fcn8s-fpn", "mobilenet_v2", 16, {}, SMALL),
+    "nearest": ("heatmap", "resnet50", None, {}, {}),
+    "dilated": ("dilated", "mobilenet_v2", 8, {}, SMALL),
+    "dilated pooling": ("dilated", "vgg16", 8, {}, {"fc_filters": 16}),
+    "convnet": ("convnet", "", None, {}, {}),
+}
+
+
+def built(name, classes=5):
+    arch, backbone, stride, head, body = NETS[name]
+    keras.utils.set_random_seed(0)
+    model = architectures.build(arch, classes, backbone, stride, head, body)
+    seed = 1 if name == "fcn2s" else 0  # with 0 one class is everywhere
+    return fit_statistics(randomize(model, seed))
+
+
+def picture(size, seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (1, size[0] // 8 + 1, size[1] // 8 + 1, 3))
+    fine = keras.ops.image.resize(coarse, size, interpolation="bicubic")
+    return np.clip(keras.ops.convert_to_numpy(fine), 0, 255).astype(np.uint8)
+
+
+class OnnxNet:
+    """The ONNX files of a program in ONNX Runtime."""
+
+    def __init__(self, program):
+        self._sessions = {
+            output: onnxruntime.InferenceSession(write_onnx(program, output))
+            for output in ("logits", "labels")
+        }
+
+    def logits(self, images):
+        return self._sessions["logits"].run(None, {"image": images})[0]
+
+    def labels(self, images):
+        return self._sessions["labels"].run(None, {"image": images})[0]
+
+
+def opened(name, program):
+    return LiteRTNet(program, threads=1) if name == "litert" else OnnxNet(program)
+
+
+def assert_agrees(net, model, image):
+    """Values within rounding, labels but for ties."""
+    theirs = np.asarray(model(image.astype(np.float32), training=False))
+    ours, labels = net.logits(image), net.labels(image)
+    assert (ours.shape, ours.dtype) == (theirs.shape, np.float32)
+    assert (labels.shape, labels.dtype) == (theirs.shape[:3], np.uint8)
+    assert np.abs(ours - theirs).max() < 2e-3 * theirs.std()  # measured 3e-4 at most
+    differ = labels != theirs.argmax(-1)
+    second, first = np.moveaxis(np.partition(theirs, -2, axis=-1)[..., -2:], -1, 0)
+    assert (first - second)[differ].max(initial=0) < 4e-3 * theirs.std()
+    assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_architecture_and_backbone(name):
+    """Two odd sizes, one after the other and back again; the same program for all."""
+    model = built(name)
+    program = program_of(model)
+    for runtime in ("litert", "onnxruntime"):
+        if (name, runtime) == ("dilated pooling", "litert"):
+            with pytest.raises(NotImplementedError, match="holes"):
+                opened(runtime, program)
+            continue
+        net = opened(runtime, program)
+        for size in ((75, 101), (64, 96), (75, 101)):
+            assert_agrees(net, model, picture(size))
+    assert program.sizes(75, 101)[-1] == (75, 101, 5)
+    assert program.classes == 5
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_many_classes_and_learned_enlargements(runtime):
+    keras.utils.set_random_seed(0)
+    model = architectures.build("fcn8s", 37, "mobilenet_v2", None, {}, SMALL)
+    rng = np.random.default_rng(0)
+    for name in ("upscore2", "upscore_pool4"):
+        layer = model.get_layer(name)
+        layer.set_weights([w + rng.normal(0, 0.02, w.shape) for w in layer.get_weights()])
+    model = fit_statistics(randomize(model))
+    program = program_of(model)
+    assert [step.kind for step in program.steps].count("transposed") == 2
+    assert [step.kind for step in program.steps].count("enlarge") == 1
+    net = opened(runtime, program)
+    assert_agrees(net, model, picture((47, 70)))
+    with pytest.raises(AssertionError):  # the control: a net of other weights
+        assert_agrees(net, randomize(model, seed=1), picture((47, 70)))
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_steps_that_the_nets_use_in_one_form_only(runtime):
+    """A norm behind a sum, 'valid' padding, maps that come out short, batches, a depth of two."""
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(6, 3, 2, padding="valid", activation="swish")(image)
+    x = keras.layers.DepthwiseConv2D(3, padding="valid", depth_multiplier=2)(x)
+    y = keras.layers.Conv2D(12, 3, dilation_rate=2, padding="same", activation="sigmoid")(x)
+    x = keras.layers.BatchNormalization()(keras.layers.Add()([x, y, y]))
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = keras.layers.Cropping2D(((1, 0), (0, 1)))(x)
+    gate = keras.layers.GlobalAveragePooling2D()(x)
+    gate = keras.layers.Reshape((1, 1, 12))(gate)
+    x = keras.layers.Multiply()([x, keras.layers.Activation("hard_sigmoid")(gate)])
+    x = keras.layers.Dropout(0.5)(keras.ops.add(x, 0.5) * 3.0)
+    x = keras.layers.Activation("hard_swish")(x)
+    x = match_size(upsample(x, 4, "up"), image)  # short by several rows
+    model = fit_statistics(keras.Model(image, keras.layers.Conv2D(4, 1)(x)), size=32)
+    program = program_of(model)
+    assert [step.options for step in program.steps if step.kind == "trim"] == [{"short": True}]
+    images = np.concatenate([picture((37, 42), seed) for seed in (1, 2)])
+    assert_agrees(opened(runtime, program), model, images)
+
+
+def test_activations_are_part_of_the_step_before_and_norms_of_convolutions():
+    steps = program_of(built("fcn8s")).steps
+    kinds = [step.kind for step in steps]
+    assert "activate" not in kinds and kinds.count("affine") == 1  # to -1..1
+    assert kinds.count("depthwise") == 17 and kinds.count("conv") == 38
+    assert kinds.count("trim") == kinds.count("enlarge") + kinds.count("transposed") == 3
+    assert not any(step.options["short"] for step in steps if step.kind == "trim")
+
+
+def test_what_has_no_step_is_refused_by_name():
+    model = architectures.build("fcn8s", 3, "mobilenet_v2", None, {}, SMALL)
+    with pytest.raises(UnsupportedError, match="crf"):
+        program_of(add_crf(model))
+    image = keras.Input((None, None, 3))
+    with pytest.raises(UnsupportedError, match="Take"):
+        x = keras.ops.take(image, keras.ops.convert_to_tensor([0]), axis=1)
+        program_of(keras.Model(image, x))
+    with pytest.raises(UnsupportedError, match="computes in bfloat16"):
+        convolution = keras.layers.Conv2D(2, 1, dtype="mixed_bfloat16")
+        program_of(keras.Model(image, convolution(image)))
+    fixed = keras.Input((32, 32, 3))
+    with pytest.raises(UnsupportedError, match="any size"):
+        program_of(keras.Model(fixed, keras.layers.Conv2D(2, 1)(fixed)))
+
+
+def test_a_stored_program_is_the_same_and_a_damaged_one_none(tmp_path):
+    program, file = program_of(built("pyramid")), tmp_path / "net.npz"
+    content = program.to_bytes()
+    file.write_bytes(content)
+    again = Program.load(file)
+    assert again is not None
+    assert again.classes == 5 and again.margin == program.margin > 0
+    for one, other in zip(program.steps, again.steps, strict=True):
+        assert one[:3] == (other.kind, other.inputs, other.options)
+        for name, weight in one.weights.items():
+            np.testing.assert_array_equal(weight, other.weights[name])
+    for damaged in (content[:-100], b"", b"PK\x03\x04" + content[4:2000], np.zeros(3).tobytes()):
+        file.write_bytes(damaged)
+        assert Program.load(file) is None
+    assert Program.load(tmp_path / "missing") is None
+
+
+def test_sizes_that_litert_keeps_ready_have_a_bound(monkeypatch):
+    from kfcn.inference.runtime import on_litert
+
+    monkeypatch.setattr(on_litert, "_KEPT_PIXELS", 3 * 40 * 40)
+    net = LiteRTNet(program_of(built("convnet")), threads=1)
+    sizes = [(40, 40), (40, 41), (41, 40), (40, 40), (42, 42)]
+    results = [net.labels(picture(size)) for size in sizes]
+    assert len(net._ready) == 2
+    for size, before in zip(sizes, results, strict=True):
+        np.testing.assert_array_equal(net.labels(picture(size)), before)
+    net.labels(picture((200, 200)))  # more than all that may be kept
+    assert len(net._ready) == 1
+
+
+def test_a_stored_program_runs_without_tensorflow_and_keras(tmp_path):
+    (tmp_path / "net.npz").write_bytes(program_of(built("convnet")).to_bytes())
+    code = (
+        "import sys, pathlib, numpy\n"
+        "from kfcn.inference.runtime.program import Program\n"
+        "from kfcn.inference.runtime.on_litert import LiteRTNet\n"
+        "net = LiteRTNet(Program.load(pathlib.Path(sys.argv[1])), 1)\n"
+        "print(net.labels(numpy.zeros((1, 20, 30, 3), numpy.uint8)).shape)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "net.npz")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == "(1, 20, 30)", done.stderr
+
+
+@pytest.mark.parametrize("output", ["labels", "scores", "logits"])
+def test_onnx_files_are_whole(output):
+    model = onnx.load_from_string(
+        write_onnx(program_of(built("aligned")), output, {"classes": '["a", "ü"]'})
+    )
+    onnx.checker.check_model(model, full_check=True)
+    (image,), (result,) = model.graph.input, model.graph.output
+    assert (image.name, result.name) == ("image", output)
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    kind = onnx.TensorProto.UINT8 if output == "labels" else onnx.TensorProto.FLOAT
+    assert result.type.tensor_type.elem_type == kind
+    assert len(result.type.tensor_type.shape.dim) == (3 if output == "labels" else 4)
+    assert {p.key: p.value for p in model.metadata_props} == {"classes": '["a", "ü"]'}
+    assert model.producer_name == "kfcn" and model.opset_import[0].version == 17
+
+
+def test_onnx_scores_are_the_softmax():
+    model = built("convnet")
+    image = picture((21, 34))
+    session = onnxruntime.InferenceSession(write_onnx(program_of(model), "scores"))
+    (scores,) = session.run(None, {"image": image})
+    logits = np.asarray(model(image.astype(np.float32), training=False))
+    theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    np.testing.assert_allclose(scores, theirs, atol=1e-5)
