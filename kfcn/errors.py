@@ -1,6 +1,8 @@
 """Errors that are meant for people: one line with what was received, expected and what to do."""
 
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class KfcnError(Exception):
@@ -43,3 +45,24 @@ def shortlist(things: Iterable) -> str:
     things = [str(thing) for thing in things]
     more = f" and {len(things) - 5} more" if len(things) > 5 else ""
     return ", ".join(things[:5]) + more
+
+
+def require(module: str, purpose: str, extra: str) -> ModuleType:
+    """Imports an optional package, before anything is read that would need it.
+
+    Args:
+        module: what is imported, such as "scipy.io".
+        purpose: what it is needed for, as the beginning of a sentence.
+        extra: the extra of kfcn that installs it.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UsageError(
+            f"{purpose} needs the package {package}, which is not installed; "
+            f"pip install 'kfcn[{extra}]'"
+        ) from error

@@ -1,13 +1,15 @@
-"""Writing files so that nobody ever finds half of one."""
+"""Writing files so that nobody ever finds half of one; reading them without waiting for a pipe."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kfcn.errors import KfcnError
 
@@ -107,3 +109,26 @@ def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Opens a file for reading bytes.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe or a device: to open a named pipe as
+            a file would wait for ever for somebody who writes to it.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        what = "is a folder" if stat.S_ISDIR(mode) else "is no file but a pipe or a device"
+        raise OSError(errno.EINVAL, what, str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a file; raises an OSError as `open_file` does."""
+    with open_file(path) as file:
+        return file.read()

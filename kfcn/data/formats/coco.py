@@ -1,33 +1,49 @@
 """Objects outlined in a JSON file of the COCO kind, painted into label maps.
 
-COCO itself and the exports of annotation programs (CVAT, labelme's COCO converter) use it:
-`images`, `categories` and `annotations`, each annotation with polygons or a run-length encoding.
+COCO itself and the exports of annotation programs (CVAT, Roboflow, Label Studio, labelme's COCO
+converter) use it: `images`, `categories` and `annotations`, each annotation with polygons or a
+run-length encoding.
 """
 
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kfcn.data.formats.text import read_json
-from kfcn.errors import DataError, first_line
+from kfcn.data.formats.images import check_memory
+from kfcn.data.formats.text import nfc, read_json
+from kfcn.errors import DataError, first_line, require, shortlist
+
+_FAR = 10
+"""Coordinates may lie this many times the picture's longer side outside of it."""
 
 
 class Picture(NamedTuple):
-    """One entry of `images`."""
+    """One entry of `images`; height and width are as in the file, of whatever type."""
 
     id: int
     file_name: str
-    height: int
-    width: int
+    height: Any
+    width: Any
 
 
 class Outline(NamedTuple):
-    """One entry of `annotations`; polygons are float64 arrays, to hold COCO in little memory."""
+    """One entry of `annotations`.
 
+    Attributes:
+        id: of the annotation, for messages.
+        category: id of its category.
+        area: in pixels; None where the file gives none.
+        shape: polygons, float64 `(2 n,)` each, to hold COCO in little memory; a run-length
+            encoding; or in words why it is neither.
+    """
+
+    id: Any
     category: int
-    area: float
-    shape: list[np.ndarray] | dict
+    area: float | None
+    shape: list[np.ndarray] | dict | str
 
 
 class Instances:
@@ -37,97 +53,258 @@ class Instances:
         path: the JSON file.
         pictures: in the order of their file names.
         categories: id -> name, in the order of the ids.
+        groups: ids of the categories that only group others (their `supercategory`).
+        notes: what was left out of it, in words.
 
     Raises:
+        UsageError: pycocotools is not installed.
         DataError: the file is not there, no JSON, or lacks one of the three lists.
     """
 
     def __init__(self, path: Path):
+        self._masks = require("pycocotools.mask", "painting COCO's outlines", "data")
         self.path = path
         content = read_json(path)
         try:
-            pictures = [
-                Picture(p["id"], p["file_name"], p["height"], p["width"]) for p in content["images"]
-            ]
-            self.categories: dict[int, str] = {
-                c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])
-            }
-            self._outlines: dict[int, list[Outline]] = {}
-            for item in content["annotations"]:
-                if (shape := item.get("segmentation")) and item["category_id"] in self.categories:
-                    outline = Outline(
-                        item["category_id"],
-                        float(item.get("area", 0.0)),
-                        shape if isinstance(shape, dict) else [np.asarray(p, float) for p in shape],
-                    )
-                    self._outlines.setdefault(item["image_id"], []).append(outline)
+            self.pictures = sorted(
+                (_picture(entry) for entry in content["images"]), key=lambda p: p.file_name
+            )
+            rows = sorted(content["categories"], key=lambda row: row["id"])
+            self.categories: dict[int, str] = {row["id"]: nfc(_text(row["name"])) for row in rows}
+            parents = {
+                nfc(str(row.get("supercategory"))) for row in rows
+                if row.get("supercategory") != row["name"]
+            }  # fmt: skip
+            ids = {picture.id for picture in self.pictures}
+            if len(ids) < len(self.pictures):
+                raise ValueError("two images have one id")
+            self._outlines, self.notes = self._sorted_in(content["annotations"], ids)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{path}: is no instances file of the COCO kind ({type(error).__name__}: "
                 f"{first_line(error)}); expected images, categories and annotations"
             ) from error
-        self.pictures = sorted(pictures, key=lambda picture: picture.file_name)
+        used = {outline.category for found in self._outlines.values() for outline in found}
+        self.groups = {
+            number for number, name in self.categories.items()
+            if name in parents and number not in used
+        }  # fmt: skip
+
+    def _sorted_in(
+        self, annotations: list[dict[str, Any]], ids: set[int]
+    ) -> tuple[dict[int, list[Outline]], tuple[str, ...]]:
+        """The outlines of each picture, and what was left out."""
+        outlines: dict[int, list[Outline]] = {}
+        left_out: dict[str, list] = {}
+        for item in annotations:
+            number = item.get("id")
+            if item["image_id"] not in ids:
+                left_out.setdefault("of no image in the file", []).append(number)
+            elif item["category_id"] not in self.categories:
+                left_out.setdefault("of no category in the file", []).append(number)
+            elif not item.get("segmentation"):
+                left_out.setdefault("without an outline (a box at most)", []).append(number)
+            else:
+                shape, short = _shape(item["segmentation"])
+                if short:
+                    left_out.setdefault("with rings under three points", []).append(number)
+                if shape:
+                    outline = Outline(number, item["category_id"], _area(item.get("area")), shape)
+                    outlines.setdefault(item["image_id"], []).append(outline)
+        notes = tuple(
+            f"{self.path.name}: {len(numbers)} annotation(s) {what} left out: "
+            f"number {shortlist(numbers)}"
+            for what, numbers in left_out.items()
+        )
+        return outlines, notes
 
     def outlines(self, picture: Picture) -> list[Outline]:
         """The objects of a picture, crowds among them, in the order of the file."""
         return self._outlines.get(picture.id, [])
 
-    def paint(self, picture: Picture, label_of: dict[int, int]) -> np.ndarray:
+    def paint(
+        self, picture: Picture, label_of: Mapping[int, int], size: tuple[int, int]
+    ) -> np.ndarray:
         """The label map of a picture.
 
         Objects are painted from the largest to the smallest, so that a small one in front of a
-        large one is seen whole. A crowd is painted like any object: its pixels are of its class.
+        large one is seen whole; where the file gives no area, the object's pixels are counted. A
+        crowd is painted like any object: its pixels are of its class.
 
         Args:
             picture: one of `pictures`.
             label_of: category id -> label; objects of other categories are background.
+            size: height and width of the image itself.
 
         Returns:
             uint8 `(H, W)`, 0 where there is no object.
+
+        Raises:
+            DataError: the file gives another size, or an outline that cannot be painted.
         """
-        labels = np.zeros((picture.height, picture.width), np.uint8)
+        self._check_size(picture, size)
         found = [outline for outline in self.outlines(picture) if outline.category in label_of]
-        for outline in sorted(found, key=lambda outline: -outline.area):
-            labels[self._mask(picture, outline)] = label_of[outline.category]
+        areas = [
+            outline.area or int(np.count_nonzero(self._mask(picture, outline, size)))
+            for outline in found
+        ]
+        labels = np.zeros(size, np.uint8)
+        for index in sorted(range(len(found)), key=lambda index: -areas[index]):
+            labels[self._mask(picture, found[index], size)] = label_of[found[index].category]
         return labels
 
-    def pixels(self, picture: Picture, categories) -> int:
+    def pixels(self, picture: Picture, categories: Iterable[int], size: tuple[int, int]) -> int:
         """How many pixels of a picture the objects of these categories cover."""
-        return int(np.count_nonzero(self.paint(picture, dict.fromkeys(categories, 1))))
+        return int(np.count_nonzero(self.paint(picture, dict.fromkeys(categories, 1), size)))
 
-    def _mask(self, picture: Picture, outline: Outline) -> np.ndarray:
-        masks = _pycocotools(self.path)
-        size = (picture.height, picture.width)
-        try:
-            if isinstance(outline.shape, dict):  # run lengths: a list, or packed into a string
-                shape = outline.shape
-                code = masks.frPyObjects(shape, *size) if _is_plain(shape) else shape
-            else:
-                code = masks.merge(masks.frPyObjects([p.tolist() for p in outline.shape], *size))
-            mask = masks.decode(code).astype(bool)
-        except Exception as error:  # whatever a malformed outline makes the C code raise
+    def _check_size(self, picture: Picture, size: tuple[int, int]) -> None:
+        """Raises a DataError unless the numbers of the file are those of the image."""
+        stored = (picture.height, picture.width)
+        names = zip(("height", "width"), stored, size, strict=True)
+        wrong = [
+            (what, value)
+            for what, value, real in names
+            if value is not None and (isinstance(value, (str, bool)) or value != real)
+        ]
+        if wrong:
+            what, value = wrong[0]
             raise DataError(
-                f"{self.path}: an outline of {picture.file_name} cannot be read: "
+                f"{self.path}: {what} {value!r} of {picture.file_name}; the image is "
+                f"{size[0]}x{size[1]} (height x width): export anew"
+            )
+        try:
+            check_memory(*size, 1)
+        except ValueError as error:
+            raise DataError(f"{self.path}: {picture.file_name}: {error}") from error
+
+    def _mask(self, picture: Picture, outline: Outline, size: tuple[int, int]) -> np.ndarray:
+        """The pixels of an object, bool `(H, W)`."""
+        try:
+            if isinstance(outline.shape, str):
+                raise ValueError(outline.shape)
+            if isinstance(outline.shape, dict):
+                return _from_runs(outline.shape, size)
+            far = _FAR * max(size)
+            for ring in outline.shape:
+                if ring.min() < -far or ring.max() > far:
+                    raise ValueError(f"a coordinate far outside of its {size[0]}x{size[1]} pixels")
+            rings = self._masks.frPyObjects([ring.tolist() for ring in outline.shape], *size)
+            return self._masks.decode(self._masks.merge(rings)).astype(bool)
+        except ValueError as error:
+            raise DataError(
+                f"{self.path}: annotation {outline.id} of {picture.file_name} cannot be painted: "
                 f"{first_line(error)}"
             ) from error
-        if mask.shape != size:
-            raise DataError(
-                f"{self.path}: a run-length mask of {picture.file_name} is {mask.shape}; expected "
-                f"{size} (height, width)"
-            )
-        return mask
 
 
-def _is_plain(shape: dict) -> bool:
-    return isinstance(shape["counts"], list)
+def _picture(entry: dict[str, Any]) -> Picture:
+    name = nfc(_text(entry["file_name"])).replace("\\", "/")
+    return Picture(entry["id"], name, entry.get("height"), entry.get("width"))
 
 
-def _pycocotools(path: Path):
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"expected a name, found {value!r}")
+    return value
+
+
+def _area(value: Any) -> float | None:
+    """The area of an annotation; None for what is none (missing, null, 0, a word, NaN)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 < value < math.inf else None
+
+
+def _shape(stored: Any) -> tuple[list[np.ndarray] | dict | str, bool]:
+    """A `segmentation` as `Outline.shape`, and whether rings were too short to be taken.
+
+    Beside COCO's list of rings `[[x, y, x, y, ...], ...]` a ring alone, its points as pairs, and a
+    list of such rings are taken.
+    """
+    if isinstance(stored, dict):
+        return stored, False
     try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise DataError(
-            f"{path}: outlines of the COCO kind are painted with pycocotools; "
-            "pip install 'kfcn[data]'"
-        ) from error
-    return mask
+        if not isinstance(stored, list):
+            raise ValueError(f"an outline of the type {type(stored).__name__}")
+        if _numbers(stored) or (len(stored) > 2 and all(_pair(point) for point in stored)):
+            stored = [stored]
+        rings = [_ring(ring) for ring in stored]
+    except ValueError as error:
+        return str(error), False
+    kept = [ring for ring in rings if len(ring) >= 6]
+    return kept, len(kept) < len(rings)
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
+    )
+
+
+def _pair(point: Any) -> bool:
+    return _numbers(point) and len(point) == 2
+
+
+def _ring(stored: Any) -> np.ndarray:
+    """One ring, flat or as pairs, as float64 `(2 n,)`."""
+    if isinstance(stored, list) and stored and all(_pair(point) for point in stored):
+        stored = [value for point in stored for value in point]
+    if not _numbers(stored):
+        raise ValueError("a ring that is no list of numbers")
+    if len(stored) % 2:
+        raise ValueError(f"a ring of {len(stored)} numbers; expected pairs of x and y")
+    try:
+        ring = np.array(stored, float)
+    except OverflowError as error:
+        raise ValueError("a coordinate that is no finite number") from error
+    if not np.isfinite(ring).all():
+        raise ValueError("a coordinate that is no finite number")
+    return ring
+
+
+def _from_runs(code: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """A run-length encoding, plain or packed into a string, as bool `(H, W)`.
+
+    The runs go down the columns, and are of 0 and 1 in turn.
+
+    Raises:
+        ValueError: it has another size, or its runs do not cover the picture exactly.
+    """
+    stored = code.get("size")
+    if not isinstance(stored, list) or [type(side) for side in stored] != [int, int]:
+        raise ValueError(f"a run-length mask of size {stored!r}; expected [height, width]")
+    if tuple(stored) != tuple(size):
+        raise ValueError(
+            f"a run-length mask of {stored[0]}x{stored[1]}; the image is {size[0]}x{size[1]}"
+        )
+    counts = code.get("counts")
+    if isinstance(counts, str):
+        counts = _unpacked(counts)
+    if not isinstance(counts, list) or any(type(run) is not int or run < 0 for run in counts):
+        raise ValueError("run lengths that are no list of counts")
+    total = size[0] * size[1]
+    if sum(counts) != total:
+        raise ValueError(f"run lengths that add up to {sum(counts)}; expected {total}")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(size[::-1]).T
+
+
+def _unpacked(text: str) -> list[int]:
+    """COCO's packed run lengths: five bits a character, from the third run on as differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("run lengths that are no packed counts")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("run lengths that end within a number")
+    return counts

@@ -1,60 +1,140 @@
 """From image files to arrays.
 
-OpenCV decodes the two kinds that nearly all training data are made of, JPEG images and 8-bit grey
-PNG labels, in two thirds of Pillow's time and to the same values. Pillow decodes everything else
-that people have, and says what is wrong with a file.
+OpenCV decodes what nearly all training data are made of, JPEG images, in two thirds of Pillow's
+time and to the same values; it also gives pictures in colour their full 16 bits. Pillow decodes
+everything else that people have.
 """
 
 import io
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from kfcn.errors import DataError
+from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
+from kfcn.errors import DataError, UsageError, first_line
+from kfcn.files import open_file, read_bytes
 
-_ORIENTATION = 0x0112  # the EXIF tag
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"}
+    | {".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga"}
+)
+"""What a file is called that is taken for a picture, in lower case; the content decides."""
+
+MEMORY = "KFCN_IMAGE_MEMORY"
+"""Environment variable: the greatest size of a decoded picture, in bytes."""
+USUAL_MEMORY = 2 << 30
+"""That limit where the variable is not set: 700 megapixels in RGB."""
+
+_ORIENTATION = 0x0112  # the EXIF tag, and that of TIFF
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+_MOST_PAGES = 100_000
+
+# Pillow refuses pictures above 179 megapixels, whatever memory there is, and warns from 89 on.
+# `check_memory` takes its place: before anything is decoded, and by bytes.
+Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(file: str | Path | bytes, name: str | None = None) -> np.ndarray:
+def read_image(
+    file: str | Path | bytes,
+    name: str | None = None,
+    stretch: tuple[int, int] | None = None,
+    page: int | None = None,
+) -> np.ndarray:
     """Decodes a picture of any usual kind to RGB.
 
-    Grey, palette, CMYK and 16-bit grey pictures become 8-bit RGB, what is transparent is shown
-    on white, and the EXIF orientation of a phone's photo is applied.
+    Grey, palette and CMYK pictures become RGB, what is transparent is shown on white, and the
+    EXIF orientation of a phone's photo is applied. Pictures of more than 8 bits are mapped to 0
+    to 255 linearly, from `stretch`.
 
     Args:
         file: an image file, or its content.
         name: what an error calls it; None for the file's own path.
+        stretch: the stored numbers that become 0 and 255 in pictures of more than 8 bits; None
+            for 0 and 65535. Pictures of 8 bits are left as they are.
+        page: which page of a file of several; None where there must be one.
 
     Returns:
         uint8 `(H, W, 3)`, 0 to 255.
 
     Raises:
-        DataError: the file is missing, truncated or no image; the message names it.
+        DataError: the file is missing, damaged or no image, has pages or bands that would be
+            lost, or needs more memory than is allowed; the message names it.
+        UsageError: the environment variable `KFCN_IMAGE_MEMORY` is no number of bytes.
     """
-    # Pillow raises OSError, SyntaxError, ValueError, struct.error ... on broken files: whatever
-    # it is, the file cannot be used and must be named.
     try:
-        content = _content(file)
-        if content.startswith(b"\xff\xd8\xff"):  # JPEG
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-            if pixels is not None:
-                return pixels
-        with Image.open(io.BytesIO(content)) as image:
+        content = contents(file)
+        if content.startswith(JPEG):
+            return _read_jpeg(content)
+        with open_image(content, page) as image:
+            _check_bands(image)
+            if (deep := deep_values(content, image, page)) is not None:
+                return _eight_bits(deep, stretch or (0, 65535))
             image.load()
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                image = ImageOps.exif_transpose(image)
+            image = ImageOps.exif_transpose(image)
             return np.array(image if _plain(image) else _rgb(image))
-    except Exception as error:
+    except UsageError:
+        raise
+    except Exception as error:  # on broken files Pillow raises OSError, SyntaxError, struct.error
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
 
 
-def _content(file: str | Path | bytes) -> bytes:
-    if isinstance(file, bytes):
-        return file
-    with open(file, "rb") as opened:  # noqa: PTH123 (a Path would be taken apart again)
-        return opened.read()
+def contents(file: str | Path | bytes) -> bytes:
+    """The bytes of a file, or what was given where that is bytes already."""
+    return file if isinstance(file, bytes) else read_bytes(file)
+
+
+def open_image(content: bytes, page: int | None) -> Image.Image:
+    """A file opened by Pillow at a page, once it is known to be whole and not too large.
+
+    Raises:
+        ValueError, and whatever Pillow raises: it is not, or has another number of pages.
+    """
+    if content.startswith(PNG) and (damage := png_damage(content)):
+        raise ValueError(damage)
+    image = Image.open(io.BytesIO(content))
+    pages = _pages(content, image)
+    if page is None and len(pages) > 1:
+        raise ValueError(
+            f"{len(pages)} pages, and a picture is one; take each as a picture of its own with "
+            "--pages all, or save them apart"
+        )
+    if page is not None and page >= len(pages):
+        raise ValueError(f"{len(pages)} page(s); asked for number {page + 1}")
+    if pages[page or 0]:
+        image.seek(pages[page or 0])
+    check_memory(image.height, image.width, len(image.getbands()) * _bytes_each(image))
+    return image
+
+
+def _read_jpeg(content: bytes) -> np.ndarray:
+    head = jpeg_head(io.BytesIO(content))
+    check_memory(*head.size, 3)
+    if not jpeg_ends(content, head.scan):
+        raise ValueError("truncated: its end marker FFD9 is missing")
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    # Nobody is asked for a second opinion: Pillow fills with grey what OpenCV refuses.
+    if pixels is None:
+        raise ValueError("damaged JPEG data")
+    return turned(pixels, head.orientation)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels `(H, W, ...)` as they are to be seen, by EXIF's orientation 1 to 8."""
+    if orientation in (5, 7):
+        pixels = cv2.transpose(pixels)
+    if orientation in (6, 8):
+        quarter = cv2.ROTATE_90_CLOCKWISE if orientation == 6 else cv2.ROTATE_90_COUNTERCLOCKWISE
+        return cv2.rotate(pixels, quarter)
+    flip = {2: 1, 3: -1, 4: 0, 7: -1}.get(orientation)
+    return pixels if flip is None else cv2.flip(pixels, flip)
 
 
 def _plain(image: Image.Image) -> bool:
@@ -62,106 +142,257 @@ def _plain(image: Image.Image) -> bool:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels; expected 8 or 16 bits")
+        raise ValueError("floating-point pixels; expected 8 or 16 bits: save it so")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def read_labels(file: str | Path | bytes, name: str | None = None) -> np.ndarray:
-    """Decodes a label map to class indices, exactly as they are stored.
+def _eight_bits(values: np.ndarray, stretch: tuple[int, int]) -> np.ndarray:
+    """Integers `(H, W[, C])` as uint8 `(H, W, 3)`; a fourth channel is the opacity, 0 to 65535."""
+    low, high = stretch
+    if values.dtype == np.uint16:  # by a table: one look-up a pixel
+        scaled = _scaled(np.arange(65536), low, high)[values]
+    else:
+        scaled = _scaled(values, low, high)
+    if scaled.ndim == 2:
+        return np.repeat(scaled[..., None], 3, axis=2)
+    if scaled.shape[2] == 4:
+        opacity = values[..., 3:] / np.float32(65535)
+        scaled = scaled[..., :3] * opacity + 255 * (1 - opacity)
+        return scaled.round().astype(np.uint8)
+    return scaled
 
-    A palette PNG gives its indices and never the grey values of its colours. Grey maps of 1, 2,
-    4, 8 or 16 bits give the stored numbers.
 
-    Args:
-        file: a single-channel image file, or its content.
-        name: what an error calls it; None for the file's own path.
+def _scaled(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    return ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
+
+
+def deep_values(content: bytes, image: Image.Image, page: int | None) -> np.ndarray | None:
+    """The stored numbers of a picture of more than 8 bits, upright; None for any other.
+
+    Pillow gives such numbers for grey pictures only: of those in colour it keeps the upper 8 bits.
 
     Returns:
-        uint8 `(H, W)`.
-
-    Raises:
-        DataError: the file is missing, truncated, in colour (RGB) or holds a number above 255;
-            the message names it.
+        `(H, W)` of the file's own integer type, or uint16 `(H, W, 3 or 4)` in the order RGB(A).
     """
-    try:
-        content = _content(file)
-        if _grey_png(content):
-            flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-            labels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-            if labels is not None:
-                return labels
-        with Image.open(io.BytesIO(content)) as image:
-            mode = image.mode
-            stored = str(image.tile[0].args) if image.tile else ""
-            image.load()
-            labels = np.array(image)
-    except Exception as error:
-        raise DataError(
-            f"{name or file}: cannot be read as a label map ({reason(error)})"
-        ) from error
-    if mode not in ("P", "L", "1") and not mode.startswith("I"):
-        raise DataError(
-            f"{name or file}: the label map is stored as {mode} colours; expected one class index "
-            "a pixel (a palette or grey PNG): convert the colours to indices first"
+    if image.mode.startswith("I"):
+        image.load()
+        values = np.asarray(ImageOps.exif_transpose(image))
+        return values if values.dtype != np.dtype(">u2") else values.astype(np.uint16)
+    if not _deep_colour(content, image):
+        return None
+    stored, number = np.frombuffer(content, np.uint8), image.tell()
+    if number:
+        found = cv2.imdecodemulti(stored, cv2.IMREAD_UNCHANGED, range=(number, number + 1))[1]
+        values = found[0] if found else None
+    else:
+        values = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise ValueError("16 bits in colour that cannot be decoded; save it as PNG")
+    if values.ndim == 3:
+        values = values[..., [2, 1, 0, 3][: values.shape[2]]]
+    # OpenCV turns a TIFF itself.
+    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    return np.ascontiguousarray(turned(values, orientation))
+
+
+def _deep_colour(content: bytes, image: Image.Image) -> bool:
+    """Whether a picture in colour has 16 bits, which Pillow's mode does not tell."""
+    if content.startswith(PNG):
+        return content[24] == 16
+    bits = tiff_tags(image).get(258, (8,))
+    return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA")
+
+
+def tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF file; none of any other."""
+    return image.tag_v2 if isinstance(image, TiffImageFile) else {}
+
+
+def _bytes_each(image: Image.Image) -> int:
+    return 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
+
+
+def _check_bands(image: Image.Image) -> None:
+    """Raises a ValueError where bands of a TIFF would be left out without a word."""
+    tags = tiff_tags(image)
+    bands, extra = tags.get(277, 1), tags.get(338, ())
+    if bands > 4 or (bands == 4 and extra == (0,)):
+        raise ValueError(
+            f"{bands} bands; expected grey, RGB or RGB with transparency: choose the three bands "
+            "that the net is to see"
         )
-    # Pillow stretches grey of 2 and 4 bits to 0..255; the stored numbers are the labels.
-    if mode == "L" and ";2" in stored:
-        labels //= 85
-    elif mode == "L" and ";4" in stored:
-        labels //= 17
-    if labels.dtype != bool and labels.size and not 0 <= labels.min() <= labels.max() <= 255:
-        raise DataError(
-            f"{name or file}: found label {labels.max() if labels.max() > 255 else labels.min()}; "
-            "expected class indices from 0 to 255"
-        )
-    return labels.astype(np.uint8)
 
 
-def _grey_png(content: bytes) -> bool:
-    """Whether the content is a PNG of 8-bit grey: OpenCV would turn a palette into colours."""
-    bits_and_colour_type = content[24:26]
-    return content.startswith(b"\x89PNG\r\n\x1a\n") and bits_and_colour_type == b"\x08\x00"
+def _pages(content: bytes, image: Image.Image) -> list[int]:
+    """The numbers of the pages of a file; reduced copies of a page in a TIFF are none.
+
+    Layers of a Photoshop file and the further pictures of a phone's JPEG are none either.
+    """
+    if image.format in _ANIMATED:
+        return list(range(getattr(image, "n_frames", 1)))
+    if image.format != "TIFF":
+        return [0]
+    file = io.BytesIO(content)
+    head = file.read(16 if content[2:3] == b"+" or content[3:4] == b"+" else 8)
+    directory, pages, seen = ImageFileDirectory_v2(head), [], set()
+    place, number = directory.next, 0
+    while place and place not in seen and number < _MOST_PAGES:
+        seen.add(place)
+        file.seek(place)
+        directory.load(file)
+        if not directory.get(254, 0) & 1:
+            pages.append(number)
+        place, number = directory.next, number + 1
+    return pages or [0]
 
 
-def reason(error: Exception) -> str:
-    """Why Pillow could not read a file, in a few words."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    # Pillow's "cannot identify image file" repeats the path.
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "not a known image format"
-    return str(error) or type(error).__name__
-
-
-def read_size(file: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
-    """Height and width of the image that `read_image` would give, without decoding its pixels.
+def count_pages(file: str | Path | bytes, name: str | None = None) -> int:
+    """How many pages a file has.
 
     Raises:
         DataError: the file is missing or no image.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side
+        content = contents(file)
+        if content.startswith(JPEG):
+            return 1
+        with Image.open(io.BytesIO(content)) as image:
+            return len(_pages(content, image))
     except Exception as error:
         raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
-    return (width, height) if turned else (height, width)
+
+
+def check_memory(height: int, width: int, channels: int) -> None:
+    """Raises a ValueError for a picture that would fill the memory, before it does."""
+    limit = memory_limit()
+    if height * width * channels > limit:
+        raise ValueError(
+            f"{height}x{width} pixels would take {height * width * channels / 2**30:.1f} GiB and "
+            f"{limit / 2**30:.3g} GiB are allowed; set {MEMORY} to more bytes if it is no mistake"
+        )
+
+
+def memory_limit() -> int:
+    """The greatest size of a decoded picture, in bytes.
+
+    Raises:
+        UsageError: the environment variable is no positive number.
+    """
+    text = os.environ.get(MEMORY, "").strip()
+    if not text:
+        return USUAL_MEMORY
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"{MEMORY}={text}: expected a number of bytes, such as {USUAL_MEMORY}")
+    return int(text)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in a few words."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    # Pillow's "cannot identify image file" repeats the path.
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not a known image format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return first_line(error)
+
+
+class ImageHead(NamedTuple):
+    """What the head of an image file says.
+
+    Attributes:
+        size: height and width of the image that `read_image` gives.
+        orientation: how it is turned for that, by EXIF's numbers 1 (not at all) to 8.
+        deep: whether its numbers have more than 8 bits.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    deep: bool
+
+
+def read_head(
+    file: str | Path | bytes, name: str | None = None, page: int | None = None
+) -> ImageHead:
+    """Reads the head of an image file, without decoding its pixels.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        with io.BytesIO(file) if isinstance(file, bytes) else open_file(file) as opened:
+            start = opened.read(32)
+            if start.startswith(JPEG):
+                (height, width), orientation, _ = jpeg_head(opened)
+                size = (width, height) if orientation >= 5 else (height, width)
+                return ImageHead(size, orientation, False)
+            opened.seek(0)
+            with Image.open(opened) as image:
+                if page:
+                    image.seek(page)
+                orientation = _orientation(image)
+                width, height = image.size
+                # Pillow turns the size of a TIFF itself.
+                if orientation >= 5 and image.format != "TIFF":
+                    width, height = height, width
+                deep = image.mode.startswith("I") or _deep_colour(start, image)
+                return ImageHead((height, width), orientation, deep)
+    except Exception as error:
+        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of a file opened by Pillow; 1 where it has none or no such number."""
+    tags = tiff_tags(image) or image.getexif()
+    value = tags.get(_ORIENTATION, 1)
+    return value if value in range(2, 9) else 1
+
+
+def read_size(
+    file: str | Path | bytes, name: str | None = None, page: int | None = None
+) -> tuple[int, int]:
+    """Height and width of the image that `read_image` would give, without decoding its pixels.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    return read_head(file, name, page).size
+
+
+def value_range(
+    file: str | Path | bytes, name: str | None = None, page: int | None = None
+) -> tuple[int, int] | None:
+    """The smallest and greatest stored number of a picture of more than 8 bits; None for any other.
+
+    Raises:
+        DataError: the file is missing, damaged or no image.
+    """
+    if not read_head(file, name, page).deep:
+        return None
+    try:
+        content = contents(file)
+        with open_image(content, page) as image:
+            values = deep_values(content, image, page)
+    except Exception as error:
+        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+    if values is None:
+        return None
+    colours = values[..., :3] if values.ndim == 3 else values  # without the opacity
+    return int(colours.min()), int(colours.max())
 
 
 def stored_as_read(file: Path) -> bool:
     """Whether any decoder reads the file as kfcn does: 8-bit RGB or grey JPEG or PNG, upright.
 
     Raises:
-        OSError: the file is missing or no image.
+        DataError: the file is missing or no image.
     """
-    with Image.open(file) as image:
+    head = read_head(file)
+    with open_file(file) as opened, Image.open(opened) as image:
         plain = image.mode in ("RGB", "L") and image.format in ("JPEG", "PNG")
-        upright = image.getexif().get(_ORIENTATION, 1) == 1
-        return plain and upright and not image.has_transparency_data
+        return plain and head.orientation == 1 and not head.deep and not image.has_transparency_data

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kfcn.data.formats.text import nfc, read_text
 from kfcn.errors import DataError
 from kfcn.labels import Classes
 
@@ -10,21 +11,35 @@ def read_labelmap(path: Path) -> Classes:
     """CVAT's `labelmap.txt`: a line `name:r,g,b:parts:actions` for each class.
 
     Raises:
-        DataError: a line is none of these.
+        DataError: a line is none of these, or two classes share a name or a colour, so that a
+            mask does not say which is meant.
     """
-    names, palette = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
+    found: dict[str, tuple[int, int, int]] = {}
+    for line in map(str.strip, read_text(path).splitlines()):
+        if not line or line.startswith("#"):
             continue
         try:
-            name, colour = line.split(":")[:2]
+            name, colour = nfc(line).split(":")[:2]
             red, green, blue = (int(value) for value in colour.split(","))
+            if not name or not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+                raise ValueError
         except ValueError as error:
             raise DataError(
-                f"{path}: line {line!r} is not of the form name:red,green,blue::"
+                f"{path}: line {line!r} is not of the form name:red,green,blue:: with numbers from "
+                "0 to 255"
             ) from error
-        names.append(name)
-        palette.append((red, green, blue))
-    if not names:
-        raise DataError(f"{path}: found no class; expected a line name:red,green,blue:: for each")
-    return Classes(tuple(names), tuple(palette))
+        if name in found:
+            raise DataError(f"{path}: line {line!r} names the class {name!r} a second time")
+        other = next((n for n, c in found.items() if c == (red, green, blue)), None)
+        if other is not None:
+            raise DataError(
+                f"{path}: the classes {other!r} and {name!r} have one colour, {colour}; give each "
+                "its own and export anew"
+            )
+        found[name] = (red, green, blue)
+    if not 1 <= len(found) <= 255:
+        raise DataError(
+            f"{path}: found {len(found)} classes; expected 1 to 255, a line name:red,green,blue:: "
+            "for each"
+        )
+    return Classes(tuple(found), tuple(found.values()))

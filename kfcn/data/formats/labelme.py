@@ -6,8 +6,7 @@ another region comes later in the file.
 """
 
 import base64
-import binascii
-import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,32 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kfcn.data.formats.text import read_json
+from kfcn.data.formats.images import check_memory, open_image
+from kfcn.data.formats.text import nfc, read_json
 from kfcn.errors import DataError, first_line
 from kfcn.labels import IGNORE
 
 BACKGROUND_NAMES = ("background", "_background_")
 IGNORE_NAME = "__ignore__"
+LINE, POINT = 10, 5
+"""Width of a line and radius of a point, in pixels, as labelme paints them."""
+_ANY = 1_000_000
+_POINTS = {
+    "polygon": (3, _ANY),
+    "rectangle": (2, 4),
+    "oriented_rectangle": (4, 4),
+    "rotation": (4, 4),
+    "quadrilateral": (4, 4),
+    "circle": (2, 2),
+    "line": (2, 2),
+    "linestrip": (2, _ANY),
+    "point": (1, 1),
+    "points": (1, _ANY),
+    "mask": (1, 4),
+}
+"""Types of shapes, each with the least and greatest number of its points."""
+_FAR = 3
+"""Points may lie this many times the picture's longer side outside of it."""
 TOLERANCE = 0.75
 """How far a traced outline may be off the pixels' centres, in pixels."""
 
@@ -130,60 +149,141 @@ def _simplified(ring: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     return kept if len(kept) >= 3 else ring[[0, middle // 2, middle]]
 
 
-def read_labelme(path: Path, label_of: Mapping[str, int], background: int) -> np.ndarray:
+def read_labelme(
+    path: Path,
+    label_of: Mapping[str, int],
+    background: int,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Paints the shapes of a labelme file, in their order, as labelme itself does.
 
-    Polygons, rectangles, circles and masks are painted; points and lines have no pixels.
+    Lines are `LINE` pixels wide and a point is a disc of radius `POINT`, as in labelme's
+    `shape_to_mask`. `rotation` and `quadrilateral` are what other programs call a rectangle that
+    is turned, `points` several points of one name.
 
     Args:
         path: the JSON file.
         label_of: name -> label.
         background: the label of what no shape covers.
+        size: height and width of the image itself; None for those that the file gives.
 
     Returns:
         uint8 `(H, W)`.
 
     Raises:
-        DataError: the file is none of labelme's, or a shape has a name that is not in `label_of`.
+        DataError: the file is none of labelme's, gives another size than the image has, or a
+            shape has a name that is not in `label_of`, an unknown type or impossible points.
     """
     content = read_json(path)
-    try:
-        size = (int(content["imageWidth"]), int(content["imageHeight"]))
-        picture = Image.new("L", size, background)
-        for shape in content["shapes"]:
-            name = shape["label"]
-            if name not in label_of:
-                raise DataError(
-                    f"{path}: found a shape named {name!r}; expected one of "
-                    f"{', '.join(label_of)}: add it to classes.txt or rename it"
-                )
+    height, width = _size(path, content, size)
+    picture = Image.new("L", (width, height), background)
+    for number, shape in enumerate(_shapes(path, content), start=1):
+        name = nfc(shape["label"])
+        if name not in label_of:
+            raise DataError(
+                f"{path}: found a shape named {name!r}; expected one of "
+                f"{', '.join(label_of)}: add it to classes.txt or rename it"
+            )
+        try:
             _paint(picture, shape, label_of[name])
-    except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
-        raise DataError(
-            f"{path}: is no file of labelme ({type(error).__name__}: {first_line(error)})"
-        ) from error
+        except Exception as error:  # of a mask's PNG, whatever Pillow raises
+            kind = shape.get("shape_type")
+            raise DataError(
+                f"{path}: shape {number} ({name!r}, {kind}) cannot be painted: {first_line(error)}"
+            ) from error
     return np.array(picture)
 
 
+def _size(path: Path, content: dict[str, Any], size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size of a file's label map, once file and image are known to agree on it."""
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if size is None or (height, width) != (None, None):
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            raise DataError(
+                f"{path}: imageHeight {height!r} and imageWidth {width!r}; expected two numbers "
+                "of pixels"
+            )
+        if size is not None and (height, width) != tuple(size):
+            raise DataError(
+                f"{path}: imageHeight {height} and imageWidth {width}; the image is "
+                f"{size[0]}x{size[1]} (height x width): open it in labelme and save it again"
+            )
+        size = height, width
+    try:
+        check_memory(*size, 1)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return size
+
+
+def _shapes(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The shapes of a file, each with a name."""
+    shapes = content.get("shapes")
+    if not isinstance(shapes, list) or not all(
+        isinstance(shape, dict) and isinstance(shape.get("label"), str) for shape in shapes
+    ):
+        raise DataError(f"{path}: is no file of labelme; expected `shapes`, each with a `label`")
+    return shapes
+
+
 def _paint(picture: Image.Image, shape: dict[str, Any], label: int) -> None:
-    points = [(float(x), float(y)) for x, y in shape["points"]]
-    draw = ImageDraw.Draw(picture)
+    """Paints one shape; raises a ValueError where it cannot be."""
     kind = shape.get("shape_type") or "polygon"
-    if kind == "polygon" and len(points) >= 3:
-        draw.polygon(points, fill=label, outline=label)
-    elif kind == "rectangle":
-        (x0, y0), (x1, y1) = points
-        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), label, label)
+    if not isinstance(kind, str) or kind not in _POINTS:
+        raise ValueError(f"unknown type {kind!r}; expected one of {', '.join(_POINTS)}")
+    points = _points(shape.get("points"), picture.size)
+    least, most = _POINTS[kind]
+    if not least <= len(points) <= most:
+        wanted = f"{least}" if least == most else f"{least} or more" if most > 4 else "2 or 4"
+        raise ValueError(f"{len(points)} point(s); expected {wanted}")
+    draw = ImageDraw.Draw(picture)
+    if kind == "mask":
+        _paste(picture, shape.get("mask"), points[0], label)
+    elif kind in ("line", "linestrip"):
+        draw.line(points, fill=label, width=LINE)
+    elif kind in ("point", "points"):
+        for x, y in points:
+            draw.ellipse((x - POINT, y - POINT, x + POINT, y + POINT), label, label)
     elif kind == "circle":
         (x, y), (edge_x, edge_y) = points
-        radius = float(np.hypot(x - edge_x, y - edge_y))
+        radius = math.hypot(x - edge_x, y - edge_y)
+        if radius > _FAR * max(picture.size):  # minutes, in Pillow
+            raise ValueError(f"a radius of {radius:.0f} pixels, far larger than the image")
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), label, label)
-    elif kind == "mask":  # a PNG of the shape's box
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as mask:
-            box = (int(points[0][0]), int(points[0][1]))
-            picture.paste(
-                label, (*box, box[0] + mask.width, box[1] + mask.height), mask.convert("1")
-            )
+    elif kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), label, label)
+    elif len(points) == 3 and kind != "polygon":
+        raise ValueError("3 point(s); expected 2 or 4")
+    else:
+        draw.polygon(points, fill=label, outline=label)
+
+
+def _points(stored: Any, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Pairs of x and y as finite numbers that lie in the picture or near it."""
+    if not isinstance(stored, list):
+        raise ValueError("no list of points")
+    points, far = [], _FAR * max(size)
+    for point in stored:
+        pair = isinstance(point, list) and len(point) == 2
+        if not pair or any(type(value) not in (int, float) for value in point):
+            raise ValueError(f"found the point {str(point)[:60]}; expected [x, y]")
+        # Written so that NaN is refused as well.
+        if not all(abs(value) <= far for value in point):
+            raise ValueError(f"the point {str(point)[:60]} is far outside of the image")
+        points.append((float(point[0]), float(point[1])))
+    return points
+
+
+def _paste(picture: Image.Image, stored: Any, corner: tuple[float, float], label: int) -> None:
+    """Paints a mask: a PNG of the shape's box, in base64."""
+    if not isinstance(stored, str):
+        raise ValueError("a mask without its picture")
+    content = base64.b64decode(stored)
+    with open_image(content, None) as mask:
+        left, top = (math.floor(value + 0.5) for value in corner)
+        box = (left, top, left + mask.width, top + mask.height)
+        picture.paste(label, box, mask.convert("1"))
 
 
 def shape_names(path: Path) -> set[str]:
@@ -192,7 +292,19 @@ def shape_names(path: Path) -> set[str]:
     Raises:
         DataError: the file is none of labelme's.
     """
+    return {nfc(shape["label"]) for shape in _shapes(path, read_json(path))}
+
+
+def embedded_image(path: Path) -> bytes | None:
+    """The image file that a labelme file holds within it (`imageData`); None where it does not.
+
+    Raises:
+        DataError: what it holds is no base64.
+    """
+    stored = read_json(path).get("imageData")
+    if not stored:
+        return None
     try:
-        return {str(shape["label"]) for shape in read_json(path)["shapes"]}
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no file of labelme (no {first_line(error)})") from error
+        return base64.b64decode(stored)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: imageData is no image in base64 ({first_line(error)})") from error

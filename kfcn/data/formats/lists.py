@@ -1,20 +1,58 @@
 """Lists of names, one a line, as the data sets keep them for their splits."""
 
-from pathlib import Path
+from collections.abc import Container
+from pathlib import Path, PurePosixPath
 
+from kfcn.data.formats.text import nfc, read_text
 from kfcn.errors import DataError
 
 
-def read_names(path: Path) -> list[str]:
-    """The first word of each line of a list file.
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file that hold something, without the quotes around a name.
+
+    CVAT and Datumaro put names with blanks into quotes; what follows a closing quote, such as
+    VOC's 1 or -1, is left out with it.
 
     Raises:
-        DataError: the file cannot be read or has no line.
+        DataError: the file cannot be read, or has no line.
     """
-    try:
-        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError, IndexError) as error:
-        raise DataError(f"{path}: cannot be read as a list of names ({error})") from error
-    if not names:
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [nfc(_unquoted(line)) for line in lines if line]
+    if not lines:
         raise DataError(f"{path}: is empty; expected one name a line")
-    return names
+    return lines
+
+
+def _unquoted(line: str) -> str:
+    quote = line[0]
+    if quote not in "\"'":
+        return line
+    end = line.find(quote, 1)
+    return line[1:end] if end > 1 else line
+
+
+def read_names(path: Path, known: Container[str] = ()) -> list[str]:
+    """The names of a list file.
+
+    A line is a name as a whole where `known` holds it, so that a name may have blanks; else its
+    first word is, as in the lists with further columns. A name may also stand with a suffix.
+
+    Args:
+        path: the list.
+        known: names that exist.
+
+    Raises:
+        DataError: the file cannot be read, or has no line.
+    """
+    return [_name(line, known) for line in read_lines(path)]
+
+
+def _name(line: str, known: Container[str]) -> str:
+    word = line.split()[0]
+    for name in (line, word):
+        for written in (name, name.replace("\\", "/")):
+            bare = PurePosixPath(written).with_suffix("").as_posix() if written else written
+            for form in (written, bare):
+                if form in known:
+                    return form
+    return word

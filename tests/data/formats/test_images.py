@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfcn.data.formats.images import read_image, read_labels, read_size
+from kfcn.data.formats.images import read_image, read_size
+from kfcn.data.formats.label_maps import read_labels
 from kfcn.errors import DataError
 
 LABELS = np.array([[0, 1, 2], [3, 2, 255]], np.uint8)
@@ -73,7 +74,7 @@ def test_labels_in_grey_of_8_and_16_bits(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_labels_in_colour_are_refused(tmp_path, mode):
-    Image.new(mode, (3, 2)).save(tmp_path / "a.png")
+    Image.new(mode, (3, 2), (9, 0, 7, 128)[-len(mode) :]).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=rf"a\.png: .* {mode} colours; expected one class index"):
         read_labels(tmp_path / "a.png")
 
