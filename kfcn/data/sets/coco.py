@@ -10,7 +10,7 @@ import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.coco import Instances, Picture
-from kfcn.data.formats.images import read_image
+from kfcn.data.formats.images import read_image, read_size
 from kfcn.data.formats.text import read_json
 from kfcn.data.sets import voc
 from kfcn.errors import DataError, UsageError
@@ -43,7 +43,10 @@ class Coco(Dataset):
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0, classes: str | None = None):
         root = Path(data_dir)
-        file, self._images = _find(root, split)
+        found = _find(root, split)
+        if found is None:
+            raise UsageError(f"{root}: no file and folder of images of the split {split!r} of coco")
+        file, self._images = found
         self._root, self.split = root, split
         self._instances = Instances(file)
         self._pictures = self._instances.pictures
@@ -60,6 +63,7 @@ class Coco(Dataset):
                 f"coco has no classes {classes!r}; expected {' or '.join(self.class_choices)}, or "
                 "none for COCO's own"
             )
+        self.notes += self._instances.notes
         self._label_of = {category: label for label, category in enumerate(ids, start=1)}
 
     @classmethod
@@ -71,8 +75,10 @@ class Coco(Dataset):
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        labels = self._instances.paint(self._pictures[index], self._label_of)
-        return Sample(read_image(self.image_file(index)), labels, self.file_name(index))
+        index = range(len(self))[index]
+        image = read_image(self.image_file(index), self.file_name(index), self.stretch)
+        labels = self._instances.paint(self._pictures[index], self._label_of, image.shape[:2])
+        return Sample(image, labels, self.file_name(index))
 
     def image_file(self, index: int) -> Path:
         """The image's file."""
@@ -134,14 +140,16 @@ class Coco(Dataset):
 
     def _area(self, picture: Picture) -> float:
         found = self._instances.outlines(picture)
-        return sum(outline.area for outline in found if outline.category in VOC_IDS)
+        return sum(o.area or 0.0 for o in found if o.category in VOC_IDS)
 
     def _covered(self, picture: Picture) -> bool:
-        areas = [o.area for o in self._instances.outlines(picture) if o.category in VOC_IDS]
+        found = self._instances.outlines(picture)
+        areas = [o.area or 0.0 for o in found if o.category in VOC_IDS]
         # Outlines need not be painted where there can be no doubt; `area` may be a little off.
         if not areas or max(areas) >= 2 * LEAST_PIXELS:
             return bool(areas)
-        return self._instances.pixels(picture, VOC_IDS) >= LEAST_PIXELS
+        size = read_size(self._images / picture.file_name)
+        return self._instances.pixels(picture, VOC_IDS, size) >= LEAST_PIXELS
 
 
 def _find(root: Path, split: str) -> tuple[Path, Path] | None:

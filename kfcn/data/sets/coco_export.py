@@ -1,61 +1,171 @@
-"""COCO JSON as annotation programs export it, as `--data folder`."""
+"""COCO JSON as annotation programs export it, as `--data folder`.
 
-from pathlib import Path
+CVAT writes `annotations/instances_SUBSET.json`, Roboflow `SPLIT/_annotations.coco.json`, Label
+Studio and labelme's converters a JSON file beside the images.
+"""
 
+import functools
+from pathlib import Path, PurePosixPath
+
+from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.coco import Instances
+from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
-from kfcn.data.sets.coco import Coco
 from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import held_out
+from kfcn.data.sets.pairs import find_file, part, split_names
 from kfcn.errors import DataError, shortlist
+from kfcn.files import open_file
 from kfcn.labels import voc_coloured
 
+_ROBOFLOW = "_annotations.coco.json"
+_INSTANCES = "instances_"
 
-class CocoExport(Coco):
-    """`annotations/instances_SUBSET.json` as CVAT writes it, images in `images/` or beside.
 
-    The classes are the background and the categories of the file, in the order of their ids.
+class CocoExport(Dataset):
+    """One or more JSON files of the COCO kind, with the images beside, in `images/` or below.
+
+    The classes are the background and the categories of all the files, in the order of their ids,
+    without those that only group others. A file is a split (`valid` is val); the pictures of one
+    alone are divided.
     """
 
     name = Folder.name
     layout = Folder.layout
-    class_choices = ()
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
-        subsets = _subsets(root)
-        subset = split if split in subsets else next(iter(subsets))
+        files = _files(root)
         self._root, self.split = root, split
-        self._instances = Instances(root / "annotations" / f"instances_{subset}.json")
+        self._instances = _read(files[split] if split in files else next(iter(files.values())))
         pictures = self._instances.pictures
-        if split not in subsets:
-            pictures = [p for p in pictures if held_out(Path(p.file_name).stem) == (split == "val")]
+        if split not in files:
+            chosen = part((PurePosixPath(p.file_name).stem for p in pictures), split)
+            pictures = [p for p in pictures if PurePosixPath(p.file_name).stem in chosen]
         self._pictures = pictures
-        places = (root / "images" / subset, root / "images", root / subset, root)
-        self._images = next(
-            (place for place in places if pictures and (place / pictures[0].file_name).is_file()),
-            places[1],
-        )
-        missing = [p.file_name for p in pictures if not (self._images / p.file_name).is_file()]
+        places = _image_places(root, self._instances.path)
+        found = [_image(places, picture.file_name) for picture in pictures]
+        missing = [p.file_name for p, f in zip(pictures, found, strict=True) if f is None]
         if missing:
             raise DataError(
                 f"{self._instances.path}: {len(missing)} of its {len(pictures)} images are not in "
-                f"{self._images}: {shortlist(missing)}; export with images, or put them there"
+                f"{' or '.join(str(place) for place in places)}: {shortlist(missing)}; export with "
+                "images, or put them there"
             )
-        names = [n for n in self._instances.categories.values() if n not in BACKGROUND_NAMES]
+        self._files = [file for file in found if file is not None]
+        categories = _categories(tuple(files.values()))
+        names = dict.fromkeys(n for n in categories.values() if n not in BACKGROUND_NAMES)
+        if len(names) > 254:
+            raise DataError(f"{self._instances.path}: {len(names)} categories; expected up to 254")
         self.classes = voc_coloured(["background", *names])
+        index = {name: number for number, name in enumerate(names, start=1)}
         self._label_of = {
-            number: 0 if name in BACKGROUND_NAMES else 1 + names.index(name)
-            for number, name in self._instances.categories.items()
+            number: 0 if name in BACKGROUND_NAMES else index[name]
+            for number, name in categories.items()
         }
+        self.notes = self._instances.notes
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        picture, name = self._pictures[index], self.file_name(index)
+        image = read_image(self._files[index], name, self.stretch)
+        labels = self._instances.paint(picture, self._label_of, image.shape[:2])
+        return Sample(image, labels, name)
+
+    def image_file(self, index: int) -> Path:
+        """The image's file."""
+        return self._files[index]
+
+    def label_file(self, index: int) -> Path:
+        """The JSON file of the split."""
+        return self._instances.path
+
+    def file_name(self, index: int) -> str:
+        """The image's path in the data set's folder."""
+        return self._files[index].as_posix().removeprefix(f"{self._root.as_posix()}/")
+
+    def label_name(self, index: int) -> str:
+        """The JSON file and the picture in it."""
+        return f"{self._instances.path.name}: {self._pictures[index].file_name}"
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
-        """The subsets of the export; train and val where it has only one."""
-        subsets = _subsets(Path(data_dir))
-        return ("train", "val") if len(subsets) == 1 else subsets
+        """The files of the export; train and val where it has only one."""
+        files = _files(Path(data_dir))
+        return ("train", "val") if len(files) == 1 else tuple(files)
 
 
-def _subsets(root: Path) -> tuple[str, ...]:
-    files = sorted((root / "annotations").glob("instances_*.json"))
-    return tuple(path.stem.removeprefix("instances_") for path in files)
+def _files(root: Path) -> dict[str, Path]:
+    """Split -> JSON file."""
+    roboflow = {p.parent.name: p for p in sorted(root.glob(f"*/{_ROBOFLOW}"))}
+    cvat = sorted((root / "annotations").glob("*.json"))
+    named = [path for path in cvat if path.name.startswith(_INSTANCES)]
+    beside = [path for path in sorted(root.glob("*.json")) if _is_coco(path)]
+    found = (
+        roboflow
+        or {path.stem.removeprefix(_INSTANCES): path for path in named}
+        or {path.stem.removeprefix("_"): path for path in (*cvat, *beside) if _is_coco(path)}
+    )
+    splits = split_names(found)
+    others = {name: path for name, path in found.items() if name not in splits.values()}
+    return {split: found[name] for split, name in splits.items()} | others
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a JSON file seems to be of the COCO kind; all is said of it when it is read."""
+    try:
+        with open_file(path) as file:
+            content = file.read()
+    except OSError:
+        return False
+    return all(word in content for word in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def _read(path: Path) -> Instances:
+    status = path.stat()
+    return _instances(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _instances(path: Path, _changed: int, _size: int) -> Instances:
+    """A file, read once for all the splits that are opened one after the other."""
+    return Instances(path)
+
+
+def _categories(files: tuple[Path, ...]) -> dict[int, str]:
+    """The categories of all files, in the order of their ids.
+
+    Raises:
+        DataError: two files have different names for an id.
+    """
+    found: dict[int, str] = {}
+    kept: set[int] = set()
+    for path in files:
+        instances = _read(path)
+        for number, name in instances.categories.items():
+            if found.setdefault(number, name) != name:
+                raise DataError(
+                    f"{path}: category {number} is {name!r} and in another file of the export "
+                    f"{found[number]!r}; export both splits from one project"
+                )
+        kept |= instances.categories.keys() - instances.groups
+    return {number: found[number] for number in sorted(kept)}
+
+
+def _image_places(root: Path, path: Path) -> list[Path]:
+    """The folders in which the images of a JSON file may be."""
+    subset = path.stem.removeprefix(_INSTANCES)
+    places = [root / "images" / subset, root / "images", root / subset, path.parent, root]
+    existing = [place for place in dict.fromkeys(places) if place.is_dir()]
+    return existing or [root / "images"]
+
+
+def _image(places: list[Path], name: str) -> Path | None:
+    """An image by the path in the JSON file, or by its name alone: paths are another machine's."""
+    for written in dict.fromkeys((name.lstrip("/"), PurePosixPath(name).name)):
+        for place in places:
+            if found := find_file(place / written):
+                return found
+    return None

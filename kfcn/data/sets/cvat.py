@@ -2,11 +2,24 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from kfcn.data.formats.images import IMAGE_SUFFIXES
+from kfcn.data.formats.label_maps import LABEL_SUFFIXES
 from kfcn.data.formats.labelmap import read_labelmap
 from kfcn.data.formats.lists import read_names
 from kfcn.data.formats.rgb_masks import read_colours
 from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import IMAGE_SUFFIXES, FilePairs, by_stem, existing, held_out
+from kfcn.data.sets.pairs import (
+    NO_LABEL_SUFFIXES,
+    FilePairs,
+    existing,
+    left_out_notes,
+    list_files,
+    part,
+    refuse_no_masks,
+    split_names,
+)
 from kfcn.errors import DataError
 from kfcn.labels import IGNORE
 
@@ -16,8 +29,9 @@ _VOID = (224, 224, 192)  # the colour that VOC and CVAT give to "ignore"
 class MaskExport(FilePairs):
     """CVAT's "Segmentation mask": `labelmap.txt`, `SegmentationClass/*.png` and the images.
 
-    The images are in `JPEGImages/` or `images/`. The masks are read by the colours of
-    `labelmap.txt`; a colour that is not in it is an error.
+    The images are in `JPEGImages/` or `images/`, in the folders that the task had. The masks are
+    read by the colours of `labelmap.txt`; a colour that is not in it is an error. The lists of
+    `ImageSets/Segmentation` are the splits; where there is only one, its pictures are divided.
     """
 
     name = Folder.name
@@ -26,34 +40,36 @@ class MaskExport(FilePairs):
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
         classes = read_labelmap(root / "labelmap.txt")
-        lists = {p.stem: p for p in (root / "ImageSets" / "Segmentation").glob("*.txt")}
-        if split in lists and len(lists) > 1:
-            names = read_names(lists[split])
-        else:
-            everything = [p.stem for p in sorted((root / "SegmentationClass").glob("*.png"))]
-            names = [name for name in everything if held_out(name) == (split == "val")]
-        folders = (root / "JPEGImages", root / "images")
-        folder = next((place for place in folders if place.is_dir()), None)
+        folder = next((p for p in (root / "JPEGImages", root / "images") if p.is_dir()), None)
         if folder is None:
             raise DataError(
                 f"{root}: no JPEGImages/ or images/; export with images, or put them there"
             )
-        images = by_stem(folder, IMAGE_SUFFIXES)
+        images = list_files(folder, IMAGE_SUFFIXES)
+        place = root / "SegmentationClass"
+        masks = list_files(place, LABEL_SUFFIXES, besides=NO_LABEL_SUFFIXES)
+        lists = _lists(root)
+        if split in lists:
+            names = read_names(lists[split], masks.files)
+        else:
+            chosen = part(masks.files, split)
+            names = [name for name in masks.files if name in chosen]
         pairs = [
             (
-                images.get(name, folder / f"{name}.jpg"),
-                root / "SegmentationClass" / f"{name}.png",
+                images.files.get(name, folder / f"{name}.jpg"),
+                masks.files.get(name, place / f"{name}.png"),
             )
             for name in names
         ]
-        colour_of = {colour: index for index, colour in enumerate(classes.palette)}
-        super().__init__(
-            split,
-            root,
-            existing(pairs, root),
-            classes,
-            read=lambda path: read_colours(path, {_VOID: IGNORE} | colour_of),
-        )
+        existing(pairs, root)
+        refuse_no_masks(place, (mask for _, mask in pairs))
+        colour_of = {_VOID: IGNORE} | {c: index for index, c in enumerate(classes.palette)}
+
+        def read(path: Path, page: int | None = None) -> np.ndarray:
+            return read_colours(path, colour_of, page=page)
+
+        notes = left_out_notes(folder, images.left_out) + left_out_notes(place, masks.left_out)
+        super().__init__(split, root, pairs, classes, read=read, notes=notes)
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
@@ -61,5 +77,14 @@ class MaskExport(FilePairs):
         root = Path(data_dir)
         if not (root / "labelmap.txt").is_file() or not (root / "SegmentationClass").is_dir():
             return ()
-        lists = sorted(p.stem for p in (root / "ImageSets" / "Segmentation").glob("*.txt"))
-        return tuple(lists) if len(lists) > 1 else ("train", "val")
+        return tuple(_lists(root)) or ("train", "val")
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    """Split -> list file, where the export has several."""
+    lists = {p.stem: p for p in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
+    if len(lists) < 2:
+        return {}
+    named = split_names(lists)
+    others = {name: path for name, path in lists.items() if name not in named.values()}
+    return {split: lists[name] for split, name in named.items()} | others

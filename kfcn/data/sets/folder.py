@@ -4,53 +4,149 @@
     DIR/images/train/*.jpg  DIR/labels/train/*.png
     DIR/images/val/*.jpg    DIR/labels/val/*.png
 
-With sub-folders in `images/` and `labels/`, each sub-folder that both have is a split. Without
-any, `images/*.jpg` and `labels/*.png` are divided by a fixed rule: the SHA-1 hash of the stem
-sends about a tenth of the pairs to `val` and the rest to `train`, so that a pair keeps its place
-when others are added.
+With sub-folders in `images/` and `labels/` (or `masks/`), each sub-folder that both have is a
+split. Without any, or where pictures lie beside the sub-folders, all pairs are divided by a fixed
+rule: the SHA-1 hash of the name sends about a tenth of them to `val` and the rest to `train`, so
+that a pair keeps its place when others are added. Folders within a split are followed.
 
-`classes.txt` has one class a line in the order of the indices, optionally followed by its colour
-as `#rrggbb` or as three numbers. Label 255 is ignored.
+`classes.txt` has one class a line in the order of the indices (`kfcn.data.formats.classes_txt`).
+Where it gives every class a colour, masks may be stored in these colours. Label 255 is ignored.
 """
 
 from pathlib import Path
 
-from kfcn.data.formats.classes_txt import read_classes
-from kfcn.data.sets.pairs import FilePairs, held_out, match
+import numpy as np
+
+from kfcn.data.formats.classes_txt import ClassFile, read_class_file
+from kfcn.data.formats.images import IMAGE_SUFFIXES
+from kfcn.data.formats.label_maps import LABEL_SUFFIXES, is_coloured, read_labels
+from kfcn.data.formats.rgb_masks import read_colours
+from kfcn.data.sets.pairs import (
+    NO_LABEL_SUFFIXES,
+    IndexedMasks,
+    has_file,
+    match_files,
+    part,
+    split_names,
+    table,
+)
+from kfcn.errors import DataError, shortlist
+from kfcn.files import read_bytes
+from kfcn.labels import IGNORE
+
+_LABEL_FOLDERS = ("labels", "masks")
 
 
-class Folder(FilePairs):
+class Folder(IndexedMasks):
     """A folder of pairs in the layout above."""
 
     name = "folder"
-    layout = "classes.txt, images/ and labels/, or an export of labelme or CVAT"
+    layout = "classes.txt, images/ and labels/, or an export of labelme, CVAT or Roboflow"
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
-        classes = read_classes(root / "classes.txt")
-        if _split_folders(root):
-            pairs = match(root / "images" / split, root / "labels" / split)
+        file = read_class_file(root / "classes.txt")
+        images, labels = root / "images", _label_folder(root)
+        folders = _split_folders(root)
+        if split in folders:
+            pairs, notes = match_files(images / folders[split], labels / folders[split])
+        elif _flat_beside_splits(root, folders):
+            pairs, notes = match_files(images, labels, deep=False)
         else:
-            pairs = [
-                pair
-                for pair in match(root / "images", root / "labels")
-                if held_out(pair[0].stem) == (split == "val")
-            ]
-        super().__init__(split, root, pairs, classes)
+            pairs, notes = match_files(images, labels)
+            chosen = part(pairs, split)
+            pairs = {name: pair for name, pair in pairs.items() if name in chosen}
+        read = MaskReader(file, "classes.txt")
+        super().__init__(split, root, list(pairs.values()), file.classes, read=read, notes=notes)
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
-        """The sub-folders that images/ and labels/ share, or train and val."""
+        """The sub-folders that images/ and labels/ share, or train and val.
+
+        Where none of the sub-folders is named like a split, all of them together are divided into
+        train and val as well.
+        """
         root = Path(data_dir)
-        if not (root / "images").is_dir() or not (root / "labels").is_dir():
+        labels = _label_folder(root)
+        if not (root / "images").is_dir() or not labels.is_dir() or not _holds_masks(labels):
             return ()
-        return _split_folders(root) or ("train", "val")
+        folders = _split_folders(root)
+        if _flat_beside_splits(root, folders):
+            return ("train", *folders)
+        return tuple(folders) if split_names(folders) else ("train", "val", *folders)
 
 
-def _split_folders(root: Path) -> tuple[str, ...]:
+def _label_folder(root: Path) -> Path:
+    places = [root / name for name in _LABEL_FOLDERS]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def _holds_masks(labels: Path) -> bool:
+    """Whether a folder of labels is not one of labelme's JSON files."""
+    masks = LABEL_SUFFIXES | NO_LABEL_SUFFIXES | IMAGE_SUFFIXES
+    return has_file(labels, masks) or not has_file(labels, frozenset({".json"}))
+
+
+def _flat_beside_splits(root: Path, folders: dict[str, str]) -> bool:
+    """Whether pictures lie beside a folder such as val: then they are the training split."""
+    named = split_names(folders)
+    return bool(named) and "train" not in named and has_file(root / "images", IMAGE_SUFFIXES, False)
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """Split -> the sub-folder of `images/` and `labels/` that holds it, sorted by split."""
+
     def folders(parent: Path) -> set[str]:
         if not parent.is_dir():
             return set()
         return {path.name for path in parent.iterdir() if path.is_dir() and path.name[0] != "."}
 
-    return tuple(sorted(folders(root / "images") & folders(root / "labels")))
+    shared = sorted(folders(root / "images") & folders(_label_folder(root)))
+    named = split_names(shared)
+    others = {name: name for name in shared if name not in named.values()}
+    return dict(sorted({**others, **named}.items()))
+
+
+class MaskReader:
+    """Decodes masks as a file of classes says.
+
+    Masks in RGB are read by the colours of the classes, where all have one. Masks in grey or with
+    a palette hold the numbers of the classes; those in grey hold their colours where all of these
+    are grey, such as black and white.
+
+    Args:
+        file: what the file of classes says.
+        source: its name, for errors.
+    """
+
+    def __init__(self, file: ClassFile, source: str):
+        self._source = source
+        self._numbers = None
+        if file.stored != tuple(range(len(file.classes))):
+            numbers = {value: index for index, value in enumerate(file.stored)}
+            self._numbers = {IGNORE: IGNORE} | numbers
+        self._colours = {}
+        if file.coloured:
+            self._colours = {colour: index for index, colour in enumerate(file.classes.palette)}
+        self._greys = all(len(set(colour)) == 1 for colour in self._colours)
+
+    def __call__(self, path: Path, page: int | None = None) -> np.ndarray:
+        """The labels of a mask file, uint8 `(H, W)`."""
+        if self._colours and (self._greys or self._in_colours(path)):
+            return read_colours(path, self._colours, self._source, page)
+        labels = read_labels(path, page=page)
+        if self._numbers is None:
+            return labels
+        found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
+        if wrong := [value for value in found if value not in self._numbers]:
+            raise DataError(
+                f"{path}: found label {shortlist(wrong)}; expected one of "
+                f"{shortlist(sorted(self._numbers))} ({self._source})"
+            )
+        return table(self._numbers)[labels]
+
+    def _in_colours(self, path: Path) -> bool:
+        try:
+            return is_coloured(read_bytes(path))
+        except Exception:  # told by the reader
+            return False

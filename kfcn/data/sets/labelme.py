@@ -1,20 +1,46 @@
-"""labelme's files: a JSON file of polygons beside each image, as `--data folder`."""
+"""labelme's files: a JSON file of shapes for each image, as `--data folder`.
 
-from pathlib import Path
+The images lie beside their JSON files, in `images/` beside the folder of these, or within them
+(`imageData`); folders of any depth are followed. A folder a split (`train/`, `val/`) is one where
+it is named so; else all files together are divided by the hash of their names.
+"""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from kfcn.data.formats.classes_txt import read_classes
-from kfcn.data.formats.labelme import BACKGROUND_NAMES, IGNORE_NAME, read_labelme, shape_names
+from kfcn.data.formats.images import IMAGE_SUFFIXES, read_head
+from kfcn.data.formats.labelme import (
+    BACKGROUND_NAMES,
+    IGNORE_NAME,
+    embedded_image,
+    read_labelme,
+    shape_names,
+)
 from kfcn.data.formats.text import read_json
 from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import FilePairs, existing, held_out
+from kfcn.data.sets.pairs import (
+    FilePairs,
+    find_file,
+    find_image,
+    left_out_notes,
+    list_files,
+    part,
+    split_in_path,
+)
+from kfcn.errors import DataError, shortlist
+from kfcn.files import read_bytes
 from kfcn.labels import IGNORE, Classes, voc_coloured
+
+_JSON = frozenset({".json"})
 
 
 class Labelme(FilePairs):
-    """Images with a JSON file of polygons beside each, in `data_dir` or in a folder a split.
+    """Images with a JSON file of shapes for each.
 
     The classes are those of `classes.txt` or of labelme's own `labels.txt`; without either they
-    are the background and the names found in all files, in alphabetical order. What no polygon
+    are the background and the names found in all files, in alphabetical order. What no shape
     covers is the class `background` (or `_background_`), and ignored where there is none;
     `__ignore__` is ignored.
     """
@@ -24,58 +50,149 @@ class Labelme(FilePairs):
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
-        files = _labelme_files(root / split if _labelme_folders(root) else root)
-        classes = _labelme_classes(root)
+        files, others = _files(root)
+        classes = _classes(root, list(files.values()))
         label_of = {name: index for index, name in enumerate(classes.names)}
-        background = next((label_of[n] for n in BACKGROUND_NAMES if n in label_of), IGNORE)
+        self._background = next((label_of[n] for n in BACKGROUND_NAMES if n in label_of), IGNORE)
         # A hole in a region is drawn as background, whichever of its two names it has.
-        known = label_of | dict.fromkeys(BACKGROUND_NAMES, background) | {IGNORE_NAME: IGNORE}
-        pairs = [
-            (path.parent / Path(str(read_json(path).get("imagePath", "")).replace("\\", "/")), path)
-            for path in files
-            if _labelme_folders(root) or held_out(path.stem) == (split == "val")
-        ]
-        super().__init__(
-            split,
-            root,
-            existing(pairs, root),
-            classes,
-            read=lambda path: read_labelme(path, known, background),
+        self._label_of = (
+            label_of | dict.fromkeys(BACKGROUND_NAMES, self._background) | {IGNORE_NAME: IGNORE}
         )
+        found = [(_image(root, files[name]), files[name]) for name in _of_split(root, files, split)]
+        missing = [path for image, path in found if image is None]
+        if missing:
+            raise DataError(
+                f"{root}: {len(missing)} of {len(found)} JSON files have no image, neither beside "
+                "them, where imagePath says, nor in imageData: "
+                f"{shortlist(path.relative_to(root).as_posix() for path in missing)}"
+            )
+        pairs = [(image, path) for image, path in found if image is not None]
+        notes = left_out_notes(root, others) + _without_json(root, files)
+        super().__init__(split, root, pairs, classes, notes=notes)
+
+    def _labels(self, index: int) -> np.ndarray:
+        path = self.label_file(index)
+        size = read_head(self.stored_image(index), self.file_name(index)).size
+        return read_labelme(path, self._label_of, self._background, size)
+
+    def stored_image(self, index: int) -> Path | bytes:
+        """The image's file, or its content where that is within the JSON file."""
+        image, path = self._pairs[index]
+        return embedded_image(path) or b"" if image == path else image
+
+    def image_file(self, index: int) -> Path | None:
+        """The image's file; None where it is within the JSON file."""
+        image, path = self._pairs[index]
+        return None if image == path else image
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
-        """The folders with labelme's files, or train and val where they lie in one."""
+        """Those of train, val and test that folders are named after, or else train and val.
+
+        Where no folder is named so, those at the top that hold images are splits as well.
+        """
         root = Path(data_dir)
-        if folders := _labelme_folders(root):
-            return folders
-        return ("train", "val") if _labelme_files(root) else ()
+        files, _ = _files(root)
+        if not files:
+            return ()
+        named = {split_in_path(name) or "train" for name in files}
+        if any(map(split_in_path, files)):
+            return tuple(split for split in ("train", "val", "test") if split in named)
+        return ("train", "val", *_top_folders(root, files))
 
 
-def _labelme_files(folder: Path) -> list[Path]:
-    """JSON files that have an image beside them or say where it is."""
-    return [
-        path
-        for path in sorted(folder.glob("*.json"))
-        if b'"shapes"' in path.read_bytes() and b'"imagePath"' in path.read_bytes()
-    ]
+def _files(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Labelme's JSON files by their names, and the other JSON files."""
+    found = list_files(root, _JSON).files
+    files, others = {}, []
+    for name, path in found.items():
+        try:
+            content = read_bytes(path)
+        except OSError:
+            content = b""
+        if b'"shapes"' in content:
+            files[name] = path
+        else:
+            others.append(path.relative_to(root).as_posix())
+    return files, others
 
 
-def _labelme_folders(root: Path) -> tuple[str, ...]:
-    folders = (p for p in sorted(root.iterdir()) if p.is_dir() and p.name[0] != ".")
-    return tuple(folder.name for folder in folders if _labelme_files(folder))
+def _top_folders(root: Path, files: dict[str, Path]) -> list[str]:
+    """The folders at the top with images in them; one with JSON files alone is no split."""
+    tops: dict[str, list[Path]] = {}
+    for name, path in files.items():
+        if "/" in name:
+            tops.setdefault(name.split("/")[0], []).append(path)
+    return [top for top, paths in tops.items() if any(_is_beside(root, path) for path in paths)]
 
 
-def _labelme_classes(root: Path) -> Classes:
+def _is_beside(root: Path, path: Path) -> bool:
+    image = _image(root, path)
+    return image is not None and image.parent == path.parent
+
+
+def _of_split(root: Path, files: dict[str, Path], split: str) -> list[str]:
+    """The names of a split's files, sorted."""
+    if any(map(split_in_path, files)):  # files beside a folder such as val are for training
+        return [name for name in files if (split_in_path(name) or "train") == split]
+    if split in ("train", "val"):
+        chosen = part(files, split)
+        return [name for name in files if name in chosen]
+    return [name for name in files if name.startswith(f"{split}/")]
+
+
+def _image(root: Path, path: Path) -> Path | None:
+    """Where the image of a JSON file is: its file, the JSON file itself, or nowhere.
+
+    `imagePath` comes from the machine that wrote it, with that one's separators and folders.
+    """
+    content = read_json(path)
+    stored = content.get("imagePath")
+    stored = stored.replace("\\", "/") if isinstance(stored, str) else ""
+    if stored and (found := find_file(path.parent / stored)):
+        return found
+    name = PurePosixPath(stored).name
+    for place in _image_folders(root, path):
+        found = find_file(place / name) if name else None
+        if found := found or find_image(place / path.stem):
+            return found
+    return path if content.get("imageData") else None
+
+
+def _image_folders(root: Path, path: Path) -> list[Path]:
+    """Where the image of a JSON file is looked for.
+
+    Beside it, in `images/` beside it, or where images/ stands for one of its folders: the image of
+    `labels/train/x.json` may be in `images/train/`.
+    """
+    parts = path.parent.relative_to(root).parts
+    twins = [root.joinpath(*parts[:i], "images", *parts[i + 1 :]) for i in range(len(parts))]
+    return [path.parent, path.parent / "images", *twins]
+
+
+def _without_json(root: Path, files: dict[str, Path]) -> list[str]:
+    """A line about the images that nobody has annotated, or none."""
+    images = {name.split("/")[-1] for name in _images_below(root)}
+    alone = sorted(images - {name.split("/")[-1] for name in files})
+    notes = left_out_notes(root, alone)
+    return [note.replace("of another kind", "without a JSON file") for note in notes]
+
+
+def _images_below(root: Path) -> list[str]:
+    """Names of the images below a folder."""
+    try:
+        return list(list_files(root, IMAGE_SUFFIXES).files)
+    except DataError:  # two pictures of one name: each JSON file names its own
+        return []
+
+
+def _classes(root: Path, files: list[Path]) -> Classes:
     for file in (root / "classes.txt", root / "labels.txt"):
         if file.is_file():
             found = read_classes(file)
             kept = [i for i, name in enumerate(found.names) if name != IGNORE_NAME]
-            return Classes(
-                tuple(found.names[i] for i in kept),
-                found.palette if len(kept) == len(found) else voc_coloured(kept).palette,
-            )
-    folders = [root / name for name in _labelme_folders(root)] or [root]
-    files = [path for folder in folders for path in _labelme_files(folder)]
-    names = set().union(*(shape_names(path) for path in files))
+            names = tuple(found.names[i] for i in kept)
+            palette = found.palette if len(kept) == len(found) else voc_coloured(names).palette
+            return Classes(names, palette)
+    names = set().union(*map(shape_names, files))
     return voc_coloured(["background", *sorted(names - {*BACKGROUND_NAMES, IGNORE_NAME})])

@@ -1,22 +1,41 @@
-"""What the data sets made of files share: images and label maps matched by stem."""
+"""What the data sets made of files share: files found by name, and pairs of image and label map."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from kfcn.data.dataset import Dataset, Sample
-from kfcn.data.formats.images import read_image, read_labels
+from kfcn.data.dataset import Dataset, Reading, Sample
+from kfcn.data.formats.images import IMAGE_SUFFIXES, count_pages, read_image
+from kfcn.data.formats.label_maps import LABEL_SUFFIXES, no_mask, read_labels
+from kfcn.data.formats.text import nfc
 from kfcn.errors import DataError, shortlist
-from kfcn.labels import Classes
+from kfcn.files import open_file
+from kfcn.labels import IGNORE, Classes
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-LABEL_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff"})
+MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt", "-mask", "-label")
+"""What a mask's stem may have after the stem of its image."""
+NO_LABEL_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".npy", ".npz"})
+"""What masks are found as and cannot be read from."""
+
+# How folders and lists are called that hold a split.
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class FilePairs(Dataset):
-    """Pairs of an image file and a label file, in the order of their stems.
+    """Pairs of an image file and a label file.
 
     Args:
         split: the split's name.
@@ -24,7 +43,9 @@ class FilePairs(Dataset):
         pairs: `(image, labels)` paths.
         classes: the classes.
         relabel: stored label -> class index or 255; a label that is not in it stays.
-        read: what decodes a label file to uint8 `(H, W)`.
+        read: what decodes a label file to uint8 `(H, W)`; it is called with `page=` where a file
+            has several.
+        notes: what a person should know of the split.
     """
 
     def __init__(
@@ -34,12 +55,15 @@ class FilePairs(Dataset):
         pairs: list[tuple[Path, Path]],
         classes: Classes,
         relabel: Mapping[int, int] | None = None,
-        read: Callable[[Path], np.ndarray] = read_labels,
+        read: Callable[..., np.ndarray] = read_labels,
+        notes: Iterable[str] = (),
     ):
         self.split = split
         self.classes = classes
+        self.notes = tuple(notes)
         self._root = root
         self._pairs = pairs
+        self._pages: list[int | None] | None = None
         self._relabel = table(relabel) if relabel else None
         self._read = read
 
@@ -47,31 +71,84 @@ class FilePairs(Dataset):
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        image_path, label_path = self._pairs[index]
-        labels = self._read(label_path)
+        index = range(len(self))[index]
+        labels = self._labels(index)
         if self._relabel is not None:
             labels = self._relabel[labels]
-        return Sample(read_image(image_path), labels, self.file_name(index))
+        name = self.file_name(index)
+        image = read_image(self.stored_image(index), name, self.stretch, self.page(index))
+        return Sample(image, labels, name)
+
+    def _labels(self, index: int) -> np.ndarray:
+        """The stored label map, uint8 `(H, W)`."""
+        page = self.page(index)
+        path = self._pairs[index][1]
+        return self._read(path) if page is None else self._read(path, page=page)
 
     def file_name(self, index: int) -> str:
         """The image's path in the data set's folder."""
-        return self._shown(self._pairs[index][0])
+        path, page = self._pairs[index][0], self.page(index)
+        if page is not None:
+            path = path.with_name(f"{path.stem}_page{page + 1}{path.suffix}")
+        return self._shown(path)
 
     def label_name(self, index: int) -> str:
         """The label map's path in the data set's folder."""
         return self._shown(self._pairs[index][1])
 
-    def image_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path | None:
         """The image's file."""
+        return self._pairs[index][0]
+
+    def stored_image(self, index: int) -> Path | bytes:
+        """The image's file or its content."""
         return self._pairs[index][0]
 
     def label_file(self, index: int) -> Path:
         """The file with its labels."""
         return self._pairs[index][1]
 
+    def page(self, index: int) -> int | None:
+        """Which page of the files is meant, from 0; None where they have one."""
+        return None if self._pages is None else self._pages[index]
+
     def _shown(self, path: Path) -> str:
         # Not `relative_to`: it takes ten times as long, and every sample is named.
         return path.as_posix().removeprefix(f"{self._root.as_posix()}/")
+
+
+class IndexedMasks(FilePairs):
+    """Pairs of pictures and mask files, in which 255 may be a class and files may have pages."""
+
+    def read_as(self, reading: Reading) -> Self:
+        """The same pairs, read in another way.
+
+        With `ignore="none"` the stored 255 is the last class; with `pages="all"` each page of a
+        file is a picture, and its label map the page of the same number.
+
+        Raises:
+            DataError: a file of several pages whose label map has another number of them.
+        """
+        other = super().read_as(Reading(stretch=reading.stretch))
+        if reading.ignore == "none":
+            other._relabel = table({IGNORE: len(self.classes) - 1})
+        if reading.pages == "all":
+            pairs = [(pair, self._page_count(*pair)) for pair in self._pairs]
+            other._pairs = [pair for pair, count in pairs for _ in range(count)]
+            other._pages = [
+                page if count > 1 else None for _, count in pairs for page in range(count)
+            ]
+        return other
+
+    def _page_count(self, image: Path, labels: Path) -> int:
+        count = count_pages(image, self._shown(image))
+        masks = count_pages(labels, self._shown(labels)) if count > 1 else 1
+        if masks != count:
+            raise DataError(
+                f"{self._shown(image)}: has {count} pages and its label map {self._shown(labels)} "
+                f"has {masks}; expected a label map for each page"
+            )
+        return count
 
 
 def table(relabel: Mapping[int, int]) -> np.ndarray:
@@ -82,25 +159,206 @@ def table(relabel: Mapping[int, int]) -> np.ndarray:
     return values
 
 
-def match(images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    """Pairs the files of two folders by stem, sorted by stem.
+# Files by name
+
+
+class Listing(NamedTuple):
+    """The files below a folder that have the right suffix, and those that do not.
+
+    Attributes:
+        files: relative path without suffix, with slashes and in one Unicode form -> file; in the
+            order of the names.
+        left_out: relative paths of the others; hidden ones are not mentioned.
+    """
+
+    files: dict[str, Path]
+    left_out: list[str]
+
+
+def list_files(
+    folder: Path,
+    suffixes: frozenset[str],
+    deep: bool = True,
+    besides: frozenset[str] = frozenset(),
+) -> Listing:
+    """Finds files by suffix, of any case, in a folder and those in it.
+
+    Hidden files and folders (`.cache`, the `._x.jpg` of macOS) are no part of a data set.
+
+    Args:
+        folder: where to look; links to folders are followed, each once.
+        suffixes: of the files that are wanted, in lower case.
+        deep: follow the folders within.
+        besides: suffixes that are taken where no wanted file has the same name.
 
     Raises:
-        DataError: a folder is missing, a stem occurs twice, or a file has no partner.
+        DataError: there is no such folder, or two files share a name.
     """
-    image_files = by_stem(images, IMAGE_SUFFIXES)
-    label_files = by_stem(labels, LABEL_SUFFIXES)
-    for ours, others, folder, missing in (
-        (image_files, label_files, labels, "image(s) without a label map"),
-        (label_files, image_files, images, "label map(s) without an image"),
-    ):
-        alone = [ours[stem] for stem in sorted(ours.keys() - others.keys())]
-        if alone:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    files: dict[str, Path] = {}
+    second: dict[str, Path] = {}
+    left_out = []
+    for name in sorted(_walk(folder, deep)):
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix not in suffixes and suffix not in besides:
+            left_out.append(name)
+            continue
+        place, key = folder / name, nfc(name[: len(name) - len(suffix)])
+        if suffix not in suffixes:
+            second[key] = place
+        elif key in files:
             raise DataError(
-                f"{alone[0].parent}: {len(alone)} {missing} of the same stem in {folder}: "
-                f"{shortlist(path.name for path in alone)}; add the missing files or remove these"
+                f"{folder}: {files[key].relative_to(folder).as_posix()} and {name} have the same "
+                "stem; expected one file a stem"
             )
-    return [(image_files[stem], label_files[stem]) for stem in sorted(image_files)]
+        else:
+            files[key] = place
+    for key, place in second.items():
+        files.setdefault(key, place)
+    return Listing(dict(sorted(files.items())), left_out)
+
+
+def has_file(folder: Path, suffixes: frozenset[str], deep: bool = True) -> bool:
+    """Whether a folder, or with `deep` one in it, has a file with one of these suffixes."""
+    return any(PurePosixPath(name).suffix.lower() in suffixes for name in _walk(folder, deep))
+
+
+def _walk(folder: Path, deep: bool) -> Iterator[str]:
+    """Relative paths of all files that are not hidden, with slashes."""
+    seen, waiting = set(), [""]
+    while waiting:
+        inner = waiting.pop()
+        place = folder / inner
+        try:
+            status = place.stat()
+            key = (status.st_dev, status.st_ino)
+            if key in seen and status.st_ino:
+                continue  # a link back to where we are
+            seen.add(key)
+            with os.scandir(place) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".")]
+        except OSError as error:
+            raise DataError(f"{place}: cannot be listed ({error.strerror or error})") from error
+        for entry in entries:
+            name = f"{inner}/{entry.name}" if inner else entry.name
+            if not entry.is_dir():
+                yield name
+            elif deep:
+                waiting.append(name)
+
+
+def find_file(path: Path) -> Path | None:
+    """The file of this name, whatever the Unicode form and the case of the suffix on the disk."""
+    if path.is_file():
+        return path
+    found = _names_in(path.parent).get(_loose(path.name)) if path.name else None
+    return None if found is None else path.parent / found
+
+
+def _loose(name: str) -> str:
+    stem, dot, suffix = nfc(name).rpartition(".")
+    return f"{stem}{dot}{suffix.lower()}"
+
+
+@functools.lru_cache(maxsize=64)
+def _listed(folder: str, _changed: int) -> dict[str, str]:
+    try:
+        return {_loose(path.name): path.name for path in Path(folder).iterdir()}
+    except OSError:
+        return {}
+
+
+def _names_in(folder: Path) -> dict[str, str]:
+    try:
+        return _listed(str(folder), folder.stat().st_mtime_ns)
+    except OSError:
+        return {}
+
+
+def find_image(stem: Path) -> Path | None:
+    """The picture of this path without suffix."""
+    names = _names_in(stem.parent)
+    found = (names.get(_loose(f"{stem.name}{suffix}")) for suffix in sorted(IMAGE_SUFFIXES))
+    name = next(filter(None, found), None)
+    return None if name is None else stem.parent / name
+
+
+def find_or(path: Path) -> Path:
+    """The file of this path (`find_file`), or another picture of its stem, or the path itself."""
+    return find_file(path) or find_image(path.with_suffix("")) or path
+
+
+class Match(NamedTuple):
+    """Images with their label maps, and what was left out, in words."""
+
+    pairs: dict[str, tuple[Path, Path]]
+    notes: list[str]
+
+
+def match_files(images: Path, labels: Path, deep: bool = True) -> Match:
+    """Pairs the files of two folders by their relative paths without suffix, sorted by them.
+
+    A label map may have one of `MASK_ENDINGS` after the name of its image.
+
+    Raises:
+        DataError: a folder is missing, a name occurs twice, a file has no partner, or label maps
+            are of a kind that holds no labels.
+    """
+    found = list_files(images, IMAGE_SUFFIXES, deep)
+    masks = list_files(labels, LABEL_SUFFIXES, deep, NO_LABEL_SUFFIXES)
+    label_files = _under_the_images_names(masks.files, found.files)
+    for ours, others, folder, missing in (
+        (found.files, label_files, labels, "image(s) without a label map"),
+        (label_files, found.files, images, "label map(s) without an image"),
+    ):
+        alone = [ours[name] for name in sorted(ours.keys() - others.keys())]
+        if alone:
+            home = images if ours is found.files else labels
+            raise DataError(
+                f"{home}: {len(alone)} {missing} of the same stem in {folder}: "
+                f"{shortlist(path.relative_to(home).as_posix() for path in alone)}; add the "
+                "missing files or remove these"
+            )
+    refuse_no_masks(labels, label_files.values())
+    notes = left_out_notes(images, found.left_out) + left_out_notes(labels, masks.left_out)
+    return Match({name: (found.files[name], label_files[name]) for name in found.files}, notes)
+
+
+def match(images: Path, labels: Path) -> list[tuple[Path, Path]]:
+    """The pairs of `match_files`."""
+    return list(match_files(images, labels).pairs.values())
+
+
+def _under_the_images_names(masks: dict[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
+    """The masks by the names of their images; one that has none keeps its own."""
+    named = {}
+    for name, path in masks.items():
+        if name not in images:
+            stems = (name.removesuffix(ending) for ending in MASK_ENDINGS if name.endswith(ending))
+            name = next((stem for stem in stems if stem in images and stem not in masks), name)
+        named[name] = path
+    return named
+
+
+def refuse_no_masks(folder: Path, masks: Iterable[Path]) -> None:
+    """Raises one DataError for all files that cannot hold labels."""
+    wrong = [path for path in masks if path.suffix.lower() in NO_LABEL_SUFFIXES]
+    if not wrong:
+        return
+    with open_file(wrong[0]) as file:
+        why = no_mask(file.read(16)) or "a kind of file that holds no labels; save them as PNG"
+    raise DataError(
+        f"{folder}: {len(wrong)} label map(s) cannot be read as labels: "
+        f"{shortlist(path.name for path in wrong)}: {why}"
+    )
+
+
+def left_out_notes(folder: Path, names: list[str]) -> list[str]:
+    """A line that counts and names files that are no part of the data, or none."""
+    if not names:
+        return []
+    return [f"{folder}: left out {len(names)} file(s) of another kind: {shortlist(names)}"]
 
 
 def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, Path]]:
@@ -118,6 +376,9 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     return pairs
 
 
+# Splits
+
+
 def splits_with(root: str | Path, *folders: str) -> tuple[str, ...]:
     """Those of train, val and test of which all the folders exist; `{}` is the split's name."""
     return tuple(
@@ -127,32 +388,45 @@ def splits_with(root: str | Path, *folders: str) -> tuple[str, ...]:
     )
 
 
+def split_names(names: Iterable[str]) -> dict[str, str]:
+    """Split -> the name that a folder or list has for it, of those that are named like a split.
+
+    `valid` and `validation` are val, `training` is train; a name that is one of kfcn's own goes
+    first.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name not in _SPLITS.values(), name)):
+        if split := _SPLITS.get(name.lower()):
+            found.setdefault(split, name)
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def split_in_path(name: str) -> str | None:
+    """The split that a file belongs to by the first folder of its path that is named like one."""
+    return next(filter(None, (_SPLITS.get(part.lower()) for part in name.split("/")[:-1])), None)
+
+
 def held_out(name: str) -> bool:
     """Whether a picture of this name is kept for validation, where no list says so.
 
     A tenth of all names, by their hash, so that a picture keeps its place when others are added.
     """
+    return _hash(name) % 10 == 0
+
+
+def _hash(name: str) -> int:
     digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
-    return int.from_bytes(digest[:8], "big") % 10 == 0
+    return int.from_bytes(digest[:8], "big")
 
 
-def by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    """The files of a folder with these suffixes, by stem.
+def part(names: Iterable[str], split: str) -> set[str]:
+    """The names that belong to `val` (`held_out`) or else to `train`.
 
-    Raises:
-        DataError: there is no such folder, or two files share a stem.
+    Where the rule leaves one of the two empty, as it may with few pictures, the name with the
+    smallest hash is `val` and the others are `train`.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    files: dict[str, Path] = {}
-    # By name: to compare paths themselves takes seconds where there are a hundred thousand.
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            raise DataError(
-                f"{folder}: {files[path.stem].name} and {path.name} have the same stem; "
-                "expected one file a stem"
-            )
-        files[path.stem] = path
-    return files
+    names = set(names)
+    held = {name for name in names if held_out(name)}
+    if len(names) > 1 and (not held or held == names):
+        held = {min(names, key=lambda name: (_hash(name), name))}
+    return held if split == "val" else names - held

@@ -7,7 +7,7 @@ the border between them, "not classified": it is ignored here.
 from pathlib import Path
 
 from kfcn.data.formats.lists import read_names
-from kfcn.data.sets.pairs import FilePairs, existing, held_out
+from kfcn.data.sets.pairs import FilePairs, existing, find_or, held_out
 from kfcn.labels import IGNORE, Classes
 
 CLASSES = Classes(("background", "pet"), ((0, 0, 0), (240, 150, 60)))
@@ -30,9 +30,9 @@ class Pet(FilePairs):
         names = sorted(read_names(source))
         if split in ("train", "val"):
             names = [name for name in names if held_out(name) == (split == "val")]
+        images, trimaps = root / "images", root / "annotations" / "trimaps"
         pairs = [
-            (root / "images" / f"{name}.jpg", root / "annotations" / "trimaps" / f"{name}.png")
-            for name in names
+            (find_or(images / f"{name}.jpg"), find_or(trimaps / f"{name}.png")) for name in names
         ]
         super().__init__(split, root, existing(pairs, source), CLASSES, RELABEL)
 

@@ -1,12 +1,12 @@
 """What `kfcn-data prepare` has written, as a data set."""
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
 
 from kfcn.data.dataset import Counts
+from kfcn.data.formats.text import read_json
 from kfcn.data.sets.records import RecordSet
 from kfcn.errors import DataError, first_line
 from kfcn.labels import Classes
@@ -30,6 +30,7 @@ class Prepared(RecordSet):
         super().__init__(self.name, split, _info(str(data_dir)), keys, classes)
         counted = card["splits"][split]
         self.notes = tuple(counted["notes"])
+        self.stretch = tuple(card["stretch"]) if card.get("stretch") else None
         self.counts = Counts(
             np.array(counted["pixels"], np.int64),
             np.array(counted["image_pixels"], np.int64),
@@ -46,11 +47,45 @@ class Prepared(RecordSet):
 def _card(data_dir: str) -> dict:
     path = Path(data_dir) / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        card["classes"], card["palette"], card["splits"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        card = read_json(path)
+        if fault := _fault(card):
+            raise DataError(fault)
+    except DataError as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}); prepare it anew") from error
     return card
+
+
+def _fault(card: dict) -> str | None:
+    """What is wrong with a card, in words; None if it is what `kfcn-data prepare` writes."""
+    names, palette, splits = (card.get(key) for key in ("classes", "palette", "splits"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return "no list of classes"
+    if not isinstance(palette, list) or len(palette) != len(names):
+        return "no colour for each class"
+    if not all(_integers(colour, 3, 255) for colour in palette):
+        return "a colour that is not red, green, blue"
+    if not isinstance(splits, dict) or not splits:
+        return "no splits"
+    for counted in splits.values():
+        if (
+            not isinstance(counted, dict)
+            or not _integers([counted.get("ignored"), counted.get("images")], 2)
+            or not all(_integers(counted.get(k), len(names)) for k in ("pixels", "image_pixels"))
+            or not isinstance(counted.get("notes"), list)
+        ):
+            return "counts that are none"
+    stretch = card.get("stretch")
+    if stretch and not (isinstance(stretch, list) and [type(v) for v in stretch] == [int, int]):
+        return "a stretch that is not two numbers"
+    return None
+
+
+def _integers(values, count: int, most: int = 2**62) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) is int and 0 <= value <= most for value in values)
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.data.formats.images import read_image, read_labels, read_size
+from kfcn.data.formats.images import read_image
+from kfcn.data.formats.label_maps import read_labels
 from kfcn.data.formats.records import ArrayRecords, TFRecords
 from kfcn.data.sets.pairs import table
 from kfcn.errors import DataError, first_line
@@ -53,13 +54,12 @@ class RecordSet(Dataset):
         labels = read_labels(_bytes(features, self._mask), f"{name} ({self._mask})")
         if self._relabel is not None:
             labels = self._relabel[labels]
-        return Sample(read_image(_bytes(features, self._image), name), labels, name)
+        image = read_image(_bytes(features, self._image), name, self.stretch)
+        return Sample(image, labels, name)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the header of the stored image."""
-        index = range(len(self))[index]
-        features = self._features(index)
-        return read_size(_bytes(features, self._image), self._name(features, index))
+    def stored_image(self, index: int) -> bytes:
+        """The content of the stored image file."""
+        return _bytes(self._features(range(len(self))[index]), self._image)
 
     def file_name(self, index: int) -> str:
         """The file's name where the records hold one, else such as `tfds:NAME/train/000012`."""
@@ -84,4 +84,7 @@ class RecordSet(Dataset):
 
 
 def _bytes(features, key: str) -> bytes:
-    return features[key].bytes_list.value[0]
+    values = features[key].bytes_list.value
+    if not values:
+        raise DataError(f"a record without {key!r}; prepare the data anew")
+    return values[0]

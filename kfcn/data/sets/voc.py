@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.formats.images import read_labels
+from kfcn.data.formats.label_maps import read_labels
 from kfcn.data.formats.lists import read_names
-from kfcn.data.sets.pairs import FilePairs, existing
-from kfcn.errors import DataError, UsageError, first_line
+from kfcn.data.sets.pairs import FilePairs, existing, find_or
+from kfcn.errors import DataError, UsageError, first_line, require
 from kfcn.labels import voc_coloured
 
 NAMES = (
@@ -47,12 +47,18 @@ class VOC(FilePairs):
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
         voc, sbd = _find_voc(root), _find_sbd(root)
+        if voc is None:
+            raise UsageError(f"{root} does not hold voc; expected {self.layout}")
         lists = _lists(voc)
         if split in lists:
-            source, names = lists[split], read_names(lists[split])
-        else:
+            source, names = lists[split], read_names(lists[split], _Known(voc, sbd))
+        elif sbd is not None:
             source, names = sbd, _made(split, voc, sbd)
+        else:
+            raise UsageError(f"voc has no split {split!r} in {root}")
         pairs = [(_image(name, voc, sbd), _label_file(name, voc, sbd)) for name in names]
+        if any(labels.suffix == ".mat" for _, labels in pairs):
+            require("scipy.io", "reading SBD's .mat files", "data")
         super().__init__(split, root, existing(pairs, source), CLASSES, read=_read)
 
     @classmethod
@@ -63,9 +69,9 @@ class VOC(FilePairs):
         if voc is None:
             return ()
         names = dict.fromkeys(_lists(voc))
-        if sbd := _find_sbd(root):
+        if _find_sbd(root):
             names["train_aug"] = None
-            if _list_2011(voc, sbd):
+            if _list_2011(voc):
                 names["seg11valid"] = None
         return tuple(names)
 
@@ -98,51 +104,59 @@ def _made(split: str, voc: Path, sbd: Path) -> list[str]:
         wanted = {*read_names(lists["train"])}
         wanted.update(*(read_names(sbd / f"{part}.txt") for part in ("train", "val")))
         return sorted(wanted - {*read_names(lists["val"])})
-    if split == "seg11valid":
-        return sorted({*read_names(_list_2011(voc, sbd))} - {*read_names(sbd / "train.txt")})
+    if split == "seg11valid" and (listed := _list_2011(voc)):
+        return sorted({*read_names(listed)} - {*read_names(sbd / "train.txt")})
     raise UsageError(f"voc has no split {split!r}")
 
 
-def _list_2011(voc: Path, sbd: Path) -> Path | None:
+def _list_2011(voc: Path) -> Path | None:
     """VOC 2011's own validation list, which is another one than VOC 2012's."""
     path = voc.parent / "VOC2011" / "ImageSets" / "Segmentation" / "val.txt"
     return path if path.is_file() else None
 
 
+class _Known:
+    """The names that have an image, as a container for `read_names`."""
+
+    def __init__(self, voc: Path, sbd: Path | None):
+        self._voc, self._sbd = voc, sbd
+
+    def __contains__(self, name: str) -> bool:
+        return _image(name, self._voc, self._sbd).is_file()
+
+
 def _image(name: str, voc: Path, sbd: Path | None) -> Path:
-    path = voc / "JPEGImages" / f"{name}.jpg"
-    return path if path.is_file() or sbd is None else sbd / "img" / f"{name}.jpg"
+    path = find_or(voc / "JPEGImages" / f"{name}.jpg")
+    return path if sbd is None or path.is_file() else find_or(sbd / "img" / f"{name}.jpg")
 
 
 def _label_file(name: str, voc: Path, sbd: Path | None) -> Path:
     """VOC's map before SBD's: it is the finer one and marks the objects' borders as void."""
-    path = voc / "SegmentationClass" / f"{name}.png"
+    path = find_or(voc / "SegmentationClass" / f"{name}.png")
     if path.is_file():
         return path
-    dense = voc / "SegmentationClassAug" / f"{name}.png"
+    dense = find_or(voc / "SegmentationClassAug" / f"{name}.png")
     if dense.is_file():
         return dense
     return path if sbd is None else sbd / "cls" / f"{name}.mat"
 
 
-def _read(path: Path) -> np.ndarray:
-    return read_sbd(path) if path.suffix == ".mat" else read_labels(path)
+def _read(path: Path, page: int | None = None) -> np.ndarray:
+    return read_sbd(path) if path.suffix == ".mat" else read_labels(path, page=page)
 
 
 def read_sbd(path: Path) -> np.ndarray:
     """The class map of an SBD file (`GTcls.Segmentation`), uint8 `(H, W)`.
 
     Raises:
-        DataError: SciPy is not installed, or the file is none of SBD's.
+        UsageError: SciPy is not installed.
+        DataError: the file is none of SBD's.
     """
+    scipy_io = require("scipy.io", "reading SBD's .mat files", "data")
     try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError(
-            f"{path}: SBD's .mat files are read with SciPy; pip install 'kfcn[data]'"
-        ) from error
-    try:
-        stored = loadmat(path, variable_names=["GTcls"], struct_as_record=False, squeeze_me=True)
+        stored = scipy_io.loadmat(
+            path, variable_names=["GTcls"], struct_as_record=False, squeeze_me=True
+        )
         labels = np.asarray(stored["GTcls"].Segmentation)
     except Exception as error:  # SciPy raises whatever its parser meets in a broken file
         raise DataError(f"{path}: cannot be read as a map of SBD ({first_line(error)})") from error
