@@ -13,6 +13,11 @@ from kfcn.machine import use_onednn
 DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
 CLASSES_HELP = "of coco: voc or voc-200 (VOC's 21 classes); of tfds:NAME: a classes.txt"
 OVERWRITE_HELP = "replace files that are there already, whoever wrote them; never an input"
+IGNORE_HELP = (
+    "the stored label that is ignored: 255, or none where masks hold 255 for a class, which is "
+    "then the last one"
+)
+PAGES_HELP = "all: each page of a file of several is a picture of its own, and so is its label map"
 BEAM_HELP = (
     "let Apache Beam do it, with Beam's own flags: --beam, or --beam='--runner=FlinkRunner "
     "--flink_master=HOST:8081'; every worker must see the folders"

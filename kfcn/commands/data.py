@@ -3,7 +3,15 @@
 import argparse
 from collections.abc import Sequence
 
-from kfcn.commands._cli import BEAM_HELP, CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
+from kfcn.commands._cli import (
+    BEAM_HELP,
+    CLASSES_HELP,
+    DATA_NAMES,
+    IGNORE_HELP,
+    OVERWRITE_HELP,
+    PAGES_HELP,
+    run,
+)
 from kfcn.commands.labelling import add_next, add_suspects
 
 
@@ -17,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("data", metavar="NAME", help=f"scenes, {DATA_NAMES}")
     shared.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     shared.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    shared.add_argument("--ignore", default="255", metavar="255|none", help=IGNORE_HELP)
+    shared.add_argument("--pages", default="one", metavar="one|all", help=PAGES_HELP)
     shared.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
 
     several = argparse.ArgumentParser(add_help=False)
@@ -64,17 +74,20 @@ def work(args: argparse.Namespace) -> int:
 
 
 def _source(args):
-    from kfcn.data import Source
+    from kfcn.data import Reading, Source
 
-    return Source(args.data, args.data_dir, args.seed, args.classes)
+    reading = Reading(args.ignore, args.pages)
+    return Source(args.data, args.data_dir, args.seed, args.classes, reading)
 
 
 def _open(args) -> list:
+    from kfcn.data import open_splits
+
     source, wanted = _source(args), args.splits
     if wanted is None:
         found = source.splits()
         wanted = [split for split in ("train", "val", "test") if split in found] or found
-    return [source.open(split) for split in wanted]
+    return open_splits(source, wanted)
 
 
 def _check(args) -> int:

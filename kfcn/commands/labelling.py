@@ -99,13 +99,14 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def suspects(args: argparse.Namespace) -> int:
-    from kfcn.data.catalog import Source
+    from kfcn.data import Reading, Source
     from kfcn.labelling.folds import Fold, train_folds
     from kfcn.labelling.search import FILES, find_suspects, write_suspects
     from kfcn.outputs import Outputs
     from kfcn.saved import check_classes, open_model
 
-    source = Source(args.data, args.data_dir, args.seed, args.classes)
+    reading = Reading(args.ignore, args.pages)
+    source = Source(args.data, args.data_dir, args.seed, args.classes, reading)
     dataset = source.open(args.split)
     out = Path(args.out)
     outputs = Outputs(out, overwrite=args.overwrite)

@@ -9,6 +9,7 @@ import importlib
 _PUBLIC = {
     "IGNORE": "kfcn.labels",
     "Classes": "kfcn.labels",
+    "Reading": "kfcn.data.dataset",
     "Dataset": "kfcn.data.dataset",
     "Sample": "kfcn.data.dataset",
     "NAMES": "kfcn.data.catalog",
@@ -16,6 +17,9 @@ _PUBLIC = {
     "load": "kfcn.data.catalog",
     "splits": "kfcn.data.catalog",
     "Counts": "kfcn.data.audit.check",
+    "before_training": "kfcn.data.audit.audit",
+    "choose_stretch": "kfcn.data.stretch",
+    "open_splits": "kfcn.data.stretch",
     "check": "kfcn.data.audit.check",
     "class_weights": "kfcn.data.audit.check",
 }

@@ -2,10 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
-from kfcn.data.dataset import Dataset
+from kfcn.data.dataset import AS_USUAL, Dataset, Reading
 from kfcn.data.feed.views import split_of
 from kfcn.data.sets.ade20k import ADE20K
+from kfcn.data.sets.beside import Beside
 from kfcn.data.sets.camvid import CamVid
 from kfcn.data.sets.cityscapes import Cityscapes
 from kfcn.data.sets.coco import Coco
@@ -19,7 +21,7 @@ from kfcn.data.sets.scenes import Scenes
 from kfcn.data.sets.voc import VOC
 from kfcn.errors import UsageError
 
-DATASETS = {
+DATASETS: dict[str, Any] = {
     cls.name: cls for cls in (Scenes, CamVid, Folder, VOC, Coco, ADE20K, Cityscapes, Pet, Prepared)
 }
 _DOWNLOADS = {"ade20k": "scene_parse150", "pet": "oxford_iiit_pet"}
@@ -39,10 +41,11 @@ class Source:
     data_dir: str | Path | None = None
     seed: int = 0
     classes: str | None = None
+    reading: Reading = AS_USUAL
 
     def open(self, split: str) -> Dataset:
         """Opens one split (`load`)."""
-        return load(self.name, split, self.data_dir, self.seed, self.classes)
+        return load(self.name, split, self.data_dir, self.seed, self.classes, self.reading)
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that exist (`splits`)."""
@@ -55,6 +58,7 @@ def load(
     data_dir: str | Path | None = None,
     seed: int = 0,
     classes: str | None = None,
+    reading: Reading = AS_USUAL,
 ) -> Dataset:
     """Opens one split of a data set; nothing is decoded yet.
 
@@ -68,16 +72,18 @@ def load(
         seed: which pictures `scenes` draws; the data sets made of files do not look at it.
         classes: which classes, where the data set has a choice ("voc" and "voc-200" for coco; a
             classes.txt for tfds:NAME).
+        reading: how the files are read, where there is a choice.
 
     Raises:
-        UsageError: an unknown name or split, or no such folder; the message says what exists.
+        UsageError: an unknown name or split, or no such folder; the message says what exists. An
+            optional package that the data set needs is missing.
         DataError: images and label maps that do not match, or a bad `classes.txt`.
     """
     own, part = split_of(split)
-    return part(_load(name, own, data_dir, seed, classes))
+    return part(_opened(name, own, data_dir, seed, classes).read_as(reading))
 
 
-def _load(
+def _opened(
     name: str, split: str, data_dir: str | Path | None, seed: int, classes: str | None
 ) -> Dataset:
     known = splits(name, data_dir)
@@ -131,11 +137,11 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
     return found
 
 
-def _reader(name: str, data_dir: str | Path | None) -> type[Dataset]:
+def _reader(name: str, data_dir: str | Path | None) -> Any:
     """The class that reads the data set; a folder may be any of several kinds."""
     if name != Folder.name:
         return DATASETS[name]
-    kinds = (Folder, MaskExport, CocoExport, Labelme)
+    kinds: tuple[Any, ...] = (Folder, MaskExport, CocoExport, Labelme, Beside)
     return next((kind for kind in kinds if kind.splits(data_dir)), Folder)
 
 

@@ -1,13 +1,15 @@
 """What a data set is: a sequence of decoded pairs and the classes of their labels."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from kfcn.data.formats.images import read_size
+from kfcn.data.formats.images import ImageHead, read_head
+from kfcn.errors import UsageError
 from kfcn.labels import IGNORE, Classes
 
 
@@ -24,6 +26,32 @@ class Sample(NamedTuple):
     image: np.ndarray
     labels: np.ndarray
     name: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a data set are read, where there is a choice.
+
+    Attributes:
+        ignore: the stored label that is ignored: "255", or "none" where masks hold 255 for a
+            class, which is then the last one.
+        pages: "one", where a file of several pages is an error, or "all", where each page is a
+            picture of its own.
+        stretch: the stored numbers that become 0 and 255 in pictures of more than 8 bits
+            (`kfcn.data.stretch`); None for 0 and 65535.
+    """
+
+    ignore: str = "255"
+    pages: str = "one"
+    stretch: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        for name, choices in (("ignore", ("255", "none")), ("pages", ("one", "all"))):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
+
+
+AS_USUAL = Reading()
 
 
 @dataclass(frozen=True)
@@ -75,9 +103,11 @@ class Dataset(ABC):
         classes: the classes of its labels.
         notes: what a person should know of this split, such as what a filter has left out.
         counts: what `kfcn.data.check` would count, where that was done before.
+        stretch: the stored numbers that become 0 and 255 in pictures of more than 8 bits; None
+            for 0 and 65535.
     """
 
-    name: ClassVar[str]
+    name: str
     layout: ClassVar[str] = ""
     class_choices: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()
@@ -85,6 +115,7 @@ class Dataset(ABC):
     classes: Classes
     notes: tuple[str, ...] = ()
     counts: Counts | None = None
+    stretch: tuple[int, int] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -100,10 +131,28 @@ class Dataset(ABC):
         """The image's own file; None where pictures do not lie in files."""
         return None
 
+    def stored_image(self, index: int) -> Path | bytes | None:
+        """The image's file or its content; None where pictures are not stored at all."""
+        return self.image_file(index)
+
+    def page(self, index: int) -> int | None:
+        """Which page of the image's file is meant; None where the file has one."""
+        return None
+
+    def head(self, index: int) -> ImageHead:
+        """Size, orientation and depth of the image, from the head of its file where there is one.
+
+        Raises:
+            DataError: the file is missing or no image.
+        """
+        stored = self.stored_image(index)
+        if stored is None:
+            return ImageHead(self[index].labels.shape, 1, False)
+        return read_head(stored, self.file_name(index), self.page(index))
+
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the file's header where there is a file."""
-        file = self.image_file(index)
-        return self[index].labels.shape if file is None else read_size(file)
+        """Height and width of the image (`head`)."""
+        return self.head(index).size
 
     def label_file(self, index: int) -> Path | None:
         """The file that holds the labels; None where they do not lie in files."""
@@ -119,3 +168,22 @@ class Dataset(ABC):
         They are for overlays; a data set without any has nobody.
         """
         return np.zeros((0, 0, 3), np.int64), []
+
+    def read_as(self, reading: Reading) -> Self:
+        """The same split, read in another way.
+
+        Raises:
+            UsageError: a choice that the data set does not have.
+        """
+        for name in ("ignore", "pages"):
+            if getattr(reading, name) != getattr(AS_USUAL, name):
+                raise UsageError(
+                    f"--{name} {getattr(reading, name)}: {self.name} has no such choice; it is "
+                    "for mask files with class indices (--data folder)"
+                )
+        return self._stretched(reading.stretch)
+
+    def _stretched(self, stretch: tuple[int, int] | None) -> Self:
+        other = copy.copy(self)
+        other.stretch = None if stretch is None else (stretch[0], stretch[1])
+        return other

@@ -25,6 +25,7 @@ from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.formats.images import stored_as_read
 from kfcn.data.sets.prepared import CARD
+from kfcn.data.stretch import open_splits
 from kfcn.errors import DataError, KfcnError, UsageError
 from kfcn.files import aside, make_folder, write_json
 from kfcn.outputs import LOCK, Outputs
@@ -101,7 +102,11 @@ def prepare(
         found = source.splits()
         splits = [split for split in ("train", "val", "test") if split in found]
     out = make_folder(out).resolve()
-    datasets = {split: source.open(split) for split in splits}
+    datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))
+    if datasets and (stretch := next(iter(datasets.values())).stretch):
+        source = dataclasses.replace(
+            source, reading=dataclasses.replace(source.reading, stretch=stretch)
+        )
     with Outputs(out).lock():
         shards = _planned(out, source, datasets, format)
         (out / _DONE).mkdir(exist_ok=True)
@@ -345,6 +350,7 @@ def _finish(out: Path, source: Source, datasets, shards: list[Shard]) -> None:
         out / CARD,
         {
             "source": source.name,
+            "stretch": source.reading.stretch,
             "classes": list(classes.names),
             "palette": [list(colour) for colour in classes.palette],
             "splits": counted,

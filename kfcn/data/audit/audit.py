@@ -20,11 +20,14 @@ from kfcn.data.audit.check import (
     label_error,
     label_histogram,
     nothing_in,
-    nothing_to_learn,
+    one_class_alone,
     size_error,
+    unfit,
 )
 from kfcn.data.dataset import Counts, Dataset
+from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.errors import DataError, shortlist
+from kfcn.files import open_file
 from kfcn.labels import IGNORE
 
 
@@ -41,7 +44,9 @@ class SplitAudit:
         masks: how label maps are stored -> images.
         errors: what training refuses, by kind: "unreadable", "size", "label", "empty".
         void: names of images of which no pixel is labelled.
-        digests: content hash of the pixels -> names of the images that have them.
+        digests: content hash of the pixels -> names of the images that have them; of those with a
+            labelled pixel.
+        turned: EXIF's orientation -> names of the images with a mask file that have it.
     """
 
     dataset: Dataset
@@ -53,6 +58,7 @@ class SplitAudit:
     errors: dict[str, list[str]]
     void: list[str]
     digests: dict[str, list[str]]
+    turned: dict[int, list[str]]
 
 
 @dataclasses.dataclass
@@ -66,6 +72,7 @@ class _Look:
     digest: str = ""
     kind: str = ""
     error: str = ""
+    orientation: int = 1
 
 
 def _look(dataset: Dataset, index: int) -> _Look:
@@ -78,6 +85,9 @@ def _look(dataset: Dataset, index: int) -> _Look:
     look.size = sample.image.shape[:2]
     look.digest = hashlib.blake2b(sample.image.tobytes(), digest_size=16).hexdigest()
     look.histogram = label_histogram(sample.labels)
+    file = dataset.label_file(index)
+    if file is not None and file.suffix.lower() in IMAGE_SUFFIXES:
+        look.orientation = dataset.head(index).orientation
     for kind, error in (
         ("size", size_error(dataset, index, sample)),
         ("label", label_error(dataset, index, look.histogram)),
@@ -93,15 +103,31 @@ def _mask_kind(dataset: Dataset, index: int) -> str:
     if path is None:
         return "no files"
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             mode = {"P": "palette", "L": "grey", "1": "black and white", "I;16": "16-bit grey"}
             return f"{mode.get(image.mode, image.mode)} {image.format}"
     except (OSError, SyntaxError, ValueError):  # no picture: its reader knows what it is
         return path.suffix.removeprefix(".") or "unknown"
 
 
-def audit_split(dataset: Dataset, progress: bool = False) -> SplitAudit:
-    """Looks at every pair of a split and collects what it finds."""
+def audit_split(
+    dataset: Dataset,
+    progress: bool = False,
+    strict: bool = False,
+    training: bool | None = None,
+) -> SplitAudit:
+    """Looks at every pair of a split and collects what it finds.
+
+    Args:
+        dataset: the split. One that was looked at when it was prepared is not looked at again.
+        progress: show a progress bar.
+        strict: stop at the first error.
+        training: whether it is trained on, which one class alone does not allow; None for what
+            its name says.
+
+    Raises:
+        DataError: an error was found, and `strict` is set.
+    """
     classes = len(dataset.classes)
     found = SplitAudit(
         dataset,
@@ -113,25 +139,55 @@ def audit_split(dataset: Dataset, progress: bool = False) -> SplitAudit:
         collections.defaultdict(list),
         [],
         collections.defaultdict(list),
+        collections.defaultdict(list),
     )
-    for look in for_each(dataset, _look, progress):
+    if dataset.counts is not None and strict:
+        found.counts = dataset.counts
+        found.class_images += dataset.counts.image_pixels > 0
+    for look in () if dataset.counts is not None and strict else for_each(dataset, _look, progress):
+        if look.error and strict:
+            raise DataError(look.error)
         found.masks[look.mask] += 1
         if look.error:
             found.errors[look.kind].append(look.error)
         if look.histogram is None:
             continue
         found.sizes[look.size] += 1
-        found.digests[look.digest].append(look.name)
         found.labels += look.histogram
         if not look.error:
             found.counts = found.counts.add(look.histogram)
             found.class_images += look.histogram[:classes] > 0
-            if not look.histogram[:classes].any():
+            if look.histogram[:classes].any():
+                found.digests[look.digest].append(look.name)
+            else:
                 found.void.append(look.name)
-    empty = nothing_in(dataset) or (not found.errors and nothing_to_learn(dataset, found.counts))
-    if empty:
-        found.errors["empty"].append(empty)
+        if look.orientation != 1:
+            found.turned[look.orientation].append(look.name)
+    fault = nothing_in(dataset) or (not found.errors and unfit(dataset, found.counts, training))
+    if fault:
+        found.errors["empty"].append(fault)
+        if strict:
+            raise DataError(fault)
     return found
+
+
+def before_training(
+    train: Dataset, validation: Dataset, progress: bool = False
+) -> tuple[Counts, list[str]]:
+    """Looks at what a run relies on, once, before it starts.
+
+    Returns:
+        The counts of the training split, and the audit's notes and warnings.
+
+    Raises:
+        DataError: the first error that was found.
+    """
+    splits = [
+        audit_split(train, progress, strict=True, training=True),
+        audit_split(validation, progress, strict=True, training=False),
+    ]
+    audit = Audit(splits)
+    return splits[0].counts, audit.notes + audit.warnings
 
 
 @dataclasses.dataclass
@@ -166,7 +222,7 @@ class Audit:
     @property
     def warnings(self) -> list[str]:
         """What training does not refuse, and a person should know."""
-        told = [note for split in self.splits for note in split.dataset.notes]
+        told = []
         across = [(a, b) for a, b in self.duplicates if a.split(":")[0] != b.split(":")[0]]
         if across:
             told.append(
@@ -186,10 +242,27 @@ class Audit:
             absent = [n for n, images in zip(names, split.class_images, strict=True) if not images]
             if absent and split.counts.images:
                 told.append(f"{title}: no pixel of {shortlist(absent)}")
+            if (
+                split.counts.images
+                and not split.errors
+                and (few := one_class_alone(split.dataset, split.counts))
+            ):
+                told.append(few)
+            for orientation, images in sorted(split.turned.items()):
+                told.append(
+                    f"{title}: {len(images)} image(s) are turned upright by their EXIF orientation "
+                    f"{orientation}, such as {images[0]}; their label maps are not: look at the "
+                    "overlays"
+                )
             colour = {kind: n for kind, n in split.masks.items() if kind.startswith("RGB")}
             if colour:
                 told.append(f"{title}: {sum(colour.values())} mask(s) are stored in RGB colours")
         return told
+
+    @property
+    def notes(self) -> list[str]:
+        """What the data sets say of themselves, such as files that they left out."""
+        return list(dict.fromkeys(note for split in self.splits for note in split.dataset.notes))
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -198,6 +271,7 @@ class Audit:
             "classes": list(self.splits[0].dataset.classes.names),
             "splits": {split.dataset.split: _split_dict(split) for split in self.splits},
             "duplicates": self.duplicates,
+            "notes": self.notes,
             "warnings": self.warnings,
             "errors": self.errors,
         }
@@ -207,7 +281,8 @@ class Audit:
         lines = []
         for split in self.splits:
             lines += _split_lines(split)
-        for title, told in (("warnings", self.warnings), ("errors", self.errors)):
+        groups = {"notes": self.notes, "warnings": self.warnings, "errors": self.errors}
+        for title, told in groups.items():
             if told:
                 lines += [f"{title}:", *(f"  {line}" for line in told[:20])]
                 lines += [f"  and {len(told) - 20} more"] if len(told) > 20 else []

@@ -12,7 +12,7 @@ from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
 
 
-def check(dataset: Dataset, progress: bool = False) -> Counts:
+def check(dataset: Dataset, progress: bool = False, training: bool | None = None) -> Counts:
     """Opens every pair once, before a training run relies on it, and counts its labels.
 
     Prepared data were looked at when they were written; their counts are given at once.
@@ -20,14 +20,16 @@ def check(dataset: Dataset, progress: bool = False) -> Counts:
     Args:
         dataset: the split to look at.
         progress: show a progress bar.
+        training: whether it is trained on, which one class alone does not allow; None for what
+            its name says.
 
     Returns:
         The counts, from which `class_weights` follow without a second pass.
 
     Raises:
-        DataError: the split is empty or wholly ignored, a file cannot be read, image and labels
-            differ in size, or a label is neither a class nor 255; the message names the file and
-            what was found.
+        DataError: the split is empty, wholly ignored, or for training and of one class alone; a
+            file cannot be read, image and labels differ in size, or a label is neither a class
+            nor 255; the message names the file and what was found.
     """
     if error := nothing_in(dataset):
         raise DataError(error)
@@ -36,7 +38,7 @@ def check(dataset: Dataset, progress: bool = False) -> Counts:
         counts = Counts.nothing(len(dataset.classes))
         for histogram in for_each(dataset, _sound_histogram, progress):
             counts = counts.add(histogram)
-    if error := nothing_to_learn(dataset, counts):
+    if error := unfit(dataset, counts, training):
         raise DataError(error)
     return counts
 
@@ -105,14 +107,50 @@ def nothing_to_learn(dataset: Dataset, counts: Counts) -> str | None:
     )
 
 
+def one_class_alone(dataset: Dataset, counts: Counts) -> str | None:
+    """A split of which every labelled pixel is of one class, though there are several."""
+    names, seen = dataset.classes.names, np.flatnonzero(counts.pixels)
+    if len(names) < 2 or len(seen) != 1:
+        return None
+    total = counts.ignored + int(counts.pixels.sum())
+    share = 100 * counts.ignored / total
+    other = next(index for index in range(len(names)) if index != seen[0])
+    told = (
+        f"{dataset.name}: split {dataset.split!r} holds one class of {len(names)}: "
+        f"{100 - share:.1f} % of its pixels are {names[seen[0]]}"
+    )
+    if not counts.ignored:
+        return f"{told}; expected pixels of {names[other]} (stored as {other}) as well"
+    return (
+        f"{told}, {share:.1f} % are {IGNORE} = ignore; a second class is stored as {other}: if "
+        f"{IGNORE} stands for {names[-1]}, say --ignore none, or write `{names[-1]} = {IGNORE}` "
+        "into classes.txt"
+    )
+
+
+def unfit(dataset: Dataset, counts: Counts, training: bool | None = None) -> str | None:
+    """What makes a split unfit as a whole."""
+    if training is None:
+        training = dataset.split.startswith(("train", "fit"))
+    return nothing_to_learn(dataset, counts) or (
+        one_class_alone(dataset, counts) if training else None
+    )
+
+
 def size_error(dataset: Dataset, index: int, sample: Sample) -> str | None:
     """An image and a label map of different size."""
     (h, w), (lh, lw) = sample.image.shape[:2], sample.labels.shape
     if (h, w) == (lh, lw):
         return None
+    turned = ""
+    if (orientation := dataset.head(index).orientation) != 1:
+        turned = (
+            f": the image is turned upright by its EXIF orientation {orientation}, the label map "
+            "is not"
+        )
     return (
         f"{sample.name}: the image is {h}x{w} and its label map {dataset.label_name(index)} is "
-        f"{lh}x{lw} (height x width); expected the same size"
+        f"{lh}x{lw} (height x width); expected the same size{turned}"
     )
 
 

@@ -20,7 +20,8 @@ SHOWN = 12  # overlays of a split
 def write_page(path: Path | str, audit: Audit) -> None:
     """Writes the page; `SHOWN` images of each split are drawn with their labels."""
     name = html.escape(audit.splits[0].dataset.name)
-    body = [f"<h1>{name}</h1>", _list("errors", audit.errors), _list("warnings", audit.warnings)]
+    found = {"errors": audit.errors, "warnings": audit.warnings, "notes": audit.notes}
+    body = [f"<h1>{name}</h1>", *(_list(title, lines) for title, lines in found.items())]
     if not audit.errors:
         body.insert(1, '<p class="fine">No errors: ready for training.</p>')
     body += [_split(split) for split in audit.splits]

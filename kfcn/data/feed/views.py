@@ -1,14 +1,16 @@
-"""Data sets seen through something: a memory, a tolerance for bad files, every n-th sample."""
+"""Data sets seen through something: a memory, a tolerance for bad files, a part of the samples."""
 
 import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from kfcn.data.dataset import Dataset, Sample
+from kfcn.data.dataset import Dataset, Reading, Sample
 from kfcn.data.feed.augment import PAD
+from kfcn.data.formats.images import ImageHead
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
 
@@ -20,29 +22,45 @@ class _Wrapped(Dataset):
 
     def __init__(self, dataset: Dataset):
         self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
-        self.notes, self.counts = dataset.notes, dataset.counts
+        self.notes, self.counts, self.stretch = dataset.notes, dataset.counts, dataset.stretch
         self._dataset = dataset
+
+    def _at(self, index: int) -> int:
+        """The sample's index in the other data set."""
+        return index
 
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[self._at(index)]
+
     def file_name(self, index: int) -> str:
-        return self._dataset.file_name(index)
+        return self._dataset.file_name(self._at(index))
 
     def label_name(self, index: int) -> str:
-        return self._dataset.label_name(index)
+        return self._dataset.label_name(self._at(index))
 
     def image_file(self, index: int) -> Path | None:
-        return self._dataset.image_file(index)
+        return self._dataset.image_file(self._at(index))
+
+    def stored_image(self, index: int) -> Path | bytes | None:
+        return self._dataset.stored_image(self._at(index))
+
+    def page(self, index: int) -> int | None:
+        return self._dataset.page(self._at(index))
+
+    def head(self, index: int) -> ImageHead:
+        return self._dataset.head(self._at(index))
 
     def label_file(self, index: int) -> Path | None:
-        return self._dataset.label_file(index)
+        return self._dataset.label_file(self._at(index))
 
     def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        return self._dataset.joints(index)
+        return self._dataset.joints(self._at(index))
 
-    def size(self, index: int) -> tuple[int, int]:
-        return self._dataset.size(index)
+    def read_as(self, reading: Reading) -> Self:
+        raise TypeError("choose how a data set is read before it is seen through anything")
 
 
 class _Cached(_Wrapped):
@@ -91,11 +109,11 @@ class Skipping(_Wrapped):
         image = np.full((256, 256, 3), PAD, np.uint8)
         return Sample(image, np.full((256, 256), IGNORE, np.uint8), self.file_name(index))
 
-    def size(self, index: int) -> tuple[int, int]:
+    def head(self, index: int) -> ImageHead:
         try:
-            return self._dataset.size(index)
+            return self._dataset.head(index)
         except DataError:  # it is told when it is read
-            return 256, 256
+            return ImageHead((256, 256), 1, False)
 
 
 class Subset(_Wrapped):
@@ -106,29 +124,11 @@ class Subset(_Wrapped):
         self.counts = None  # of the whole, not of the part
         self._indices = indices
 
+    def _at(self, index: int) -> int:
+        return self._indices[index]
+
     def __len__(self) -> int:
         return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._indices[index]]
-
-    def file_name(self, index: int) -> str:
-        return self._dataset.file_name(self._indices[index])
-
-    def label_name(self, index: int) -> str:
-        return self._dataset.label_name(self._indices[index])
-
-    def image_file(self, index: int) -> Path | None:
-        return self._dataset.image_file(self._indices[index])
-
-    def label_file(self, index: int) -> Path | None:
-        return self._dataset.label_file(self._indices[index])
-
-    def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        return self._dataset.joints(self._indices[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self._dataset.size(self._indices[index])
 
 
 _PART = re.compile(r"(?P<split>.+)\[(?P<rest>!?)(?P<number>\d+)/(?P<parts>\d+)\]")
