@@ -1,17 +1,24 @@
 """kfcn-launch: starts the workers of a multi-worker run on this machine."""
 
 import argparse
+import collections
 import contextlib
+import dataclasses
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from kfcn.errors import WorkerLostError
+from kfcn.place import VARIABLE, Place, read_place
 
 FINAL = (0, 1, 2, 130, 143, 149)
 """Exit codes after which nothing is started again: done, an error that was told, a wrong request,
@@ -26,6 +33,52 @@ _APART: dict[str, Any] = (
 
 GRACE = 20.0
 """Seconds between asking a worker to stop and killing it; a signal is answered after a step."""
+
+SHOWN = 8
+"""How many of the last lines of a worker are shown again where it crashes."""
+
+
+@dataclasses.dataclass
+class _Worker:
+    """A worker of one attempt, and what is left of it.
+
+    Attributes:
+        number: of the worker.
+        process: its process, with its output as a pipe.
+        file: where it keeps its place.
+        lines: the last ones that it printed.
+    """
+
+    number: int
+    process: subprocess.Popen
+    file: Path
+    lines: collections.deque[str] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=SHOWN)
+    )
+
+    def pass_on(self) -> None:
+        """Prints what it prints, behind its number."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            print(f"[{self.number}] {line}", end="", flush=True)
+
+    def __str__(self):
+        return f"worker {self.number} ({_words(self.process.returncode)})"
+
+
+@dataclasses.dataclass
+class _Loss:
+    """How a worker was lost."""
+
+    worker: int
+    code: int
+    place: Place
+
+    def repeats(self, other: "_Loss") -> bool:
+        """Whether it is the same crash once more, which no restart cures."""
+        same = (self.worker, self.code) == (other.worker, other.code)
+        return same and self.place.is_near(other.place)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,8 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def launch(command: Sequence[str], workers: int, restarts: int) -> int:
     """Runs the workers to their end and returns the exit code.
 
-    0 when all are done. An error that a worker told is not tried again, and neither is a run that
-    a signal stopped; everything else counts as a lost worker.
+    0 when all are done. An error that a worker reported is not tried again, and neither is a run
+    that a signal stopped; everything else counts as a lost worker. Where a worker is lost in the
+    same way twice, one after the other, and at the same step, that is a crash: it is shown, and
+    nothing is started again.
     """
     stopped = []
 
@@ -66,17 +121,25 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
+        losses: list[_Loss] = []
         for attempt in range(restarts + 1):
-            codes, lost = _run_once(command, workers, stopped)
+            with tempfile.TemporaryDirectory(prefix="kfcn-launch-") as folder:
+                ended, lost = _run_once(command, workers, stopped, Path(folder))
+                previous, losses = losses, _losses(lost)
+            codes = [worker.process.returncode for worker in ended]
             if stopped:
                 return 128 + stopped[0]
             if not any(codes):
                 return 0
-            told = [code for code in codes if code in FINAL and code]
-            if told:
-                return told[0]
-            named = ", ".join(f"worker {w} ({_words(codes[w])})" for w in lost)
+            reported = [code for code in codes if code in FINAL and code]
+            if reported:
+                return reported[0]
             again = f"starting all again ({attempt + 1} of {restarts})"
+            repeated = [one for one in losses if any(map(one.repeats, previous))]
+            if repeated:
+                _show(repeated[0], ended[repeated[0].worker])
+                return 1
+            named = ", ".join(map(str, lost))
             _say(f"lost {named}; {again if attempt < restarts else 'no restart is left'}")
         return 1
     finally:
@@ -84,35 +147,67 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
             signal.signal(number, handler)
 
 
+def _losses(lost: list[_Worker]) -> list[_Loss]:
+    """Who was lost where, as far as it is known; who only missed another is not meant."""
+    found = []
+    for worker in lost:
+        place, code = read_place(worker.file), worker.process.returncode
+        if place and code != WorkerLostError.code:
+            found.append(_Loss(worker.number, code, place))
+    return found
+
+
+def _show(loss: _Loss, worker: _Worker) -> None:
+    """Says that a worker crashes at one place, what it printed last, and what to try."""
+    _say(f"lost {worker} {loss.place} twice: a crash, which would come again; its last lines:")
+    for line in worker.lines:
+        _say(f"  {line}")
+    if loss.code == -getattr(signal, "SIGKILL", 9):
+        hint = (
+            "the system kills what takes its memory (`dmesg` names it): a smaller --batch-size or "
+            "--crop, or fewer workers on this machine"
+        )
+    elif loss.code < 0:
+        hint = (
+            "the command without kfcn-launch shows whether it takes several workers; if it does, "
+            "report these lines, and train in one process (--cpu-replicas or all GPUs) meanwhile"
+        )
+    else:
+        hint = "what these lines ask for"
+    _say(f"try {hint}; the same command goes on from the last checkpoint")
+
+
 def _run_once(
-    command: Sequence[str], workers: int, stopped: list[int]
-) -> tuple[list[int], list[int]]:
-    """Starts all workers, waits for them; gives their exit codes and who failed first."""
-    addresses = _free_addresses(workers)
-    processes, readers, lost = [], [], []
+    command: Sequence[str], count: int, stopped: list[int], folder: Path
+) -> tuple[list[_Worker], list[_Worker]]:
+    """Starts all workers and waits for them; gives all, and those that failed first."""
+    addresses = _free_addresses(count)
+    workers: list[_Worker] = []
+    readers, lost = [], []
     try:
-        for worker in range(workers):
-            process = _start(command, worker, addresses)
-            reader = threading.Thread(target=_pass_on, args=(process.stdout, worker), daemon=True)
-            reader.start()
-            processes.append(process)
-            readers.append(reader)
+        for number in range(count):
+            file = folder / str(number)
+            workers.append(_Worker(number, _start(command, number, addresses, file), file))
+            readers.append(threading.Thread(target=workers[-1].pass_on, daemon=True))
+            readers[-1].start()
+        processes = [worker.process for worker in workers]
         while any(process.poll() is None for process in processes):
-            lost = [worker for worker, process in enumerate(processes) if process.poll()]
+            lost = [worker for worker in workers if worker.process.poll()]
             if stopped or lost:
                 _end(processes, stopped)
                 break
             time.sleep(0.1)
     finally:
-        _kill(processes)
+        _kill([worker.process for worker in workers])
     for reader in readers:
         reader.join(timeout=5)
-    codes = [process.returncode for process in processes]
-    return codes, lost or [worker for worker, code in enumerate(codes) if code]
+    return workers, lost or [worker for worker in workers if worker.process.returncode]
 
 
-def _start(command: Sequence[str], worker: int, addresses: list[str]) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _start(
+    command: Sequence[str], worker: int, addresses: list[str], file: Path
+) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", VARIABLE: str(file)}
     if len(addresses) > 1:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment["TF_CONFIG"] = json.dumps(config)
@@ -158,11 +253,6 @@ def _kill(processes: list[subprocess.Popen]) -> None:
         else:
             _ask(process, signal.SIGKILL)
         process.wait()
-
-
-def _pass_on(stream, worker: int) -> None:
-    for line in stream:
-        print(f"[{worker}] {line}", end="", flush=True)
 
 
 def _free_addresses(count: int) -> list[str]:

@@ -51,6 +51,7 @@ class Loop:
         stream = replicas.strategy.distribute_datasets_from_function(self._batches)
         self._step = Step(learner, replicas, stream.element_spec)
         self._stream = iter(stream)
+        replicas.marker.begin(progress.step)
 
     def to_the_end(self, bar: bool = False) -> None:
         """Trains until every epoch has its row.
@@ -118,6 +119,7 @@ class Loop:
             self._save()
             raise KfcnError(self._not_finite(done.loss))
         self.progress.add(done, time.perf_counter() - started, waited)
+        self.replicas.marker.reach(self.progress.step)
         return done
 
     def _batches(self, context: object):
@@ -140,12 +142,11 @@ class Loop:
         model, average = self.learner.model, self.learner.average
         if self.replicas.total == 1 and not average:
             return model
-        if self._twin is None:
-            self._twin = keras.models.clone_model(model)
+        twin = self._twin = self._twin or keras.models.clone_model(model)
         weights = average.variables if average else model.weights
-        for ours, theirs in zip(self._twin.weights, weights, strict=True):
+        for ours, theirs in zip(twin.weights, weights, strict=True):
             ours.assign(keras.ops.convert_to_numpy(theirs))
-        return self._twin
+        return twin
 
     def _save(self) -> None:
         if self.replicas.chief:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from kfcn.collectives import sum_over_replicas
 from kfcn.data.feed.batches import Shares
 from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
+from kfcn.place import Marker
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
@@ -31,10 +32,12 @@ class Replicas:
         strategy: of `tf.distribute`.
         worker: number of this process, 0 for the chief, who alone writes the run folder.
         workers: how many there are.
+        marker: keeps for `kfcn-launch` at which step this process is.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, worker: int = 0, workers: int = 1):
         self.strategy, self.worker, self.workers = strategy, worker, workers
+        self.marker = Marker()
         self._over_all = tf.function(self._over_workers)
 
     @property

@@ -94,3 +94,72 @@ def test_wrong_requests(tmp_path):
         assert code == 2 and told in output
     code, output = finish(launch_command(["/no/such/command"]), tmp_path / "log.txt")
     assert code == 1 and "/no/such/command: No such file" in output
+
+
+CRASH = (
+    "import signal\n"
+    "from kfcn.place import Marker; m = Marker(); m.begin(0)\n"
+    "runs = os.path.join({folder!r}, f'runs-{{w}}')\n"
+    "before = os.path.exists(runs) and int(open(runs).read()) or 0\n"
+    "open(runs, 'w').write(str(before + 1))\n"
+    "m.reach({steps}[before]); print('reached', {steps}[before])\n"
+    "print('what the library said')\n"
+    "if w == 1: {end}\n"
+    "time.sleep(2)\n"
+)
+
+
+def crash(tmp_path, steps, end, restarts=4):
+    return launch(tmp_path, CRASH.format(folder=str(tmp_path), steps=steps, end=end), 2, restarts)
+
+
+def test_a_crash_that_repeats_at_the_same_step_is_shown_and_not_tried_again(tmp_path):
+    status, output = crash(tmp_path, [40, 300, 301, 302, 303], "os.abort()")
+    assert status == 1, output
+    assert output.count("starting all again") == 2  # after 40 and after 300
+    before, shown = output.split(
+        "kfcn-launch: lost worker 1 (killed by SIGABRT) after step 301 twice"
+    )
+    assert "[1] reached 301" in before
+    shown = [line for line in shown.splitlines() if line.startswith("kfcn-launch: ")]
+    assert shown[:2] == ["kfcn-launch:   reached 301", "kfcn-launch:   what the library said"]
+    assert "try the command without kfcn-launch" in shown[2] and len(shown) == 3
+
+
+@pytest.mark.parametrize(
+    ("end", "hint"),
+    [
+        ("os.kill(os.getpid(), 9)", "a smaller --batch-size"),
+        ("os._exit(3)", "what these lines ask"),
+    ],
+)
+def test_what_to_try_depends_on_how_a_worker_crashed(tmp_path, end, hint):
+    status, output = crash(tmp_path, [7, 7, 7], end)
+    assert status == 1, output
+    assert output.count("starting all again") == 1
+    assert hint in output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "end"),
+    [
+        ([100, 200, 400], "os.abort()"),  # it gets on
+        ([100, 100, 100], "sys.exit(75)"),  # it only misses another
+        ([100, 100, 100], "os.abort() if before != 1 else os.kill(os.getpid(), 9)"),
+    ],
+)
+def test_other_losses_are_tried_again(tmp_path, steps, end):
+    status, output = crash(tmp_path, steps, end, restarts=2)
+    assert status == 1, output
+    assert output.count("starting all again") == 2
+    assert "twice" not in output and "no restart is left" in output
+
+
+def test_a_crash_before_the_first_step_repeats_too(tmp_path):
+    code = (
+        "from kfcn.place import Marker; m = Marker(); w or (time.sleep(2), sys.exit(0)); os.abort()"
+    )
+    status, output = launch(tmp_path, code, restarts=3)
+    assert status == 1, output
+    assert "(killed by SIGABRT) before its first step twice" in output
+    assert output.count("starting all again") == 1
