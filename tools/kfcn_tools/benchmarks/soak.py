@@ -1,0 +1,439 @@
+"""Whether a long run grows: threads, open files, memory and disk, read while it goes on.
+
+Run as `python -m kfcn_tools.benchmarks.soak one replicas workers predict evaluate serve`. Each is a
+run of the command that a person starts, on drawn pictures, watched from outside by what Linux says
+of its processes. The table has a row for every fiftieth of the run; flat means that, once a tenth
+of it is over (in training: 200 steps, if that is more), no more threads and files are open than
+`SPARE` above what there was then, and memory stays within `MEMORY` of it.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import http.client
+import itertools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kfcn.labels import IGNORE
+from kfcn_tools.benchmarks.timing import machine
+
+MEMORY = 1.03
+"""How much larger the resident memory may be at the end than it was at the beginning."""
+
+SPARE = 8
+"""How many more threads and files may be open: pools fill up late."""
+
+EPOCH = 100
+"""Steps of an epoch of the training runs: each ends with a validation, a checkpoint and a row."""
+
+
+class Use(NamedTuple):
+    """What a process holds: threads, open files, resident memory in MiB."""
+
+    threads: int
+    files: int
+    mib: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What all processes of a run held when `count` steps, pictures or requests were done.
+
+    Attributes:
+        count: how far the run was.
+        seconds: since it began.
+        uses: of its processes.
+        disk: size of the checkpoints, MiB.
+    """
+
+    count: int
+    seconds: float
+    uses: tuple[Use, ...]
+    disk: float = 0.0
+
+
+def use_of(pid: int) -> Use:
+    """What Linux says of a process.
+
+    Raises:
+        OSError: there is none with this number.
+    """
+    process = Path(f"/proc/{pid}")
+    status = (process / "status").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^(Threads|VmRSS):\s+(\d+)", status, re.MULTILINE))
+    files = sum(1 for _ in (process / "fd").iterdir())
+    return Use(int(named["Threads"]), files, int(named.get("VmRSS", 0)) / 1024)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def grown(rows: Sequence[Row], settled: int) -> list[str]:
+    """What grew after the first row with `settled` or more; empty for nothing.
+
+    Memory is compared at the end: on the way the allocator may hold for a while what it then gives
+    back. Threads and files at their most.
+
+    Raises:
+        ValueError: there are fewer than three.
+    """
+    later = [row for row in rows if row.count >= settled]
+    if len(later) < 3:
+        raise ValueError(f"expected 3 rows after {settled}; received {[r.count for r in rows]}")
+    begun = later.pop(0)
+    found = []
+    for number, first in enumerate(begun.uses):
+        uses = [row.uses[number] for row in later]
+        for name in ("threads", "files"):
+            most = max(getattr(use, name) for use in uses)
+            if most > getattr(first, name) + SPARE:
+                found.append(f"{name} of process {number}: {getattr(first, name)} to {most}")
+        if uses[-1].mib > first.mib * MEMORY:
+            found.append(f"memory of process {number}: {first.mib:.0f} to {uses[-1].mib:.0f} MiB")
+    disk = min(row.disk for row in later[-3:])  # one may be read while old and new are there
+    if disk > begun.disk * MEMORY:
+        found.append(f"disk: {begun.disk:.1f} to {disk:.1f} MiB")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A command that is watched.
+
+    Attributes:
+        command: its words; its output goes to a file.
+        count: gives how far it is.
+        total: at how much it is over.
+        disk: gives MiB of checkpoints.
+        launched: the processes to watch are those that the command starts.
+        drive: what it needs meanwhile from outside; is called in a thread with its log.
+    """
+
+    command: Sequence[str | Path]
+    count: Callable[[], int]
+    total: int
+    disk: Callable[[], float] = lambda: 0.0
+    launched: bool = False
+    drive: Callable[[Path], None] | None = None
+
+
+def watch(
+    run: Run, log: Path, every: int, say: Callable[[str], None] = lambda line: None
+) -> list[Row]:
+    """Runs a command to its total and reads on the way what its processes hold.
+
+    Args:
+        run: the command.
+        log: file for its output.
+        every: count between two rows.
+        say: is called with each row of the table.
+
+    Raises:
+        RuntimeError: the command failed; the message has the end of its output.
+    """
+    rows: list[Row] = []
+    begun = time.monotonic()
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(word) for word in run.command],
+            stdout=output, stderr=subprocess.STDOUT, env=environment,
+        )  # fmt: skip
+    try:
+        if run.drive:
+            threading.Thread(target=run.drive, args=(log,), daemon=True).start()
+        while process.poll() is None:
+            done = run.count()
+            if done >= every * (len(rows) + 1):
+                pids = children_of(process.pid) if run.launched else [process.pid]
+                with contextlib.suppress(OSError):  # it ended just now
+                    uses = tuple(map(use_of, pids))
+                    rows.append(Row(done, time.monotonic() - begun, uses, run.disk()))
+                    say(_line(rows[-1]))
+            if done >= run.total and run.drive:
+                break  # a server, which does not end by itself
+            time.sleep(0.1)
+        if (not run.drive and process.wait()) or not rows:
+            raise RuntimeError(f"the run failed: {log.read_text()[-2000:]}")
+    finally:
+        process.terminate()  # kfcn-launch ends its workers
+        process.wait()
+    return rows
+
+
+def _line(row: Row) -> str:
+    values = [f"{u.threads:8} {u.files:6} {u.mib:8.0f}" for u in row.uses]
+    return f"{row.count:7} {row.seconds:8.1f} {row.disk:9.2f} " + "   ".join(values)
+
+
+HEAD = f"{'done':>7} {'seconds':>8} {'disk MiB':>9} "
+HEAD_OF_EACH = f"{'threads':>8} {'files':>6} {'MiB':>8}"
+
+
+def draw_pairs(folder: Path, count: int, validation: int = 8, seed: int = 0) -> Path:
+    """A data set `folder` of grey pictures with a square in them, 48x56, two classes.
+
+    Of each picture some rows are not labelled, from none to a third.
+    """
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    for split, number in (("train", count), ("val", validation)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(number):
+            image = rng.normal(120, 20, (48, 56, 3))
+            labels = np.zeros((48, 56), np.uint8)
+            y, x = rng.integers(0, 28, 2)
+            image[y : y + 20, x : x + 20] += (90, -40, -40)
+            labels[y : y + 20, x : x + 20] = 1
+            labels[: rng.integers(0, 17)] = IGNORE
+            name = f"{index:05d}.png"
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
+                folder / "images" / split / name
+            )
+            Image.fromarray(labels).save(folder / "labels" / split / name)
+    (folder / "classes.txt").write_text("ground #808080\nsquare #ff0000\n")
+    return folder
+
+
+def draw_pictures(folder: Path, count: int, sizes: int, seed: int = 0) -> Path:
+    """Pictures of so many different sizes, 33 to 160 pixels a side, each size as often."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    every = list(itertools.product(range(33, 161), repeat=2))
+    chosen = [every[i] for i in rng.choice(len(every), sizes, replace=False)]
+    folder.mkdir(parents=True)
+    for index in range(count):
+        image = rng.integers(0, 256, (*chosen[index % sizes], 3), np.uint8)
+        Image.fromarray(image).save(folder / f"{index:05d}.png", compress_level=1)
+    return folder
+
+
+def untrained(folder: Path) -> Path:
+    """A run folder with a small FCN-8s that has learnt nothing."""
+    import keras
+
+    from kfcn.files import write_json
+    from kfcn.nets import architectures
+    from kfcn.saved import CARD, MODEL, save_model
+
+    keras.utils.set_random_seed(0)
+    net = architectures.build("fcn8s", 2, "mobilenet_v2", None, backbone_options={"alpha": 0.35})
+    folder.mkdir()
+    save_model(net, folder / MODEL)
+    classes = {"classes": ["ground", "square"], "palette": [[128, 128, 128], [255, 0, 0]]}
+    write_json(folder / CARD, classes)
+    return folder
+
+
+def command_of(name: str) -> list[str]:
+    """The words that start a command of kfcn in this Python."""
+    start = f"import sys; from kfcn.commands.{name} import main; sys.exit(main())"
+    return [sys.executable, "-c", start]
+
+
+def training(folder: Path, steps: int, *flags: str, workers: int = 0) -> Run:
+    """A training run of eight small convolutions with batch normalisation, a step a few ms."""
+    data, run = draw_pairs(folder / "pairs", 4 * EPOCH), folder / "run"
+    words = {
+        "data": "folder", "data-dir": data, "arch": "convnet", "batch-size": 4,
+        "epochs": max(steps // EPOCH, 1), "learning-rate": 1e-3, "run-dir": run, "keep": 2,
+    }  # fmt: skip
+    named = [str(part) for name, value in words.items() for part in (f"--{name}", value)]
+    command = [*command_of("train"), *named, "--crop", "32", "40", *flags]
+    if workers:
+        head = ["--workers", str(workers), "--restarts", "0", "--"]
+        command = [*command_of("launch"), *head, *command]
+    return training_run(command, run, steps, bool(workers))
+
+
+def training_run(command: Sequence[str | Path], run: Path, steps: int, launched: bool) -> Run:
+    """A training command, which is as far as the newest checkpoint of its run folder says."""
+
+    def checkpoints() -> list[Path]:
+        return sorted((run / "checkpoints").glob("step-*.npz"))
+
+    def step() -> int:
+        return int(saved[-1].stem[5:]) if (saved := checkpoints()) else 0
+
+    def disk() -> float:
+        return sum(path.stat().st_size for path in checkpoints()) / 2**20
+
+    return Run(command, step, steps, disk, launched)
+
+
+def one(folder: Path, steps: int) -> Run:
+    """One process on one device."""
+    return training(folder, steps, "--strategy", "one")
+
+
+def replicas(folder: Path, steps: int) -> Run:
+    """One process with two replicas."""
+    return training(folder, steps, "--cpu-replicas", "2")
+
+
+def workers(folder: Path, steps: int) -> Run:
+    """Two workers on this machine."""
+    return training(folder, steps, workers=2)
+
+
+def predict(folder: Path, count: int) -> Run:
+    """`kfcn-predict` over pictures of 200 sizes, all of them in turn."""
+    pictures = draw_pictures(folder / "pictures", count, sizes=200)
+    out = folder / "out"
+    words = [*command_of("predict"), untrained(folder / "net"), pictures, "--out", out]
+    return Run(words, lambda: len(list(out.glob("*_overlay.jpg"))), count)
+
+
+EVALUATE = """
+import sys
+from kfcn import evaluate
+for epoch in range(int(sys.argv[3])):
+    evaluate(sys.argv[1], "folder", "val", sys.argv[2])
+    print("evaluated", flush=True)
+"""
+
+
+def evaluate(folder: Path, count: int) -> Run:
+    """`kfcn.evaluate` on a run folder after each epoch, by a program that goes on."""
+    data = draw_pairs(folder / "pairs", 4, validation=16)
+    words = [sys.executable, "-c", EVALUATE, untrained(folder / "net"), data, str(count)]
+    log = folder / "log.txt"
+    return Run(words, lambda: log.read_text().count("evaluated"), count)
+
+
+CLIENTS = 4
+"""Browsers that ask the server at the same time."""
+
+
+def serve(folder: Path, count: int) -> Run:
+    """`kfcn-serve` under requests of several browsers, most over connections that stay."""
+    from kfcn_tools.convert import convert
+
+    pictures = draw_pairs(folder / "pairs", 8)
+    bundle = folder / "bundle"
+    convert(
+        untrained(folder / "net"), bundle, size=(64, 64), data="folder", data_dir=pictures,
+        modes=["float32"],
+    )  # fmt: skip
+    done = itertools.count()
+    answered = [0]
+    lock = threading.Lock()
+
+    def browse(host: str, port: int, addresses: Sequence[str]) -> None:
+        while True:
+            connection = http.client.HTTPConnection(host, port, timeout=30)
+            for _ in range(20):
+                with lock:
+                    number = next(done)
+                if number >= count:
+                    return
+                connection.request("GET", f"/{addresses[number % len(addresses)]}")
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    raise RuntimeError(f"{addresses[number % len(addresses)]}: {response.status}")
+                with lock:
+                    answered[0] += 1
+            connection.close()
+
+    def drive(log: Path) -> None:
+        while not (found := re.search(r"http://([^:/]+):(\d+)/", log.read_text())):
+            time.sleep(0.1)
+        host, port = found[1], int(found[2])
+        addresses = ["index.html", "app.js", "nets.json"]
+        for _ in range(CLIENTS):
+            threading.Thread(target=browse, args=(host, port, addresses), daemon=True).start()
+
+    words = [sys.executable, "-m", "kfcn_mobile.serve", bundle, "--port", "0"]
+    return Run(words, lambda: answered[0], count, drive=drive)
+
+
+class Way(NamedTuple):
+    """A kind of run.
+
+    Attributes:
+        make: of a folder and a count gives the `Run`.
+        total: its count when nothing else is asked for.
+        unit: what is counted.
+    """
+
+    make: Callable[[Path, int], Run]
+    total: int
+    unit: str
+
+
+WAYS = {
+    "one": Way(one, 5000, "steps"),
+    "replicas": Way(replicas, 5000, "steps"),
+    "workers": Way(workers, 5000, "steps"),
+    "predict": Way(predict, 5000, "pictures"),
+    "evaluate": Way(evaluate, 50, "evaluations"),
+    "serve": Way(serve, 5000, "requests"),
+}
+
+
+def soak(
+    name: str, total: int, say: Callable[[str], None] = lambda line: None
+) -> tuple[list[Row], list[str]]:
+    """Watches a run of one kind to its end.
+
+    Args:
+        name: of `WAYS`.
+        total: steps, pictures, evaluations or requests.
+        say: is called with each line of the table.
+
+    Returns:
+        The rows, and what grew.
+    """
+    way = WAYS[name]
+    trains = way.unit == "steps"
+    every = EPOCH if trains else max(total // 50, 1)
+    settled = max(200, total // 10) if trains else max(total // 10, every)
+    with _folder() as folder:
+        run = way.make(folder, total)
+        say(HEAD + "   ".join([HEAD_OF_EACH] * (2 if run.launched else 1)))
+        rows = watch(run, folder / "log.txt", every, say)
+    return rows, grown(rows, settled)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kfcn-soak-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the tables; returns 1 where something grew."""
+    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    cli.add_argument("ways", nargs="+", choices=WAYS, metavar="WAY", help=", ".join(WAYS))
+    cli.add_argument("--count", type=int, help="steps, pictures, ... (5000; evaluations: 50)")
+    args = cli.parse_args(argv)
+    failed = False
+    for name in args.ways:
+        total = args.count or WAYS[name].total
+        print(f"{name}: {total} {WAYS[name].unit}, {machine()}", flush=True)
+        rows, found = soak(name, total, lambda line: print(line, flush=True))
+        speed = (rows[-1].count - rows[0].count) / (rows[-1].seconds - rows[0].seconds)
+        print(f"{speed:.1f} {WAYS[name].unit} a second; {'; '.join(found) or 'flat'}\n", flush=True)
+        failed = failed or bool(found)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
