@@ -1,9 +1,9 @@
 """Images per second of training, and the share of time that it waits for input.
 
 Run as `python -m kfcn_tools.benchmarks.train --data camvid --data-dir CamVid`; measures one and two
-replicas of one process and one and two workers, each in new processes on this machine, with the
-same global batch. On a machine without GPUs all of them share the same cores: what the second
-replica or worker costs there is the price of the exchange.
+replicas of one process and one and two workers, in turn, each time in new processes on this
+machine, with the same global batch. On a machine without GPUs all of them share the same cores:
+what the second replica or worker costs there is the price of the exchange.
 
 The pictures are decoded while it runs, as in the first epoch of a run.
 """
@@ -11,12 +11,15 @@ The pictures are decoded while it runs, as in the first epoch of a run.
 import argparse
 import contextlib
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kfcn_tools.benchmarks.timing import machine
 
 if TYPE_CHECKING:
     from kfcn.training.loop import Loop
@@ -34,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli = options(__doc__ or "")
     cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    cli.add_argument("--rounds", type=int, default=3, help="in which all ways take turns (3)")
     args = cli.parse_args(argv)
     if args.measure:
         measure(args)
@@ -41,27 +45,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = [*(sys.argv[1:] if argv is None else argv), "--measure"]
     height, width = args.crop
     print(f"{args.arch} on {args.backbone}, {args.data} {height}x{width}, batch {args.batch_size}")
-    print("way         images/s   waits for input   (" + (platform.processor() or "CPU") + ")")
-    failed = 0
+    print(machine())
+    speeds: dict[str, list[float]] = {way: [] for way in args.ways}
+    waits: dict[str, list[float]] = {way: [] for way in args.ways}
+    for _ in range(args.rounds):
+        for way in args.ways:
+            try:
+                speed, wait = in_new_processes(way, common)
+            except RuntimeError as error:
+                print(f"{way:10}  failed: {error}")
+                return 1
+            speeds[way].append(speed)
+            waits[way].append(wait)
+    first = np.asarray(speeds[args.ways[0]])
+    print(f"way         images/s   of {args.ways[0]}   waits for input   (medians of rounds)")
     for way in args.ways:
-        command = [sys.executable, "-m", "kfcn_tools.benchmarks.train", *common]
-        flag, value = WAYS[way]
-        if flag == "--workers":
-            launcher = [sys.executable, "-m", "kfcn.commands.launch", flag, value]
-            command = [*launcher, "--restarts", "0", "--", *command]
-        else:
-            command += [flag, value]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-        found = [line for line in done.stdout.splitlines() if '"images_per_second"' in line]
-        if done.returncode or not found:
-            print(f"{way:10}  failed: {(done.stderr or done.stdout).strip()[-300:]}")
-            failed = 1
-            continue
-        figures = [json.loads(line[line.index("{") :]) for line in found]
-        speed = min(f["images_per_second"] for f in figures)
-        wait = max(f["waiting"] for f in figures)
-        print(f"{way:10}  {speed:8.2f}   {100 * wait:13.1f} %", flush=True)
-    return failed
+        ratio = np.median(np.asarray(speeds[way]) / first)
+        speed, wait = np.median(speeds[way]), np.median(waits[way])
+        print(f"{way:10}  {speed:8.2f}   {ratio:12.2f}   {100 * wait:13.1f} %", flush=True)
+    return 0
+
+
+def in_new_processes(way: str, options: Sequence[str]) -> tuple[float, float]:
+    """Images per second of one way, and the share of time that it waited for input.
+
+    Raises:
+        RuntimeError: it failed; the message is the end of what it printed.
+    """
+    command = [sys.executable, "-m", "kfcn_tools.benchmarks.train", *options]
+    flag, value = WAYS[way]
+    if flag == "--workers":
+        launcher = [sys.executable, "-m", "kfcn.commands.launch", flag, value]
+        command = [*launcher, "--restarts", "0", "--", *command]
+    else:
+        command += [flag, value]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    found = [line for line in done.stdout.splitlines() if '"images_per_second"' in line]
+    if done.returncode or not found:
+        raise RuntimeError((done.stderr or done.stdout).strip()[-300:])
+    figures = [json.loads(line[line.index("{") :]) for line in found]
+    return min(f["images_per_second"] for f in figures), max(f["waiting"] for f in figures)
 
 
 def options(description: str) -> argparse.ArgumentParser:
