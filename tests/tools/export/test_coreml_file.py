@@ -1,0 +1,25 @@
+"""Core ML's package: what it says of itself. It cannot be run here."""
+
+import json
+
+import pytest
+from kfcn_tools.export import export
+from shipping import tiny_model
+
+coremltools = pytest.importorskip("coremltools")
+
+
+@pytest.mark.slow
+def test_an_image_goes_in_and_labels_come_out(tmp_path):
+    out = export(tiny_model(), tmp_path / "out", "coreml", size=(48, 64))
+    spec = coremltools.models.MLModel(str(out / "model.mlpackage"), skip_model_load=True).get_spec()
+    (given,), (made,) = spec.description.input, spec.description.output
+    image = given.type.imageType
+    assert (given.name, image.height, image.width) == ("image", 48, 64)
+    assert image.colorSpace == image.ColorSpace.Value("RGB")
+    kind = made.type.multiArrayType
+    assert (made.name, list(kind.shape)) == ("labels", [1, 48, 64])
+    assert kind.dataType == kind.ArrayDataType.Value("INT32")
+    about = spec.description.metadata.userDefined
+    assert json.loads(about["classes"]) == ["class 0", "class 1", "class 2"]
+    assert json.loads((out / "export.json").read_text())["checked"] == {}

@@ -1,0 +1,163 @@
+"""Files for other runtimes: what they give, what they say, and that a wrong one is not written."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
+from kfcn_tools.export.net import Net
+from shipping import picture, tiny_fcn, tiny_model
+
+from kfcn.errors import KfcnError, UsageError
+from kfcn.labels import voc_coloured
+from kfcn.saved import save_model
+
+
+def a_net(scores=False):
+    model = tiny_model()
+    return Net(model, voc_coloured(["a", "b", "c"]), scores, {"kfcn_version": "0"})
+
+
+def images(batch, size, seed=0):
+    return np.stack([picture(seed + index, size) for index in range(batch)])
+
+
+def test_a_saved_model_stands_alone(tmp_path):
+    import tensorflow as tf
+
+    out = export(tiny_model(), tmp_path / "out", "saved_model")
+    loaded = tf.saved_model.load(str(out))
+    for batch, size in ((2, (40, 72)), (3, (33, 47))):
+        given = images(batch, size)
+        expected = a_net().logits(given).argmax(-1)
+        labels = loaded.serve(tf.constant(given))["labels"]
+        assert labels.dtype == tf.uint8 and len(np.unique(expected)) > 1
+        np.testing.assert_array_equal(labels, expected)
+    signature = loaded.signatures["serving_default"]
+    ((name, given),) = signature.structured_input_signature[1].items()
+    assert (name, given.dtype, given.shape.as_list()) == ("image", tf.uint8, [None, None, None, 3])
+    assert {k: v.dtype for k, v in signature.structured_outputs.items()} == {"labels": tf.uint8}
+    card = json.loads((out / "assets" / "kfcn.json").read_text())
+    assert card["classes"] == ["class 0", "class 1", "class 2"]
+    assert card["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    described = json.loads((out / "export.json").read_text())
+    assert described["source"] == card["source"] and described["output"] == "labels"
+    assert [found["shape"] for found in described["checked"]["float32"]] == [
+        [2, 192, 256, 3],
+        [1, 139, 181, 3],
+    ]
+    assert "assets/kfcn.json" in described["files"]
+
+
+def test_scores_are_probabilities(tmp_path):
+    net = a_net(scores=True)
+    saved_model.write(net, tmp_path)
+    given = images(1, (48, 64))
+    (scores,) = saved_model.opened(net, tmp_path, "saved_model.pb")([given])
+    np.testing.assert_allclose(scores, checking.softmax(net.logits(given)), atol=1e-5)
+    np.testing.assert_allclose(scores.sum(-1), 1, atol=1e-5)
+
+
+def test_a_file_that_gives_something_else_is_refused():
+    net, given = a_net(), [images(1, (40, 56))]
+    right = net.logits(given[0]).argmax(-1).astype(np.uint8)
+    (found,) = checking.compare(lambda x: [right], net, given)
+    assert found["shape"] == [1, 40, 56, 3] and found["pixels"] == 2240
+    assert found["differing"] == found["apart"] == 0 and found["largest"] > 1
+    checking.require_equal([found], "it")
+    wrong = right.copy()
+    wrong[0, 3, 4] = (wrong[0, 3, 4] + 1) % 3
+    (found,) = checking.compare(lambda x: [wrong], net, given)
+    logits = net.logits(given[0])[0, 3, 4]
+    assert found["differing"] == 1
+    assert found["apart"] == pytest.approx(logits.max() - logits[wrong[0, 3, 4]], rel=1e-5)
+    with pytest.raises(KfcnError, match="it labels 1 of 2240 pixels of 40x56 images otherwise"):
+        checking.require_equal([found], "it")
+    with pytest.raises(KfcnError, match=r"gives int64 .*; expected uint8 \(1, 40, 56\)"):
+        checking.compare(lambda x: [right.astype(int)], net, given)
+    scores = a_net(scores=True)
+    off = checking.softmax(net.logits(given[0])) + np.float32(2e-3)
+    (found,) = checking.compare(lambda x: [off], scores, given)
+    with pytest.raises(KfcnError, match=r"probabilities up to 0\.002"):
+        checking.require_equal([found], "it")
+
+
+def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):
+    def shifted(net, folder, file):
+        return lambda batches: [
+            np.roll(net.logits(given).argmax(-1).astype(np.uint8), 1, axis=2) for given in batches
+        ]
+
+    monkeypatch.setattr(saved_model, "opened", shifted)
+    with pytest.raises(KfcnError, match=r"saved_model labels .* otherwise than Keras"):
+        export(tiny_model(), tmp_path / "out", "saved_model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_model_that_needs_kfcn_is_found_out(tmp_path):
+    """Control of the process without kfcn: it cannot import it."""
+    code = saved_model._ALONE.split("import numpy")[0] + "import kfcn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode and "kfcn is not there" in done.stderr
+    with pytest.raises(KfcnError, match="does not run without kfcn"):
+        saved_model.opened(a_net(), tmp_path, "saved_model.pb")([images(1, (40, 40))])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "caffe"}, "format 'caffe': expected saved_model, onnx, openvino, coreml"),
+        ({"format": "saved_model", "quantize": True}, "no int8 file here; expected onnx or openvi"),
+        ({"format": "saved_model", "size": (64, 64)}, "takes images of any size; received"),
+        ({"format": "onnx", "quantize": True}, r"which data set \(--data NAME\)"),
+        ({"format": "coreml"}, r"images of one size: which \(--size H W\)"),
+        ({"format": "coreml", "size": (8, 64)}, "size 8 64: expected at least 32"),
+        ({"format": "saved_model", "calibration": 2}, "calibration 2: expected at least 4"),
+        ({"format": "saved_model", "data": "moon"}, "unknown data set 'moon'"),
+        ({"format": "saved_model", "data": "scenes"}, "gives 3 classes; scenes has 7"),
+    ],
+)
+def test_requests_that_make_no_sense(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(UsageError, match=message):
+        export(tiny_model(), tmp_path / "out", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r"openvino needs openvino and nncf: pip install 'kfcn\[op"
+    ):
+        export(tiny_model(), tmp_path / "out", "openvino", quantize=True, data="scenes")
+
+
+def test_help_names_the_formats_and_loads_nothing_heavy():
+    text = " ".join(command.parser().format_help().split())
+    for name, kind in FORMATS.items():
+        assert f"{name}: {kind.help}" in text
+        assert importlib.util.find_spec(f"kfcn_tools.export.{kind.module}")
+    code = (
+        "import sys\nfrom kfcn_tools.export.command import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command(tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    save_model(tiny_fcn(classes=7), tmp_path / "model.keras")
+    card = {"classes": list("abcdefg"), "palette": [[i, 0, 0] for i in range(7)]}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    arguments = [str(tmp_path), "--format", "onnx", "--out", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    assert "float32: 0 of 98304 pixels differ from Keras (2 of 192x256)" in capsys.readouterr().out
+    described = json.loads((tmp_path / "out" / exporting.DESCRIPTION).read_text())
+    assert described["classes"] == list("abcdefg") and described["palette"][3] == [3, 0, 0]
+    assert command.main(arguments) == 2
+    assert "exists already" in capsys.readouterr().err

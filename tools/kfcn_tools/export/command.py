@@ -1,0 +1,84 @@
+"""kfcn-export: a trained model as the file of another runtime."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kfcn import __version__
+from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn_tools.export import FORMATS
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    cli = argparse.ArgumentParser(
+        prog="kfcn-export",
+        description="Write a trained model for other runtimes: uint8 image (N, H, W, 3) in, uint8 "
+        "labels (N, H, W) out, of any batch and size, checked against Keras first. For phones "
+        "there is kfcn-convert.",
+        epilog="formats: " + "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items()),
+    )
+    cli.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder or a .keras file")
+    cli.add_argument("--format", required=True, choices=FORMATS, help=", ".join(FORMATS))
+    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    cli.add_argument(
+        "--scores", action="store_true", help="probabilities of the classes in place of labels"
+    )
+    cli.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, for coreml"
+    )
+    able = " and ".join(name for name, kind in FORMATS.items() if kind.int8 is not None)
+    cli.add_argument(
+        "--quantize", choices=("int8",), help=f"add a file in 8 bits ({able}); needs --data"
+    )
+    cli.add_argument(
+        "--data", metavar="NAME", help=f"to check and calibrate on: scenes, {DATA_NAMES}"
+    )
+    cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    cli.add_argument("--seed", type=int, default=0, help="of the scenes that are drawn")
+    cli.add_argument(
+        "--calibration", type=int, default=100, metavar="N", help="training images for int8 (100)"
+    )
+    cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
+    return cli
+
+
+def work(args: argparse.Namespace) -> int:
+    """Exports, and prints what came of it."""
+    from kfcn_tools.export.exporting import DESCRIPTION, export
+
+    out = export(
+        args.model,
+        args.out,
+        args.format,
+        scores=args.scores,
+        size=tuple(args.size) if args.size else None,
+        quantize=args.quantize == "int8",
+        data=args.data,
+        data_dir=args.data_dir,
+        classes=args.classes,
+        seed=args.seed,
+        calibration=args.calibration,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    described = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
+    for model in described["models"]:
+        found = described["checked"].get(model["mode"])
+        if found is None:
+            print(f"{model['mode']}: not run here, Core ML runs on Apple's systems alone")
+        for result in found or ():
+            batch, height, width, _ = result["shape"]
+            print(
+                f"{model['mode']}: {result['differing']} of {result['pixels']} pixels differ from"
+                f" Keras ({batch} of {height}x{width})"
+            )
+    print(f"wrote {out}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `kfcn-export`."""
+    return run(parser(), work, argv)

@@ -1,0 +1,150 @@
+"""`export`: a trained net as the file of another runtime, checked before it is there."""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kfcn import __version__
+from kfcn import data as data_sets
+from kfcn.errors import UsageError
+from kfcn.files import sha256
+from kfcn.outputs import new_folder
+from kfcn.saved import load_model
+from kfcn_tools.convert.pictures import pictures
+from kfcn_tools.export import FORMATS
+from kfcn_tools.export.checking import compare, require_equal
+from kfcn_tools.export.net import Net
+from kfcn_tools.identity import identity
+
+DESCRIPTION = "export.json"
+# Neither is a multiple of the other, and 32 divides one of them only.
+CHECKED = ((192, 256), (139, 181))
+LEAST_SIDE = 32
+
+
+def export(
+    model: keras.Model | Path | str,
+    out: Path | str,
+    format: str,
+    *,
+    scores: bool = False,
+    size: tuple[int, int] | None = None,
+    quantize: bool = False,
+    data: str | None = None,
+    data_dir: Path | str | None = None,
+    classes: str | None = None,
+    seed: int = 0,
+    calibration: int = 100,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Writes a trained net as the file of another runtime.
+
+    uint8 `image` (N, H, W, 3) RGB in, uint8 `labels` (N, H, W) out, of any batch and size. Names
+    and colours of the classes stand in the file. Before the folder appears the file has been run
+    beside Keras on images of two sizes, by the format's own runtime; Core ML has none here.
+
+    Args:
+        model: a run folder, a `.keras` file with `model.json` beside it, or a net.
+        out: the folder to make.
+        format: of `FORMATS`.
+        scores: float32 `scores` (N, H, W, C), the probabilities of the classes, in place of labels.
+        size: (H, W), for formats of one size.
+        quantize: adds a file in 8 bits, calibrated on the training split of `data`.
+        data: name of the data set whose validation images the check uses; without it drawn scenes.
+        data_dir: its folder.
+        classes: which of its classes, where it has a choice.
+        seed: of the scenes that are drawn.
+        calibration: training images for 8 bits, at least 4.
+        progress: gets a line before each step.
+
+    Returns:
+        `out`, with `export.json` beside what was written.
+
+    Raises:
+        UsageError: an argument that makes no sense, a package is missing, or `out` exists.
+        KfcnError: the net cannot be written like this, or does not give what Keras gives.
+    """
+    _check(format, size, quantize, data, calibration)
+    kind = FORMATS[format]
+    module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
+    val = data_sets.load(data, "val", data_dir, seed, classes) if data else None
+    names, source = identity(model, val)
+    loaded = model if isinstance(model, keras.Model) else load_model(model)
+    info = {
+        "format": format,
+        "output": "scores" if scores else "labels",
+        "kfcn_version": __version__,
+        "source": source,
+    }
+    plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
+    net = Net(plain, names, scores, info, size)
+    batches = _batches(val or data_sets.load("scenes", "val", None, seed), kind.fixed_size and size)
+    out = Path(out)
+    with new_folder(out) as folder:
+        progress(f"{format}: writing")
+        files = module.write(net, folder)
+        (main,) = files.values()
+        checked = {}
+        if (run := module.opened(net, folder, main)) is not None:
+            progress(f"{format}: checking")
+            checked["float32"] = compare(run, net, batches)
+            require_equal(checked["float32"], format)
+        if quantize:
+            train = data_sets.load(data, "train", data_dir, seed, classes)
+            progress(f"{format}: int8, calibrating on {min(calibration, len(train))} images")
+            images = [picture.image for picture in pictures(train, calibration, CHECKED[0])]
+            files |= module.quantize(net, folder, main, images)
+            checked["int8"] = compare(module.opened(net, folder, files["int8"]), net, batches)
+        _describe(folder, net, files, checked)
+    return out
+
+
+def _check(format, size, quantize, data, calibration) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"format {format!r}: expected {', '.join(FORMATS)}")
+    kind = FORMATS[format]
+    if quantize and kind.int8 is None:
+        able = " or ".join(name for name, other in FORMATS.items() if other.int8 is not None)
+        raise UsageError(f"{format} has no int8 file here; expected {able}")
+    needs = (*kind.needs, *(kind.int8 or ())) if quantize else kind.needs
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{format} needs {' and '.join(missing)}: pip install 'kfcn[{format}]' brings what is"
+            " missing"
+        )
+    if kind.fixed_size and size is None:
+        raise UsageError(f"{format} takes images of one size: which (--size H W)?")
+    if size is not None and not kind.fixed_size:
+        raise UsageError(f"{format} takes images of any size; received the size {size}")
+    if size is not None and min(size) < LEAST_SIDE:
+        raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
+    if quantize and data is None:
+        raise UsageError("int8 is calibrated on training images: which data set (--data NAME)?")
+    if calibration < 4:
+        raise UsageError(f"calibration {calibration}: expected at least 4")
+
+
+def _batches(dataset, size: tuple[int, int] | None) -> list[np.ndarray]:
+    """Golden images: two of one size, one of another."""
+    sizes = (size,) if size else CHECKED
+    found = [[picture.image for picture in pictures(dataset, 2, each)] for each in sizes]
+    return [np.stack(images[: max(1, 2 - i)]) for i, images in enumerate(found)]
+
+
+def _describe(folder: Path, net: Net, files: dict[str, str], checked: dict) -> None:
+    """Writes `export.json`, last: it holds the SHA-256 of every other file."""
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    description = {
+        **json.loads(net.card),
+        "models": [{"mode": mode, "file": file} for mode, file in files.items()],
+        "checked": checked,
+        "files": {path.relative_to(folder).as_posix(): sha256(path) for path in written},
+    }
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
