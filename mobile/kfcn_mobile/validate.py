@@ -34,7 +34,8 @@ def validate_model(bundle: Bundle, model: dict, label_maps: Sequence[np.ndarray]
 
     Args:
         bundle: the bundle.
-        model: its entry in `bundle.models`.
+        model: its entry in `bundle.models`, or what a target has in its place: with the path of a
+            file elsewhere, and `bytes` where it is more than one.
         label_maps: uint8 (H, W), one for each golden image.
 
     Returns:
@@ -61,7 +62,7 @@ def validate_model(bundle: Bundle, model: dict, label_maps: Sequence[np.ndarray]
     return {
         "mode": model["mode"],
         "file": model["file"],
-        "bytes": (bundle.path / model["file"]).stat().st_size,
+        "bytes": model.get("bytes") or (bundle.path / model["file"]).stat().st_size,
         "agreement": share(total["all"]),
         "boundary": share(total["boundary"]),
         "interior": share(total["interior"]),

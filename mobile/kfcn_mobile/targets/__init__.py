@@ -124,8 +124,8 @@ class Kind:
         needs: what must be there, or is fetched.
         make: "module:function" of this package; the function gets what stands behind the colon and
             a function that prints lines for people, and returns the targets.
-        argument: what may stand behind the colon: "HOST" is needed, "[built-in]" is this word or
-            nothing.
+        argument: what may stand behind the colon: "HOST" or "DIR" is needed, "[built-in]" is this
+            word or nothing.
     """
 
     help: str
@@ -164,6 +164,18 @@ KINDS = {
         "MediaPipe's ImageSegmenter on the files of scores",
         "`pip install 'kfcn[mediapipe]'`",
         "mediapipe:make",
+    ),
+    "onnxruntime": Kind(
+        "ONNX Runtime on what kfcn-export --format onnx wrote",
+        "`pip install 'kfcn[onnx]'`",
+        "exported:make_onnxruntime",
+        "DIR",
+    ),
+    "openvino": Kind(
+        "OpenVINO on what kfcn-export --format openvino wrote",
+        "`pip install 'kfcn[openvino]'`",
+        "exported:make_openvino",
+        "DIR",
     ),
 }
 

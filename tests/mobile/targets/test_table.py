@@ -21,7 +21,8 @@ def test_help_and_documents_name_every_target():
 def test_every_row_can_be_made(name):
     module, _, function = KINDS[name].make.partition(":")
     make = getattr(importlib.import_module(f"kfcn_mobile.targets.{module}"), function)
-    targets = make("board" if name == "ssh" else "", print)
+    argument = "" if KINDS[name].takes("") else "board"
+    targets = make(argument, print)
     assert targets and all(target.name.startswith(name) for target in targets)
 
 
