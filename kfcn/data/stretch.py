@@ -26,7 +26,8 @@ def open_splits(source: Source, splits: Sequence[str], progress: bool = False) -
     if stretch is None or stretch == opened[0].stretch:
         return opened
     reading = dataclasses.replace(source.reading, stretch=stretch)
-    opened = [dataset.read_as(reading) for dataset in opened]
+    source = dataclasses.replace(source, reading=reading)
+    opened = [source.open(split) for split in splits]
     opened[0].notes += (
         f"pictures of more than 8 bits: the stored {stretch[0]} to {stretch[1]} become 0 to 255",
     )

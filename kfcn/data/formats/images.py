@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
@@ -98,7 +98,10 @@ def open_image(content: bytes, page: int | None) -> Image.Image:
     """
     if content.startswith(PNG) and (damage := png_damage(content)):
         raise ValueError(damage)
-    image = Image.open(io.BytesIO(content))
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise ValueError(_unknown(content)) from error
     pages = _pages(content, image)
     if page is None and len(pages) > 1:
         raise ValueError(
@@ -212,6 +215,23 @@ def tiff_tags(image: Image.Image) -> Mapping[int, Any]:
     return image.tag_v2 if isinstance(image, TiffImageFile) else {}
 
 
+_BANDS = (
+    "expected grey, RGB or RGB with transparency: choose the three bands that the net is to see"
+)
+
+
+def _unknown(content: bytes) -> str:
+    """Why Pillow has no reader for a file: a TIFF of bands or bits that no picture has."""
+    if not content.startswith(_TIFF):
+        return "not a known image format"
+    file = io.BytesIO(content)
+    directory = ImageFileDirectory_v2(file.read(8))
+    file.seek(directory.next)
+    directory.load(file)
+    bands, bits = directory.get(277, 1), directory.get(258, (1,))
+    return f"{bands} band(s) of {max(bits)} bits; {_BANDS}"
+
+
 def _bytes_each(image: Image.Image) -> int:
     return 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
 
@@ -221,10 +241,7 @@ def _check_bands(image: Image.Image) -> None:
     tags = tiff_tags(image)
     bands, extra = tags.get(277, 1), tags.get(338, ())
     if bands > 4 or (bands == 4 and extra == (0,)):
-        raise ValueError(
-            f"{bands} bands; expected grey, RGB or RGB with transparency: choose the three bands "
-            "that the net is to see"
-        )
+        raise ValueError(f"{bands} bands; {_BANDS}")
 
 
 def _pages(content: bytes, image: Image.Image) -> list[int]:

@@ -1,0 +1,74 @@
+"""Text files of every usual encoding, and lists of names as programs write them."""
+
+import unicodedata
+
+import pytest
+from drawn import CORNERS, labelme, mask, picture, save, shape, shares, write
+
+from kfcn import data
+from kfcn.data.formats.lists import read_lines, read_names
+from kfcn.data.formats.text import read_text
+from kfcn.errors import DataError
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    save(tmp_path / "images/train/a.jpg", picture())
+    save(tmp_path / "labels/train/a.png", mask())
+    write(tmp_path / "classes.txt", "background\r\ncar\r\n", "utf-8-sig")
+    train = data.load("folder", "train", tmp_path)
+    assert train.classes.names == ("background", "car")
+    labelme(tmp_path / "lm/train/a.json", "a.jpg", [shape("car", CORNERS)])
+    save(tmp_path / "lm/train/a.jpg", picture())
+    write(tmp_path / "lm/classes.txt", "background\ncar\n", "utf-8-sig")
+    assert shares(data.load("folder", "train", tmp_path / "lm")) == [80.176, 19.824]
+    for name in "ab":
+        save(tmp_path / f"cvat/JPEGImages/{name}.jpg", picture())
+        save(tmp_path / f"cvat/SegmentationClass/{name}.png", mask())
+    write(tmp_path / "cvat/labelmap.txt", "background:0,0,0::\ncar:1,1,1::\n", "utf-8-sig")
+    assert shares(data.load("folder", "train", tmp_path / "cvat")) == [81.771, 18.229]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16 without a mark"), ("utf-32", "UTF-32"),
+     ("latin-1", r"Latin-1 .*byte 0xf6")],
+)  # fmt: skip
+def test_another_encoding_is_named(tmp_path, encoding, words):
+    path = write(tmp_path / "list.txt", "Größe.jpg\n", encoding)
+    with pytest.raises(DataError, match=rf"list\.txt: is stored as {words}.*expected UTF-8"):
+        read_lines(path)
+    assert read_text(write(path, "Größe.jpg\n")) == "Größe.jpg\n"
+
+
+def test_lists_are_read_as_they_are_meant(tmp_path):
+    known = {"my image 1", "my image 2", "IMG-3", "sub/IMG-4"}
+    lines = [
+        '"my image 1"', "my image 2", "", "  ", "IMG-3 1", "IMG-3.jpg", "sub\\IMG-4.png",
+        "'my image 2' -1",
+    ]  # fmt: skip
+    path = write(tmp_path / "train.txt", "\r\n".join(lines) + "\r\n", "utf-8-sig")
+    assert read_names(path, known) == [
+        "my image 1", "my image 2", "IMG-3", "IMG-3", "sub/IMG-4", "my image 2",
+    ]  # fmt: skip
+    # What is not known keeps its first word, for the message that it is missing.
+    assert read_names(write(path, "gone 1\n"), known) == ["gone"]
+    with pytest.raises(DataError, match=r"train\.txt: is empty; expected one name a line"):
+        read_names(write(path, " \n\n"))
+
+
+def test_names_are_compared_in_one_unicode_form(tmp_path):
+    for form, other in (("NFD", "NFC"), ("NFC", "NFD")):
+        root = tmp_path / form
+        name = unicodedata.normalize(form, "Straße_München")
+        save(root / f"images/train/{name}.jpg", picture())
+        save(root / f"labels/train/{unicodedata.normalize(other, name)}.png", mask())
+        write(root / "classes.txt", "background\ncar\n")
+        assert shares(data.load("folder", "train", root)) == [81.771, 18.229]
+        door = unicodedata.normalize(form, "Tür")
+        labelme(
+            root / f"lm/train/{name}.json", unicodedata.normalize(other, name) + ".jpg",
+            [shape(unicodedata.normalize(other, door), CORNERS)],
+        )  # fmt: skip
+        save(root / f"lm/train/{name}.jpg", picture())
+        write(root / "lm/classes.txt", f"background\n{door}\n")
+        assert shares(data.load("folder", "train", root / "lm")) == [80.176, 19.824]
