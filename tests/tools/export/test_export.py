@@ -114,6 +114,11 @@ def test_a_saved_model_that_needs_kfcn_is_found_out(tmp_path):
         ({"format": "saved_model", "size": (64, 64)}, "takes images of any size; received"),
         ({"format": "onnx", "quantize": True}, r"which data set \(--data NAME\)"),
         ({"format": "coreml"}, r"images of one size: which \(--size H W\)"),
+        (
+            {"format": "openvino", "quantize": True, "data": "scenes"},
+            r"openvino in 8 bits takes images of one size: which \(--size",
+        ),
+        ({"format": "openvino", "size": (64, 64)}, "takes images of any size; received"),
         ({"format": "coreml", "size": (8, 64)}, "size 8 64: expected at least 32"),
         ({"format": "saved_model", "calibration": 2}, "calibration 2: expected at least 4"),
         ({"format": "saved_model", "data": "moon"}, "unknown data set 'moon'"),

@@ -23,6 +23,7 @@ class Format:
         needs: packages that it takes beside TensorFlow. The extra of the format's name brings them.
         int8: those that its file in 8 bits takes besides; None where it has no such file.
         fixed_size: whether it takes images of one size.
+        fixed_int8: whether its file in 8 bits does.
     """
 
     help: str
@@ -30,12 +31,19 @@ class Format:
     needs: tuple[str, ...] = ()
     int8: tuple[str, ...] | None = None
     fixed_size: bool = False
+    fixed_int8: bool = False
 
 
 FORMATS = {
     "saved_model": Format("TensorFlow, TensorFlow Serving, TensorFlow.js", "saved_model"),
     "onnx": Format("ONNX Runtime and most others", "onnx_file", ("onnxruntime",), ("onnx",)),
-    "openvino": Format("OpenVINO on Intel's processors", "openvino_file", ("openvino",), ("nncf",)),
+    "openvino": Format(
+        "OpenVINO on Intel's processors",
+        "openvino_file",
+        ("openvino",),
+        ("nncf",),
+        fixed_int8=True,
+    ),
     "coreml": Format(
         "Core ML on Apple's devices, for one size", "coreml_file", ("coremltools",), fixed_size=True
     ),

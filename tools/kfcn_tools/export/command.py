@@ -21,13 +21,18 @@ def parser() -> argparse.ArgumentParser:
         epilog="formats: " + "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items()),
     )
     cli.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder or a .keras file")
+    one_size = " and ".join(
+        f"{name} in 8 bits" if kind.fixed_int8 else name
+        for name, kind in FORMATS.items()
+        if kind.fixed_size or kind.fixed_int8
+    )
     cli.add_argument("--format", required=True, choices=FORMATS, help=", ".join(FORMATS))
     cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     cli.add_argument(
         "--scores", action="store_true", help="probabilities of the classes in place of labels"
     )
     cli.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, for coreml"
+        "--size", type=int, nargs=2, metavar=("H", "W"), help=f"of the images, for {one_size}"
     )
     able = " and ".join(name for name, kind in FORMATS.items() if kind.int8 is not None)
     cli.add_argument(

@@ -53,7 +53,7 @@ def export(
         out: the folder to make.
         format: of `FORMATS`.
         scores: float32 `scores` (N, H, W, C), the probabilities of the classes, in place of labels.
-        size: (H, W), for formats of one size.
+        size: (H, W), for files that take images of one size.
         quantize: adds a file in 8 bits, calibrated on the training split of `data`.
         data: name of the data set whose validation images the check uses; without it drawn scenes.
         data_dir: its folder.
@@ -83,7 +83,8 @@ def export(
     }
     plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
     net = Net(plain, names, scores, info, size)
-    batches = _batches(val or data_sets.load("scenes", "val", None, seed), kind.fixed_size and size)
+    dataset = val or data_sets.load("scenes", "val", None, seed)
+    batches = _batches(dataset, size if kind.fixed_size else None)
     out = Path(out)
     with new_folder(out) as folder:
         progress(f"{format}: writing")
@@ -97,9 +98,11 @@ def export(
         if quantize:
             train = data_sets.load(data, "train", data_dir, seed, classes)
             progress(f"{format}: int8, calibrating on {min(calibration, len(train))} images")
-            images = [picture.image for picture in pictures(train, calibration, CHECKED[0])]
+            at = size or CHECKED[0]
+            images = [picture.image for picture in pictures(train, calibration, at)]
             files |= module.quantize(net, folder, main, images)
-            checked["int8"] = compare(module.opened(net, folder, files["int8"]), net, batches)
+            run = module.opened(net, folder, files["int8"])
+            checked["int8"] = compare(run, net, _batches(dataset, size))
         _describe(folder, net, files, checked)
     return out
 
@@ -118,9 +121,11 @@ def _check(format, size, quantize, data, calibration) -> None:
             f"{format} needs {' and '.join(missing)}: pip install 'kfcn[{format}]' brings what is"
             " missing"
         )
-    if kind.fixed_size and size is None:
-        raise UsageError(f"{format} takes images of one size: which (--size H W)?")
-    if size is not None and not kind.fixed_size:
+    fixed = kind.fixed_size or (quantize and kind.fixed_int8)
+    if fixed and size is None:
+        what = format if kind.fixed_size else f"{format} in 8 bits"
+        raise UsageError(f"{what} takes images of one size: which (--size H W)?")
+    if size is not None and not fixed:
         raise UsageError(f"{format} takes images of any size; received the size {size}")
     if size is not None and min(size) < LEAST_SIDE:
         raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
