@@ -67,6 +67,36 @@ def use_onednn(wanted: bool = True) -> bool:
     return on
 
 
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the notes that its C++ part prints at start-up.
+
+    They come before any log level is looked at, straight to file descriptor 2. An import that
+    fails still raises.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def cache_folder() -> Path:
+    """Where kfcn keeps what it can make again: `kfcn` in the user's folder for caches."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base or Path.home() / ".cache") / "kfcn"
+
+
 def onednn_is_on() -> bool:
     """Whether TensorFlow, which is imported, computes with oneDNN in this process."""
     from tensorflow.python.util import _pywrap_util_port

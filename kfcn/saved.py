@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from kfcn import pretrained
 from kfcn.data.dataset import Dataset
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import aside
+
+if TYPE_CHECKING:
+    import keras
 
 MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
 
@@ -49,13 +51,15 @@ def files_of(path: Path | str) -> list[Path]:
     return [path, path.with_name(CARD), path.with_name(CRF)]
 
 
-def load_model(path: Path | str) -> keras.Model:
+def load_model(path: Path | str) -> "keras.Model":
     """Loads a model file or the model of a run folder, in Keras' safe mode.
 
     Raises:
         UsageError: no such file.
         KfcnError: it is no Keras model.
     """
+    import keras
+
     import kfcn.crf
     import kfcn.rewrite  # noqa: F401  (both register layers that a file may hold)
 
@@ -67,8 +71,8 @@ def load_model(path: Path | str) -> keras.Model:
 
 
 def open_model(
-    model: keras.Model | Path | str, crf: bool = False
-) -> tuple[keras.Model, dict | None]:
+    model: "keras.Model | Path | str", crf: bool = False
+) -> "tuple[keras.Model, dict | None]":
     """The net behind what a caller may give, and its card (None where there is none).
 
     Args:
@@ -77,7 +81,7 @@ def open_model(
             (`kfcn-tune-crf`), or the published ones.
     """
     card, widths = None, {}
-    if not isinstance(model, keras.Model):
+    if isinstance(model, (str, Path)):
         card, widths = read_card(model), read_crf(model)
         model = load_model(model)
     if crf:
@@ -87,8 +91,13 @@ def open_model(
     return model, card
 
 
-def check_classes(card: dict | None, dataset: Dataset, model: keras.Model | None = None) -> None:
-    """Makes sure that a net, as far as it is given, and a data set speak of the same classes.
+def check_classes(card: dict | None, dataset: Dataset, outputs: int | None = None) -> None:
+    """Makes sure that a net and a data set speak of the same classes.
+
+    Args:
+        card: of the net; None where there is none.
+        dataset: whose classes are expected.
+        outputs: number of classes that the net gives; None where that is not known.
 
     Raises:
         UsageError: other names on the card, or another number of outputs.
@@ -99,8 +108,7 @@ def check_classes(card: dict | None, dataset: Dataset, model: keras.Model | None
             f"the model was trained for {_several(card['classes'])}; "
             f"{dataset.name} has {_several(names)}"
         )
-    outputs = len(names) if model is None else model.outputs[0].shape[-1]
-    if outputs != len(names):
+    if outputs not in (None, len(names)):
         raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
 
 
@@ -108,9 +116,11 @@ def _several(names: Sequence[str]) -> str:
     return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def save_model(model: keras.Model, path: Path | str) -> None:
+def save_model(model: "keras.Model", path: Path | str) -> None:
     """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load."""
     # One tensor, not a list of one: that is how it is then called, and how an export is served.
+    import keras
+
     plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with aside(path) as temporary:
         plain.save(temporary)

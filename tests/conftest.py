@@ -1,8 +1,10 @@
 import os
+import tempfile
 
 # Before TensorFlow is imported anywhere: its start-up notes bury the test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kfcn-cache-")
 
 import numpy as np
 import pytest

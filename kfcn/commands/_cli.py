@@ -2,12 +2,11 @@
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from kfcn.errors import KfcnError, Stopped, UsageError
-from kfcn.machine import use_onednn
+from kfcn.machine import import_tensorflow, use_onednn
 
 # As texts, because the data sets themselves import NumPy and `--help` must not.
 DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
@@ -29,10 +28,12 @@ def run(
     work: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
     prepare: Callable[[argparse.Namespace], object] = lambda args: use_onednn(),
+    tensorflow: bool = True,
 ) -> int:
     """Parses `argv`, does `work(args)` and returns the exit code.
 
-    `prepare(args)` comes first, before TensorFlow is imported.
+    `prepare(args)` comes first, before TensorFlow is imported; with `tensorflow` False only what
+    needs it imports it.
 
     0 when the work is done, 1 when it failed, 2 when the request makes no sense, 130 when
     Ctrl-C stopped it (143: SIGTERM). `work` may return an exit code of its own.
@@ -44,7 +45,8 @@ def run(
     args = parser.parse_args(argv)
     try:
         prepare(args)
-        _import_tensorflow()
+        if tensorflow:
+            import_tensorflow()
         return work(args) or 0
     except KfcnError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
@@ -55,22 +57,3 @@ def run(
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
-
-
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without the notes that its C++ part prints at start-up.
-
-    They come before any log level is looked at, straight to file descriptor 2. An import that
-    fails still raises.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -41,7 +41,7 @@ def next_pictures(args: argparse.Namespace) -> int:
     proposal = propose(model, args.images, args.count, _labelled(args.model), progress=True)
     inputs = [*inputs_of(args.model, args.images), *proposal.uncertainty]
     outputs = Outputs(args.out, inputs, args.overwrite)
-    writer = writer_for(model, card, outputs, args.format)
+    writer = writer_for(model.outputs[0].shape[-1], card, outputs, args.format)
     writer.check(proposal.chosen)
     with outputs.lock():
         kept = write_proposal(proposal, model, writer, writer.palette)
@@ -114,7 +114,7 @@ def suspects(args: argparse.Namespace) -> int:
     with outputs.lock():
         if args.model:
             model, card = open_model(args.model)
-            check_classes(card, dataset, model)
+            check_classes(card, dataset, model.outputs[0].shape[-1])
             folds = iter([Fold(dataset, 0, model)])
         else:
             settings = {"epochs": args.epochs, "init_from": args.init_from}

@@ -97,4 +97,4 @@ def _show(path: Path, counts: dict[str, int]) -> None:
 
 
 def main(argv=None) -> int:
-    return run(parser(), work, argv)
+    return run(parser(), work, argv, tensorflow=False)

@@ -29,15 +29,16 @@ def work(args: argparse.Namespace) -> None:
     from kfcn import data as data_sets
     from kfcn.crf.tuning import Trial, tune
     from kfcn.errors import UsageError
+    from kfcn.inference.runtime.net import open_net
     from kfcn.inference.segment import image_logits
     from kfcn.outputs import one_file
-    from kfcn.saved import CRF, check_classes, model_path, open_model
+    from kfcn.saved import CRF, check_classes, model_path
 
     if args.images < 1:
         raise UsageError(f"--images {args.images}: expected at least 1")
     dataset = data_sets.load(args.data, args.split, args.data_dir, args.seed, args.classes)
-    model, card = open_model(args.run)
-    check_classes(card, dataset, model)
+    net, card = open_net(args.run)
+    check_classes(card, dataset, net.classes)
     count = min(args.images, len(dataset))
     samples = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, count).round()]
 
@@ -51,7 +52,7 @@ def work(args: argparse.Namespace) -> None:
         alone, best = tune(
             [sample.image for sample in samples],
             [sample.labels for sample in samples],
-            [image_logits(model, sample.image) for sample in samples],
+            [image_logits(net, sample.image) for sample in samples],
             progress=show,
         )
         found_on = {"data": f"{dataset.name}/{dataset.split}", "images": count}

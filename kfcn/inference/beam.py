@@ -16,9 +16,10 @@ from kfcn.files import sha256
 from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
 from kfcn.inference.predict import Predictions, inputs_of, predict_file
+from kfcn.inference.runtime.net import open_net
 from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
-from kfcn.saved import model_path, open_model, read_card
+from kfcn.saved import model_path, read_card
 
 DEAD_LETTER = "dead-letter.jsonl"
 """Beside the results: a line of JSON for each image that could not be done, with the reason."""
@@ -68,7 +69,7 @@ def predict_by_beam(
     outputs = Outputs(Path(out).resolve(), [*inputs_of(model, images), *paths], overwrite)
     card = read_card(model)
     # The net itself is the workers' affair; here only its number of classes may be wanted.
-    writer = writer_for(None if card else open_model(model)[0], card, outputs, format)
+    writer = writer_for(None if card else open_net(model)[0].classes, card, outputs, format)
     if not writer.by_beam:
         raise UsageError(f"--format {format} is one file of all pictures; use it without --beam")
     letters = outputs.folder / DEAD_LETTER
@@ -161,7 +162,7 @@ def _handler() -> type:
                 with contextlib.suppress(RuntimeError):  # TensorFlow has begun to compute
                     tf.config.threading.set_intra_op_parallelism_threads(self.threads)
                     tf.config.threading.set_inter_op_parallelism_threads(self.threads)
-            return open_model(self.model, self.crf)[0]
+            return open_net(self.model, self.crf, self.threads)[0]
 
         def run_inference(self, batch, model, inference_args=None):
             for path in batch:

@@ -12,8 +12,9 @@ from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.dataset import Dataset
 from kfcn.errors import DataError
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
+from kfcn.inference.runtime.net import Net, as_net, open_net
 from kfcn.labels import IGNORE
-from kfcn.saved import check_classes, open_model
+from kfcn.saved import check_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +122,17 @@ def evaluate(
         DataError: a file that cannot be used.
     """
     dataset = load(data, split, data_dir, seed, classes) if isinstance(data, str) else data
-    net, card = open_model(model, crf)
-    check_classes(card, dataset, net)
+    net, card = open_net(model, crf)
+    check_classes(card, dataset, net.classes)
     result = measure(net, dataset, protocol, progress)
     return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result
 
 
 def measure(
-    net: keras.Model, dataset: Dataset, protocol: Protocol = SINGLE_SCALE, progress: bool = False
+    net: Net | keras.Model,
+    dataset: Dataset,
+    protocol: Protocol = SINGLE_SCALE,
+    progress: bool = False,
 ) -> Evaluation:
     """Segments every image of a split at its full size and counts.
 
@@ -143,7 +147,7 @@ def measure(
     """
     from tqdm import tqdm
 
-    names = dataset.classes.names
+    net, names = as_net(net), dataset.classes.names
     matrix = np.zeros((len(names), len(names)), np.int64)
     boundary = np.zeros((2, len(names)), np.int64)
     loss = 0.0

@@ -5,8 +5,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from kfcn.data.formats.images import read_image
@@ -15,11 +15,15 @@ from kfcn.errors import KfcnError
 from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
 from kfcn.inference.pipeline import pipelined
+from kfcn.inference.runtime.net import Net, open_net
 from kfcn.inference.segment import segment
 from kfcn.inference.tiling import is_large
 from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
-from kfcn.saved import files_of, open_model
+from kfcn.saved import files_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +62,7 @@ def shares(counts: Mapping[str, int]) -> str:
 
 
 def predict(
-    model: keras.Model | Path | str,
+    model: "keras.Model | Path | str",
     images: Path | str | Iterable[Path | str],
     out: Path | str,
     progress: bool = False,
@@ -99,8 +103,8 @@ def predict(
     images = [images] if isinstance(images, (str, Path)) else list(images)
     paths = collect(images)
     outputs = Outputs(out, [*inputs_of(model, images), *paths], overwrite)
-    net, card = open_model(model, crf)
-    writer = writer_for(net, card, outputs, format)
+    net, card = open_net(model, crf)
+    writer = writer_for(net.classes, card, outputs, format)
     writer.check(paths)
     pixels: dict[Path, dict[str, int]] = {}
     failed: dict[Path, str] = {}
@@ -129,16 +133,16 @@ def predict(
     return Predictions(written, failed, list(kept.values()), pixels)
 
 
-def inputs_of(model: keras.Model | Path | str, images: Sequence[Path | str]) -> list[Path | str]:
+def inputs_of(model: "keras.Model | Path | str", images: Sequence[Path | str]) -> list[Path | str]:
     """The files that a prediction reads beside the pictures: the model's, and lists."""
-    return [*images, *(() if isinstance(model, keras.Model) else files_of(model))]
+    return [*images, *(files_of(model) if isinstance(model, (str, Path)) else ())]
 
 
-def predict_file(model: keras.Model, path: Path, writer: Writer) -> str | None:
+def predict_file(net: Net, path: Path, writer: Writer) -> str | None:
     """Segments one image file and writes the result; why that could not be done, or None."""
     try:
         image = read_image(path)
-        writer.write(path, image, segment(model, image))
+        writer.write(path, image, segment(net, image))
     except KfcnError as error:
         return str(error)
     return None

@@ -1,12 +1,16 @@
 """How an image is segmented for a figure: in one piece, or averaged over its variants."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from kfcn.errors import UsageError
+from kfcn.inference.runtime.net import Net
 from kfcn.inference.segment import image_logits
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,27 +37,27 @@ class Protocol:
         text = "single scale" if plain else f"scales {' '.join(f'{s:g}' for s in self.scales)}"
         return f"{text}, flip" if self.flip else text
 
-    def logits(self, model: keras.Model, image: np.ndarray) -> np.ndarray:
+    def logits(self, net: "Net | keras.Model", image: np.ndarray) -> np.ndarray:
         """What the classes of an image are decided by, at its full size.
 
         For a single scale the net's logits; else the logarithm of the mean softmax. Resized are
         the image before and the logits after the net, bilinear, averaging where they shrink.
 
         Args:
-            model: gives logits `(B, H, W, C)`.
+            net: gives logits `(B, H, W, C)`.
             image: uint8 `(H, W, 3)`.
 
         Returns:
             float32 `(H, W, C)`.
         """
         if self.scales == (1.0,) and not self.flip:
-            return image_logits(model, image)
+            return image_logits(net, image)
         size, total = image.shape[:2], 0.0
         for scale in self.scales:
             scaled = resize(image, tuple(max(round(scale * side), 1) for side in size))
-            total = total + _softmax(resize(image_logits(model, scaled), size))
+            total = total + _softmax(resize(image_logits(net, scaled), size))
             if self.flip:
-                mirrored = image_logits(model, scaled[:, ::-1])[:, ::-1]
+                mirrored = image_logits(net, scaled[:, ::-1])[:, ::-1]
                 total = total + _softmax(resize(mirrored, size))
         mean = total / (len(self.scales) * (1 + self.flip))
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
@@ -64,6 +68,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = image.astype(np.float32)
     if image.shape[:2] == size:
         return image
+    import keras
+
     resized = keras.ops.image.resize(image, size, interpolation="bilinear", antialias=True)
     return keras.ops.convert_to_numpy(resized)
 

@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
 import numpy as np
 
 from kfcn.errors import KfcnError
-from kfcn.fused import run_net
-from kfcn.rewrite import receptive_fields
+
+if TYPE_CHECKING:
+    import keras
+
+    from kfcn.inference.runtime.net import Net
 
 # Where a tile may begin: a multiple of every stride a net has, so that its cells lie where those
 # of the whole image lie.
@@ -39,11 +41,13 @@ class Tile(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def margin(model: keras.Model) -> int | None:
+def margin(model: "keras.Model") -> int | None:
     """How far around a pixel a net looks, in pixels, rounded up to `ALIGNMENT`.
 
     None for a net that looks at the whole image (squeeze-and-excite, a CRF), or may.
     """
+    from kfcn.rewrite import receptive_fields
+
     try:
         size = receptive_fields(model)[0].extent
     except KfcnError:  # a layer that it does not know, such as a CRF
@@ -78,14 +82,14 @@ def _spans(length: int, step: int, margin: int) -> Iterator[tuple[slice, slice, 
         yield slice(first, last), slice(start - first, end - first), slice(start, end)
 
 
-def segment_tiled(model: keras.Model, image: np.ndarray, side: int = 2048) -> np.ndarray:
+def segment_tiled(net: "Net", image: np.ndarray, side: int = 2048) -> np.ndarray:
     """The class of each pixel of a large image, computed in overlapping tiles.
 
     A tile's margin covers half the receptive field, so that every pixel sees what it would see in
     one piece: the labels are the same, up to ties within float32 rounding.
 
     Args:
-        model: a net that takes `(B, H, W, 3)` RGB 0..255 and gives logits `(B, H, W, C)`.
+        net: whose margin is known.
         image: uint8 `(H, W, 3)`, RGB.
         side: of a tile in pixels; memory grows with its square.
 
@@ -95,12 +99,11 @@ def segment_tiled(model: keras.Model, image: np.ndarray, side: int = 2048) -> np
     Raises:
         ValueError: the net looks at the whole image, see `margin`.
     """
-    reach = margin(model)
+    reach = net.margin
     if reach is None:
-        raise ValueError(f"{model.name} looks at the whole image; it has no tiles")
+        raise ValueError("the net looks at the whole image; it has no tiles")
     labels = np.empty(image.shape[:2], np.uint8)
     height, width = image.shape[:2]
     for tile in tiles(height, width, side, reach):
-        logits = run_net(model, image[tile.window][None].astype("float32"))[0]
-        labels[tile.target] = logits[tile.inside].argmax(-1)
+        labels[tile.target] = net.labels(image[tile.window][None])[0][tile.inside]
     return labels

@@ -15,6 +15,7 @@ from kfcn.data import Dataset
 from kfcn.data.formats.images import read_image
 from kfcn.errors import DataError, UsageError
 from kfcn.inference.collect import collect
+from kfcn.inference.runtime.net import quickest
 from kfcn.inference.segment import image_logits
 from kfcn.inference.writer import Writer
 from kfcn.labelling.next_pictures import (
@@ -72,7 +73,7 @@ def propose(
     if count < 1:
         raise UsageError(f"count {count}: expected 1 or more")
     paths = collect([images] if isinstance(images, (str, Path)) else list(images))
-    body, known, vectors = describer(model), set(), []
+    net, body, known, vectors = quickest(model), describer(model), set(), []
     hidden = None if progress else True
     for index in tqdm(range(len(labelled or ())), "labelled", unit="image", disable=hidden):
         assert labelled is not None
@@ -86,7 +87,7 @@ def propose(
         except DataError as error:
             failed[path] = str(error)
             continue
-        uncertainty[path] = picture_uncertainty(image_logits(model, image))
+        uncertainty[path] = picture_uncertainty(image_logits(net, image))
         found.append(description(body, image))
     if not found:
         raise UsageError(
@@ -119,10 +120,10 @@ def write_proposal(
     kept = writer.check(proposal.chosen)
     outputs.check([table, page])
     writer.start()
-    figures = []
+    net, figures = quickest(model), []
     for number, path in enumerate(proposal.chosen, start=1):
         image = read_image(path)
-        logits = image_logits(model, image)
+        logits = image_logits(net, image)
         labels = logits.argmax(-1).astype(np.uint8)
         if path not in kept:
             writer.write(path, image, labels)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from kfcn.data import Dataset
 from kfcn.inference.formats.labelme import seen_from
+from kfcn.inference.runtime.net import quickest
 from kfcn.inference.segment import image_logits
 from kfcn.labelling.folds import Fold
 from kfcn.labelling.suspects import Region, own_probabilities, picture_score, regions
@@ -69,9 +70,10 @@ def find_suspects(dataset: Dataset, folds: Iterable[Fold], progress: bool = Fals
     hidden = None if progress else True
     with tqdm(total=len(dataset), desc="suspects", unit="image", disable=hidden) as bar:
         for fold in folds:
+            net = quickest(fold.model)
             for index in range(len(fold.dataset)):
                 image, labels, _ = fold.dataset[index]
-                logits = image_logits(fold.model, image)
+                logits = image_logits(net, image)
                 picture = fold.first + index
                 scores[picture] = picture_score(own_probabilities(logits, labels))
                 here = regions(picture, logits, labels)

@@ -4,6 +4,7 @@ from nets import TINY, fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference import tiling
+from kfcn.inference.runtime.net import KerasNet, quickest
 from kfcn.inference.segment import segment
 from kfcn.nets.fcn import fcn8s
 
@@ -41,15 +42,18 @@ def test_tiles_give_the_labels_of_one_piece(net, monkeypatch):
     assert len(np.unique(whole)) > 2
     monkeypatch.setattr(tiling, "LARGE", 1000)
     calls = []
-    run = tiling.run_net
-    monkeypatch.setattr(tiling, "run_net", lambda m, x: calls.append(x.shape) or run(m, x))
-    tiled = tiling.segment_tiled(net, image, side=64)
+    labels = KerasNet.labels
+    monkeypatch.setattr(KerasNet, "labels", lambda s, x: calls.append(x.shape) or labels(s, x))
+    tiled = tiling.segment_tiled(KerasNet(net), image, side=64)
     assert len(calls) == 9 and calls[0] == (1, 640 + 750 % 64, 640 + 717 % 64, 3)
     np.testing.assert_array_equal(tiled, whole)
     np.testing.assert_array_equal(segment(net, image), whole)
+    quick = quickest(net)
+    assert quick.name == "litert" and quick.margin == tiling.margin(net)
+    assert (segment(quick, image) != whole).mean() < 1e-4  # ties within rounding
     # Control: without a margin the seams show.
     monkeypatch.setattr(tiling, "margin", lambda model: 0)
-    assert (tiling.segment_tiled(net, image, side=256) != whole).mean() > 0.001
+    assert (tiling.segment_tiled(KerasNet(net), image, side=256) != whole).mean() > 0.001
 
 
 def test_a_net_that_sees_the_whole_image_is_not_tiled(net, monkeypatch):
@@ -58,4 +62,4 @@ def test_a_net_that_sees_the_whole_image_is_not_tiled(net, monkeypatch):
     monkeypatch.setattr(tiling, "LARGE", 1000)
     assert segment(model, picture(40, 50)).shape == (40, 50)
     with pytest.raises(ValueError, match="looks at the whole image"):
-        tiling.segment_tiled(model, picture(40, 50))
+        tiling.segment_tiled(KerasNet(model), picture(40, 50))

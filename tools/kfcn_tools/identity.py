@@ -29,7 +29,7 @@ def identity(
     """
     if not isinstance(model, (str, Path)):
         if dataset is not None:
-            check_classes(None, dataset, model)
+            check_classes(None, dataset, model.outputs[0].shape[-1])
         digest = hashlib.sha256()
         for weight in model.get_weights():
             digest.update(weight.tobytes())

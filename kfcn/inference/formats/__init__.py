@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
 from kfcn.errors import UsageError
 from kfcn.inference.formats.coco import CocoWriter
 from kfcn.inference.formats.labelme import LabelmeWriter
@@ -23,9 +21,15 @@ FORMATS: dict[str, type[Writer]] = {
 
 
 def writer_for(
-    model: keras.Model | None, card: Mapping[str, Any] | None, outputs: Outputs, format: str
+    classes: int | None, card: Mapping[str, Any] | None, outputs: Outputs, format: str
 ) -> Writer:
-    """The writer with the names and colours of a model's card; without one, the model's classes.
+    """The writer with the names and colours of a model's card; without one, numbers.
+
+    Args:
+        classes: how many there are; wanted where there is no card.
+        card: of the model, with `classes` and `palette`.
+        outputs: where to write.
+        format: one of `FORMATS`.
 
     Raises:
         UsageError: an unknown format, or classes that it cannot hold.
@@ -34,8 +38,7 @@ def writer_for(
         raise UsageError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     if card is not None:
         return FORMATS[format](outputs, card["classes"], card["palette"])
-    if model is None:
-        raise ValueError("neither a model nor its card")
-    classes = range(model.outputs[0].shape[-1])
-    names = [f"class {index}" for index in classes]
-    return FORMATS[format](outputs, names, [voc_colour(index) for index in classes])
+    if classes is None:
+        raise ValueError("neither a number of classes nor a card")
+    names = [f"class {index}" for index in range(classes)]
+    return FORMATS[format](outputs, names, [voc_colour(index) for index in range(classes)])

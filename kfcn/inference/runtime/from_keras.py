@@ -4,10 +4,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from kfcn.errors import KfcnError
 from kfcn.fused.norms import fold, foldable
-from kfcn.graph import Call, calls, is_operation
-from kfcn.inference.runtime.program import FUNCTIONS, Program, Step
+from kfcn.graph import Call, calls, inputs, is_operation, producer
+from kfcn.inference.runtime.program import FUNCTIONS, Program, Step, UnsupportedError
 from kfcn.inference.tiling import margin
 from kfcn.nets.upsample import as_trim, enlargements
 from kfcn.rewrite import DilatedPooling2D
@@ -24,10 +23,6 @@ _LEFT_OUT = (
     layers.ActivityRegularization,
     layers.Identity,
 )
-
-
-class UnsupportedError(KfcnError):
-    """A net has something that no step of a program stands for."""
 
 
 def program_of(model: keras.Model) -> Program:
@@ -47,6 +42,16 @@ def program_of(model: keras.Model) -> Program:
     for call in calls(model):
         writer.visit(call)
     return writer.program()
+
+
+def without_crf(model: keras.Model) -> tuple[keras.Model, keras.Layer | None]:
+    """A net without the dense CRF on its logits and its image, and that layer, if it has one."""
+    from kfcn.crf import DenseCRF
+
+    last = producer(model.outputs[0]) if len(model.outputs) == 1 else None
+    if not isinstance(last, DenseCRF) or inputs(last)[1] is not model.inputs[0]:
+        return model, None
+    return keras.Model(model.inputs[0], inputs(last)[0], name=model.name), last
 
 
 class _Writer:

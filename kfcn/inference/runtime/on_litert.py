@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 
-from kfcn.inference.runtime.program import Program, Step
+from kfcn.inference.runtime.program import Program, Step, UnsupportedError
 
 # Pixels of the sizes that are kept ready: memory grows with them, some 200 bytes each.
 _KEPT_PIXELS = 4_000_000
@@ -22,12 +22,16 @@ class LiteRTNet:
     Args:
         program: what to compute.
         threads: that LiteRT may use.
+
+    Raises:
+        UnsupportedError: a step that TFLite has no operation for.
     """
 
     name = "litert"
 
     def __init__(self, program: Program, threads: int):
         self.classes, self.margin = program.classes, program.margin
+        self.program = program
         self._writer = Writer(program)
         self._threads = threads
         self._ready: collections.OrderedDict[tuple, _Ready] = collections.OrderedDict()
@@ -90,7 +94,7 @@ class Writer:
             if step.kind == "max_pool" and (
                 step.options["dilation"] != [1, 1] or not isinstance(step.options["padding"], str)
             ):
-                raise NotImplementedError("TFLite has no pooling with holes")
+                raise UnsupportedError("TFLite has no pooling with holes")
         self._schema = schema
         self._program = program
         self._weights = [_laid_out(step) for step in program.steps]

@@ -40,8 +40,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kfcn.errors import KfcnError
+
 FUNCTIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "swish")
 _FORMAT = 1
+
+
+class UnsupportedError(KfcnError):
+    """A net has something that no step of a program, or no operation of a runtime, stands for."""
 
 
 class Step(NamedTuple):

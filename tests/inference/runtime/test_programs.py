@@ -11,10 +11,10 @@ import pytest
 from nets import fit_statistics, randomize
 
 from kfcn.crf import add_crf
-from kfcn.inference.runtime.from_keras import UnsupportedError, program_of
+from kfcn.inference.runtime.from_keras import program_of
 from kfcn.inference.runtime.on_litert import LiteRTNet
 from kfcn.inference.runtime.onnx_graph import write_onnx
-from kfcn.inference.runtime.program import Program
+from kfcn.inference.runtime.program import Program, UnsupportedError
 from kfcn.nets import architectures
 from kfcn.nets.upsample import match_size, upsample
 
@@ -89,7 +89,7 @@ def test_every_architecture_and_backbone(name):
     program = program_of(model)
     for runtime in ("litert", "onnxruntime"):
         if (name, runtime) == ("dilated pooling", "litert"):
-            with pytest.raises(NotImplementedError, match="holes"):
+            with pytest.raises(UnsupportedError, match="holes"):
                 opened(runtime, program)
             continue
         net = opened(runtime, program)

@@ -46,7 +46,7 @@ def draw_pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def ways(net, paths: Sequence[Path], root: Path) -> dict[str, Callable[[], object]]:
+def ways(net, model, paths: Sequence[Path], root: Path) -> dict[str, Callable[[], object]]:
     """The ways to be timed, by their names; each writes into a folder of its own."""
     import kfcn
     from kfcn.data.formats.images import read_image
@@ -59,7 +59,7 @@ def ways(net, paths: Sequence[Path], root: Path) -> dict[str, Callable[[], objec
 
     def new_writer():
         outputs = Outputs(tempfile.mkdtemp(dir=root))
-        return writer_for(net, None, outputs, "png")
+        return writer_for(net.classes, None, outputs, "png")
 
     def write() -> None:
         writer = new_writer()
@@ -77,7 +77,7 @@ def ways(net, paths: Sequence[Path], root: Path) -> dict[str, Callable[[], objec
         "net": lambda: [segment(net, image) for image in images],
         "write": write,
         "one after another": one_after_another,
-        "predict": lambda: kfcn.predict(net, paths, tempfile.mkdtemp(dir=root)),
+        "predict": lambda: kfcn.predict(model, paths, tempfile.mkdtemp(dir=root)),
     }
 
 
@@ -93,19 +93,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", metavar="RUN", help="a trained net instead")
     args = parser.parse_args(argv)
 
+    from kfcn.inference.runtime.net import quickest
     from kfcn.saved import load_model
 
     if args.model:
-        net = load_model(args.model)
+        model = load_model(args.model)
     else:
         from kfcn import fcn8s
 
-        net = fcn8s(21, backbone="mobilenet_v2", alpha=args.alpha)
+        model = fcn8s(21, backbone="mobilenet_v2", alpha=args.alpha)
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         paths = draw_pictures(root, args.pictures)
-        found = ways(net, paths, root)
+        found = ways(quickest(model), model, paths, root)
         seconds: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(args.repeats):
             for name, way in found.items():

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.commands._cli import _import_tensorflow
+from kfcn.machine import import_tensorflow
 from kfcn_tools.benchmarks.timing import machine, peak_mib
 
 HEIGHT, WIDTH, CLASSES, REPEATS = 240, 320, 12, 5
@@ -39,7 +39,7 @@ AXES = {
 
 def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
     """Median time and peak memory of a step, in this process, for growing values."""
-    _import_tensorflow()
+    import_tensorflow()
     from kfcn_tools.benchmarks.nets.keras_nets import Net
 
     found = []
@@ -77,7 +77,7 @@ def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
 
 def data_set(folder: str) -> dict:
     """Time and memory of a data set's way to the first batch, in this process."""
-    _import_tensorflow()  # before the clock starts
+    import_tensorflow()  # before the clock starts
 
     from kfcn import data
     from kfcn.data.feed.batches import training_batches

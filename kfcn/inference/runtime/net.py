@@ -1,0 +1,167 @@
+"""A net for inference, and which runtime computes it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from kfcn.inference.runtime import store
+from kfcn.inference.runtime.on_litert import LiteRTNet
+from kfcn.inference.runtime.program import UnsupportedError
+from kfcn.machine import import_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+
+@runtime_checkable
+class Net(Protocol):
+    """Images of any size to logits or labels.
+
+    Attributes:
+        name: of the runtime.
+        classes: number of classes C.
+        margin: how far around a pixel the net looks, in pixels; None for the whole image.
+    """
+
+    name: str
+    classes: int
+
+    @property
+    def margin(self) -> int | None: ...
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Float32 `(B, H, W, C)` for images uint8 or float32 `(B, H, W, 3)`, RGB 0..255."""
+        ...
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        """The class of each pixel, uint8 `(B, H, W)`, for images uint8 `(B, H, W, 3)`."""
+        ...
+
+
+class KerasNet:
+    """Any net, on TensorFlow; it has the weights that the model has at each call."""
+
+    name = "tensorflow"
+
+    def __init__(self, model: "keras.Model"):
+        self.model = model
+        self.classes = model.outputs[0].shape[-1]
+
+    @property
+    def margin(self) -> int | None:
+        """How far around a pixel the net looks; None for the whole image."""
+        from kfcn.inference.tiling import margin
+
+        return margin(self.model)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Float32 `(B, H, W, C)` for images uint8 or float32 `(B, H, W, 3)`, RGB 0..255."""
+        from kfcn.fused import run_net
+
+        return run_net(self.model, images.astype(np.float32))
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        """The class of each pixel, uint8 `(B, H, W)`, for images uint8 `(B, H, W, 3)`."""
+        return self.logits(images).argmax(-1).astype(np.uint8)
+
+
+class NetWithCRF:
+    """A net on any runtime with a dense CRF on its logits, which TensorFlow computes."""
+
+    margin = None
+
+    def __init__(self, net: Net, crf: "keras.Layer"):
+        import tensorflow as tf
+
+        self.name, self.classes = f"{net.name}, CRF on tensorflow", net.classes
+        self._net = net
+        signature = [tf.TensorSpec([None, None, None, c]) for c in (net.classes, 3)]
+        self._refine = tf.function(
+            lambda logits, image: crf([logits, image]), input_signature=signature, autograph=False
+        )
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Float32 `(B, H, W, C)` for images uint8 or float32 `(B, H, W, 3)`, RGB 0..255."""
+        return self._refine(self._net.logits(images), images.astype(np.float32)).numpy()
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        """The class of each pixel, uint8 `(B, H, W)`, for images uint8 `(B, H, W, 3)`."""
+        return self.logits(images).argmax(-1).astype(np.uint8)
+
+
+def as_net(net: "Net | keras.Model") -> Net:
+    """A net as it is; a Keras model on TensorFlow, with the weights it has at each call."""
+    return net if isinstance(net, Net) else KerasNet(net)
+
+
+def quickest(model: "keras.Model", threads: int | None = None) -> Net:
+    """A model, with the weights it has now, on the runtime that is quickest here.
+
+    That is TensorFlow where it has a GPU. On CPUs it is LiteRT, which no other was ahead of with
+    any net, on processors with and without AVX-512 (docs/benchmarks.md), and which a new size of
+    image costs a tenth of a second, where TensorFlow traces for seconds. What LiteRT has no
+    operation for stays on TensorFlow.
+
+    Args:
+        model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.
+        threads: of LiteRT; all cores of the process when None.
+    """
+    import tensorflow as tf
+
+    from kfcn.inference.runtime.from_keras import program_of, without_crf
+
+    if tf.config.list_physical_devices("GPU"):
+        return KerasNet(model)
+    body, crf = without_crf(model)
+    try:
+        net = LiteRTNet(program_of(body), threads or _cores())
+    except UnsupportedError:
+        return KerasNet(model)
+    return net if crf is None else NetWithCRF(net, crf)
+
+
+def open_net(
+    model: "keras.Model | Path | str", crf: bool = False, threads: int | None = None
+) -> tuple[Net, dict[str, Any] | None]:
+    """The net behind what a caller may give, on the quickest runtime, and its card.
+
+    The program of a model file is kept in the user's cache (`store`): opened again, it needs
+    neither TensorFlow nor Keras, which take seconds to import.
+
+    Args:
+        model: a net, its file, or a run folder.
+        crf: put a dense CRF on top, as in `kfcn.saved.open_model`.
+        threads: of LiteRT; all cores of the process when None.
+
+    Returns:
+        The net, and its card; None where there is none.
+    """
+    from kfcn.saved import model_path, open_model, read_card
+
+    named = isinstance(model, (str, Path))
+    if named and not crf and not _may_have_gpu():
+        program = store.load(model_path(model))
+        if program is not None:
+            return LiteRTNet(program, threads or _cores()), read_card(model)
+    import_tensorflow()
+    loaded, card = open_model(model, crf)
+    net = quickest(loaded, threads)
+    if named and isinstance(net, LiteRTNet):
+        store.save(model_path(model), net.program)
+    return net, card
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _may_have_gpu() -> bool:
+    """Whether TensorFlow, which is not asked, might have a GPU."""
+    return sys.platform == "darwin" or any(
+        any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "kfd", "dxg")
+    )

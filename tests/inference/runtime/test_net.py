@@ -1,0 +1,148 @@
+"""Which runtime a net gets, and the programs that are kept."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from nets import TINY, fit_statistics, randomize
+from PIL import Image
+
+from kfcn.commands import predict as command
+from kfcn.crf import add_crf
+from kfcn.inference.runtime import store
+from kfcn.inference.runtime.net import KerasNet, as_net, open_net, quickest
+from kfcn.inference.runtime.program import UnsupportedError
+from kfcn.nets.convnet import convnet
+from kfcn.nets.fcn import fcn8s
+from kfcn.saved import save_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return randomize(fit_statistics(fcn8s(4, **TINY)))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "kfcn" / "programs"
+
+
+def picture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (1, height, width, 3), np.uint8).repeat(8, 1)[:, :height]
+
+
+def test_a_crf_stays_on_tensorflow_and_its_net_does_not(model):
+    whole = add_crf(model, test_iterations=2)
+    net = quickest(whole)
+    assert net.name == "litert, CRF on tensorflow" and net.margin is None and net.classes == 4
+    for size in ((37, 50), (40, 33)):
+        image = picture(*size)
+        expected = np.asarray(whole(image.astype(np.float32)))
+        alone = np.asarray(model(image.astype(np.float32)))
+        np.testing.assert_allclose(net.logits(image), expected, atol=2e-3 * expected.std())
+        assert np.abs(alone - expected).max() > 0.1 * expected.std()  # the CRF does something
+        assert (net.labels(image) != expected.argmax(-1)).mean() < 1e-3
+
+
+def test_what_litert_cannot_do_stays_on_tensorflow():
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, keras.layers.LayerNormalization()(image))
+    net = quickest(model)
+    assert isinstance(net, KerasNet) and net.name == "tensorflow"
+    values = picture(5, 6)
+    expected = np.asarray(model(values.astype(np.float32)))
+    np.testing.assert_allclose(net.logits(values), expected, atol=1e-5)
+    np.testing.assert_array_equal(net.labels(values), expected.argmax(-1))
+
+
+def test_a_keras_model_follows_its_weights_and_a_quick_net_does_not():
+    model = randomize(convnet(3))
+    follows, stays, image = as_net(model), quickest(model), picture(20, 30)
+    assert as_net(stays) is stays
+    before = follows.logits(image)
+    np.testing.assert_allclose(stays.logits(image), before, atol=1e-4 * before.std())
+    randomize(model, seed=1)
+    assert np.abs(follows.logits(image) - before).max() > 0.1 * before.std()
+    np.testing.assert_allclose(stays.logits(image), before, atol=1e-4 * before.std())
+
+
+def test_logits_of_images_that_are_not_whole_numbers(model):
+    image = picture(30, 41).astype(np.float32) + np.float32(0.37)
+    expected = np.asarray(model(image))
+    np.testing.assert_allclose(quickest(model).logits(image), expected, atol=1e-3 * expected.std())
+    rounded = np.asarray(model(np.round(image)))
+    assert np.abs(rounded - expected).max() > 1e-3 * expected.std()  # it could be seen
+
+
+def test_programs_are_kept_by_what_the_file_holds(model, cache, tmp_path):
+    file, image = tmp_path / "net.keras", picture(40, 40)
+    save_model(model, file)
+    first, card = open_net(file)
+    assert card is None and first.name == "litert" and len(list(cache.iterdir())) == 1
+    program = store.load(file)
+    assert program is not None
+    again, _ = open_net(str(file))
+    np.testing.assert_array_equal(again.labels(image), first.labels(image))
+    save_model(randomize(keras.models.clone_model(model), seed=5), file)
+    assert store.load(file) is None  # another net under the same name
+    other, _ = open_net(file)
+    assert (other.labels(image) != first.labels(image)).mean() > 0.1
+    for kept in cache.iterdir():
+        kept.write_bytes(kept.read_bytes()[:-200])
+    assert store.load(file) is None
+    np.testing.assert_array_equal(open_net(file)[0].labels(image), other.labels(image))
+    assert store.load(file) is not None  # it was written anew
+
+
+def test_few_programs_are_kept_and_a_folder_that_cannot_be_written_is_no_error(
+    cache, tmp_path, monkeypatch
+):
+    from kfcn.inference.runtime.from_keras import program_of
+
+    program = program_of(convnet(2))
+    monkeypatch.setattr(store, "KEPT", 2)
+    files = [tmp_path / f"{name}.keras" for name in "abc"]
+    for file in files:
+        file.write_text(file.name)
+        store.save(file, program)
+    assert [store.load(file) is not None for file in files] == [False, True, True]
+    monkeypatch.setattr(store, "cache_folder", lambda: files[0] / "no folder")
+    store.save(files[0], program)
+    assert store.load(files[0]) is None
+
+
+def test_a_net_seen_before_needs_neither_tensorflow_nor_keras(model, cache, tmp_path):
+    file = tmp_path / "net.keras"
+    save_model(model, file)
+    Image.fromarray(picture(40, 51)[0]).save(tmp_path / "in.png")
+    arguments = [str(file), str(tmp_path / "in.png"), "--out"]
+    assert command.main([*arguments, str(tmp_path / "one")]) == 0
+    code = (
+        "import sys\n"
+        "from kfcn.commands.predict import main\n"
+        "done = main(sys.argv[1:])\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+        "sys.exit(done)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, str(tmp_path / "two")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("in.png", "in_overlay.jpg"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_steps_without_an_operation_are_refused_when_the_net_is_made():
+    from kfcn.inference.runtime.on_litert import LiteRTNet
+    from kfcn.inference.runtime.program import Program, Step
+
+    options = {"size": [2, 2], "stride": [1, 1], "dilation": [2, 2], "padding": "valid"}
+    with pytest.raises(UnsupportedError, match="holes"):
+        LiteRTNet(Program((Step("max_pool", (0,), options, {}),), 3, None), 1)
