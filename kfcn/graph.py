@@ -109,18 +109,38 @@ def replay(
     """
     values = {id(model.inputs[0]): image}
 
+    for call in calls(model):
+        values.update(run_call(call, values, instead, training))
+    return values[id(model.outputs[0])]
+
+
+def run_call(
+    call: Call,
+    values: Mapping[int, Any],
+    instead: Mapping[keras.Operation, Callable],
+    training: bool = False,
+) -> dict[int, Any]:
+    """Makes one call of a net, as in `replay`.
+
+    Args:
+        call: of `calls`.
+        values: what stands for the symbolic tensors, by their id.
+        instead, training: as in `replay`.
+
+    Returns:
+        What it gives, in the same way.
+    """
+
     def known(leaf):
         return values[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
 
-    for call in calls(model):
-        args, kwargs = keras.tree.map_structure(known, (call.args, call.kwargs))
-        function = instead.get(call.operation)
-        if function is not None:
-            kwargs = {name: value for name, value in kwargs.items() if name not in _CONTEXT}
-        else:
-            function = call.operation
-            if isinstance(function, keras.Layer) and function._call_has_training_arg:
-                kwargs["training"] = training
-        outputs = keras.tree.flatten(function(*args, **kwargs))
-        values.update((id(x), y) for x, y in zip(call.outputs, outputs, strict=True))
-    return values[id(model.outputs[0])]
+    args, kwargs = keras.tree.map_structure(known, (call.args, call.kwargs))
+    function = instead.get(call.operation)
+    if function is not None:
+        kwargs = {name: value for name, value in kwargs.items() if name not in _CONTEXT}
+    else:
+        function = call.operation
+        if isinstance(function, keras.Layer) and function._call_has_training_arg:
+            kwargs["training"] = training
+    outputs = keras.tree.flatten(function(*args, **kwargs))
+    return {id(x): y for x, y in zip(call.outputs, outputs, strict=True)}

@@ -14,29 +14,34 @@ from kfcn.collectives import gather_over_replicas, sum_over_replicas
 from kfcn.fused.norms import norms
 
 
-def over_batch(model: keras.Model, replicas: int) -> dict[keras.Operation, Callable]:
+def over_batch(
+    model: keras.Model, replicas: int, moving: bool = True
+) -> dict[keras.Operation, Callable]:
     """The batch normalisation of a training step, for `kfcn.graph.replay`.
 
     Args:
         model: the net.
         replicas: how many there are; with several the statistics are those of all together.
+        moving: whether the moving statistics take the batch in.
     """
     normalize = _over_replicas if replicas > 1 else _on_one
     return {
-        layer: functools.partial(_normalized, normalize, layer)
+        layer: functools.partial(_normalized, normalize, moving, layer)
         for layer in norms(model)
         # Older releases of Keras have no batch renormalisation.
         if layer.trainable and not getattr(layer, "renorm", False)
     }
 
 
-def _normalized(normalize, layer, inputs):
+def _normalized(normalize, record, layer, inputs):
     """`BatchNormalization.call` in training; statistics of maps `(B, H, W, C)` by `normalize`."""
     if layer.axis not in (-1, 3) or len(inputs.shape) != 4:
         return _usual(layer, inputs, synchronized=normalize is _over_replicas)
     inputs = tf.cast(inputs, layer.compute_dtype)
     gamma, beta = scale_and_offset(layer)
     outputs, mean, variance = normalize(inputs, gamma, beta, layer.epsilon)
+    if not record:
+        return outputs
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(moving * layer.momentum + now * (1 - layer.momentum))
     return outputs

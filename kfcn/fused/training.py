@@ -9,26 +9,33 @@ from kfcn.fused.batch_norm import over_batch
 from kfcn.fused.cuts import slices
 from kfcn.fused.depthwise import kernel_gradients_in_parts
 from kfcn.fused.enlargements import by_channel
+from kfcn.fused.recompute import replay_in_segments
 from kfcn.graph import replay
 
 
-def training_forward(model: keras.Model, replicas: int = 1) -> Callable[[tf.Tensor], tf.Tensor]:
+def training_forward(
+    model: keras.Model, replicas: int = 1, recompute: bool = False
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """What `model(images, training=True)` does, sooner; to be traced.
 
     Args:
         model: the net.
         replicas: how many there are; batch normalisation takes the statistics of all together.
+        recompute: keep fewer maps for the gradient (`kfcn.fused.recompute`); on one replica.
 
     Returns:
         A function of images float32 `(B, H, W, 3)` that gives the logits. Its gradients reach the
         variables of the net.
     """
     instead = slices(model) | over_batch(model, replicas)
+    again = over_batch(model, replicas, moving=False)
     if not tf.config.list_physical_devices("GPU"):  # these were measured on CPUs only
         instead |= by_channel(model) | kernel_gradients_in_parts(model)
 
     @tf.autograph.experimental.do_not_convert  # it holds nothing to convert, and that takes a while
     def forward(images):
+        if recompute:
+            return replay_in_segments(model, images, instead, instead | again)
         return replay(model, images, instead, training=True)
 
     return forward

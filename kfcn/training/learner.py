@@ -17,12 +17,14 @@ class Learner:
         loss: what is minimised.
         optimizer: built for the net's trainable variables (`build_optimizer`).
         average: of the weights, to be validated and saved in their place; or None.
+        recompute: compute maps again for the gradient instead of keeping them.
     """
 
     model: keras.Model
     loss: SegmentationLoss
     optimizer: keras.optimizers.Optimizer
     average: Average | None = None
+    recompute: bool = False
 
     @property
     def classes(self) -> int:

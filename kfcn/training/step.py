@@ -59,7 +59,7 @@ class Step:
         weights = model.trainable_variables
         # Batch statistics and seeds: a forward pass moves them.
         moved = model.non_trainable_variables
-        forward = training_forward(model, replicas.total)
+        forward = training_forward(model, replicas.total, learner.recompute)
 
         def backward(images, labels, stop):
             with tf.GradientTape() as tape:
