@@ -184,10 +184,11 @@ def _recomputed(segment, values, instead, again):
                     tape.watch(copies)
                     known = run(copies, again)
                     results = [known[id(x)] for x in learned]
-            found = tape.gradient(
-                results, [copies, variables], list(above), tf.UnconnectedGradients.ZERO
-            )
-            return (found[0], found[1]) if variables else found[0]
+            sources = [*copies, *variables]
+            zero = tf.UnconnectedGradients.ZERO
+            found: Any = tape.gradient(results, sources, list(above), zero)
+            count = len(copies)
+            return (found[:count], found[count:]) if variables else found
 
         return [known[id(x)] for x in learned], gradient
 
