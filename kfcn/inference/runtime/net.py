@@ -100,10 +100,10 @@ def as_net(net: "Net | keras.Model") -> Net:
 def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     """A model, with the weights it has now, on the runtime that is quickest here.
 
-    That is TensorFlow where it has a GPU. On CPUs it is LiteRT, which no other was ahead of with
-    any net, on processors with and without AVX-512 (docs/benchmarks.md), and which a new size of
-    image costs a tenth of a second, where TensorFlow traces for seconds. What LiteRT has no
-    operation for stays on TensorFlow.
+    That is TensorFlow where it has a GPU. On CPUs it is LiteRT: with all nets but ResNet50 the
+    quickest of four runtimes (docs/benchmarks.md), whatever oneDNN does with the processor, and a
+    new size of image costs it a tenth of a second, where TensorFlow traces for seconds. What LiteRT
+    has no operation for stays on TensorFlow.
 
     Args:
         model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.
