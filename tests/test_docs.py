@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from kfcn_mobile.targets import KINDS
+from kfcn_tools.export import FORMATS
 from stand_ins import write_stand_ins
 
 import kfcn
@@ -206,6 +208,10 @@ def missing(command: str) -> str | None:
     """What this machine lacks for a command; None where it runs."""
     if command.startswith("kfcn-serve") and not shutil.which("npm"):
         return "npm"
+    if found := re.search(r"kfcn-export .*--format (\w+)", command):
+        kind = FORMATS[found[1]]
+        needs = (*kind.needs, *(kind.int8 or ())) if "--quantize" in command else kind.needs
+        return next((name for name in needs if not importlib.util.find_spec(name)), None)
     names = re.findall(r"--target (\S+)", command)
     if not names:
         return None
@@ -213,7 +219,11 @@ def missing(command: str) -> str | None:
 
     try:
         for name in names:
-            ready(name)
+            kind = name.partition(":")[0]
+            if KINDS[kind].argument != "DIR":
+                ready(name)
+            elif not importlib.util.find_spec(kind):  # the folder is made by the page itself
+                return kind
     except pytest.skip.Exception as reason:
         return str(reason)
     return None
