@@ -148,7 +148,12 @@ KINDS = {
         "apt or qemu-user 10; fetches 140 MB once, without root",
         "arm64:make",
     ),
-    "browser": Kind("LiteRT.js in this machine's Chromium", "Chromium, npm", "browser:make"),
+    "browser": Kind(
+        "LiteRT.js in this machine's Chromium; webgpu: on WebGPU, WebAssembly otherwise",
+        "Chromium, npm",
+        "browser:make",
+        "[webgpu]",
+    ),
     "adb": Kind(
         "the C program on a connected Android phone",
         "adb, apt, a compiler for ARM (`pip install ziglang`)",

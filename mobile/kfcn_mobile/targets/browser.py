@@ -25,6 +25,9 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 QUIET = ["--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 QUIET += ["--disable-background-networking", "--disable-component-update"]
 QUIET += ["--disable-dev-shm-usage"]
+# Without a graphics processor Chromium plays one, which shows the labels and says nothing of times.
+WEBGPU = [flag for flag in QUIET if flag != "--disable-gpu"]
+WEBGPU += ["--enable-unsafe-webgpu", "--enable-features=Vulkan"]
 # From one message of the page to the next: a large float model on a slow machine.
 PATIENCE = 300.0
 
@@ -42,8 +45,8 @@ def find_chromium() -> str:
 
 
 def make(argument: str, say: Callable[[str], None]) -> list[Target]:
-    """The target of a headless Chromium."""
-    return [Browser(say)]
+    """The target of a headless Chromium, on WebAssembly or (argument `webgpu`) on WebGPU."""
+    return [Browser(say, argument)]
 
 
 class _Handler(Handler):
@@ -71,12 +74,17 @@ class _Server(Server):
 
 
 class Browser(Target):
-    """A headless Chromium on this machine, with the page that people use."""
+    """A headless Chromium on this machine, with the page that people use.
 
-    name = "browser"
+    Args:
+        say: gets lines for people.
+        engine: "webgpu", or WebAssembly where it is empty.
+    """
 
-    def __init__(self, say: Callable[[str], None]):
-        self._say = say
+    def __init__(self, say: Callable[[str], None], engine: str = ""):
+        self.name = f"browser:{engine}" if engine else "browser"
+        self.kernels = "WebGPU" if engine else "XNNPACK"
+        self._say, self._engine = say, engine or "wasm"
         self._profile = None
 
     def start(self) -> None:
@@ -99,11 +107,12 @@ class Browser(Target):
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         site = make_site([net_of(bundle)], self._say, examples=len(bundle.golden))
-        wanted = {"mode": model["mode"], "timing": vars(timing)}
+        wanted = {"mode": model["mode"], "timing": vars(timing), "engine": self._engine}
         site["validate.json"] = json.dumps(wanted).encode()
         with _Server(site) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            command = [self._program, *QUIET, f"--user-data-dir={self._profile}"]
+            drawing = QUIET if self._engine == "wasm" else WEBGPU
+            command = [self._program, *drawing, f"--user-data-dir={self._profile}"]
             if hasattr(os, "geteuid") and os.geteuid() == 0:
                 command.append("--no-sandbox")  # Chromium has no sandbox for root
             process = subprocess.Popen(
@@ -134,7 +143,8 @@ class Browser(Target):
             elif kind == "times":
                 latency.append(summary(json.loads(content), int(rest[0])))
             elif kind == "done":
-                return Outcome([labels[i] for i in range(len(bundle.golden))], latency)
+                maps = [labels[i] for i in range(len(bundle.golden))]
+                return Outcome(maps, latency, self.kernels)
 
     def _next(self, server, process):
         for _ in range(int(PATIENCE)):

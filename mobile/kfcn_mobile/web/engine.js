@@ -24,6 +24,8 @@ export class Engine {
 
   open(wanted) { return this.ask('open', [wanted]); }
 
+  tune() { return this.ask('tune'); }
+
   /** The bitmap goes over to the worker. */
   segment(bitmap, width, height) { return this.ask('segment', [bitmap, width, height], [bitmap]); }
 

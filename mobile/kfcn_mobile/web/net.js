@@ -3,6 +3,8 @@ import { loadAndCompile, loadLiteRt, supportsFeature, Tensor } from './litert/co
 import { findRegions, smoothRegions } from './regions.js';
 
 const MOST_THREADS = 4;
+const TRIALS = 3; // runs on each engine, of which the quickest counts
+const ALIKE = 0.99; // share of the labels that two engines must have in common
 
 /** What the worker does for the page; each method is a request. */
 export class Worker {
@@ -26,15 +28,48 @@ export class Worker {
 
   /**
    * Loads a `.tflite` file in the place of the one before.
-   * @param {{file: string, size: number[], background: number[], threads?: number}} wanted
-   *   `file` is its address, `background` holds the classes that are no objects.
+   * @param {{file: string, size: number[], background: number[], threads?: number,
+   *   engine?: string}} wanted `file` is its address, `background` holds the classes that are no
+   *   objects, `engine` is 'wasm' (which every browser has) or 'webgpu'.
    */
-  async open({ file, size, background, threads = this.threads }) {
-    const net = await Net.load(file, size, Math.min(threads, this.threads));
+  async open({ file, size, background, threads = this.threads, engine = 'wasm' }) {
+    const net = await Net.load(file, size, Math.min(threads, this.threads), engine);
+    this.exchange(net);
+    this.wanted = { file, size };
+    this.background = new Set(background);
+    return net.about();
+  }
+
+  exchange(net) {
     this.net?.delete();
     this.net = net;
-    this.background = new Set(background);
-    return { engine: net.engine, threads: net.threads };
+  }
+
+  /**
+   * Tries the net on the graphics processor and keeps to it where it is quicker on the picture that
+   * was labelled last and gives the same labels. It is not for 8-bit files: in WebAssembly their
+   * labels are the same on every device, and on a graphics processor they need not be.
+   * @returns {Promise<object>} which engine the net has now.
+   */
+  async tune() {
+    if (!this.seen || !(await graphics())) return this.net.about();
+    const { file, size } = this.wanted;
+    const other = await Net.load(file, size, this.threads, 'webgpu').catch((error) => {
+      console.warn('WebGPU:', error);
+      return null;
+    });
+    if (!other) return this.net.about();
+    const [here, there] = [await trial(this.net, this.seen), await trial(other, this.seen)];
+    let alike = 0;
+    for (let at = 0; at < here.labels.length; ++at) alike += here.labels[at] === there.labels[at];
+    const agrees = alike >= ALIKE * here.labels.length;
+    console.info(
+      `${this.net.engine} ${here.best.toFixed(1)} ms, WebGPU ${there.best.toFixed(1)} ms, `
+      + `${((100 * alike) / here.labels.length).toFixed(3)} % equal labels`,
+    );
+    if (agrees && there.best < here.best) this.exchange(other);
+    else other.delete();
+    return this.net.about();
   }
 
   /**
@@ -47,6 +82,7 @@ export class Worker {
   async segment(bitmap, width, height) {
     const { rgb, area } = this.net.fit(bitmap);
     bitmap.close();
+    this.seen = rgb;
     const { labels, milliseconds } = await this.net.run(rgb);
     const found = findRegions(labels, this.net.width, area, this.background);
     const map = smoothRegions(found.map, area, width, height);
@@ -82,12 +118,37 @@ export class Worker {
   }
 }
 
+/** Whether there is a graphics processor; one that the processor plays is none. */
+async function graphics() {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+}
+
+/** The shortest time of some runs, and the labels. */
+async function trial(net, rgb) {
+  let best = Infinity;
+  let labels;
+  for (let i = 0; i < TRIALS; ++i) {
+    const result = await net.run(rgb);
+    best = Math.min(best, result.milliseconds);
+    ({ labels } = result);
+  }
+  return { best, labels };
+}
+
 /** One `.tflite` file, ready to run. */
 class Net {
-  static async load(file, [height, width], threads) {
+  static async load(file, [height, width], threads, engine) {
     const cpuOptions = { numThreads: threads };
-    const model = await loadAndCompile(file, { accelerator: 'wasm', cpuOptions });
-    const net = new Net(model, height, width, 'WebAssembly', threads);
+    const model = await loadAndCompile(file, { accelerator: engine, cpuOptions });
+    const gpu = model.options.accelerator === 'webgpu';
+    if (engine === 'webgpu' && !gpu) {
+      model.delete();
+      throw new Error('the file does not run on WebGPU as a whole');
+    }
+    const net = gpu
+      ? new Net(model, height, width, 'WebGPU', 1)
+      : new Net(model, height, width, 'WebAssembly', threads);
     // The first run prepares the kernels: no time that is shown should contain that.
     await net.run(new Uint8Array(3 * height * width));
     return net;
@@ -137,6 +198,10 @@ class Net {
     output.delete();
     input.delete();
     return { labels, milliseconds };
+  }
+
+  about() {
+    return { engine: this.engine, threads: this.threads };
   }
 
   delete() {

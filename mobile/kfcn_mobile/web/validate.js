@@ -8,8 +8,8 @@ async function report(path, body) {
 /** Runs what `validate.json` asks for. Whatever goes wrong is reported too. */
 export async function validate(engine, net, progress) {
   try {
-    const { mode, timing } = await (await fetch('validate.json')).json();
-    await validateModel(engine, net, mode, timing, progress);
+    const { mode, timing, engine: wanted } = await (await fetch('validate.json')).json();
+    await validateModel(engine, net, { mode, timing, wanted }, progress);
     await report('done', '');
     progress('validated');
   } catch (error) {
@@ -18,10 +18,11 @@ export async function validate(engine, net, progress) {
   }
 }
 
-async function validateModel(engine, net, mode, timing, progress) {
+async function validateModel(engine, net, { mode, timing, wanted: on }, progress) {
   const model = net.models.find((one) => one.mode === mode);
   const wanted = {
     file: new URL(model.file, document.baseURI).href, size: net.size, background: net.background,
+    engine: on,
   };
   await engine.open({ ...wanted, threads: 1 });
   for (const [i, address] of net.examples.entries()) {

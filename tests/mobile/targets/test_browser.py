@@ -17,7 +17,7 @@ from kfcn_mobile.bundle import read_bundle
 from kfcn_mobile.runner import Segmenter
 from kfcn_mobile.server import Server
 from kfcn_mobile.site import make_site, net_of, read_net
-from kfcn_mobile.targets import TargetError, Timing
+from kfcn_mobile.targets import TargetError, Timing, make_targets
 from kfcn_mobile.targets.browser import QUIET, find_chromium
 from PIL import Image
 from ready import ready
@@ -50,6 +50,24 @@ def test_the_page_labels_the_golden_images_as_the_host_does(target, bundle):
             np.testing.assert_array_equal(np.stack(outcome.labels), np.stack(expected))
             assert [times["threads"] for times in outcome.latency][:1] == [1]
             assert all(times["runs"] == 2 and times["min_ms"] > 0 for times in outcome.latency)
+
+
+def test_webgpu_labels_as_the_host_does(target, bundle):
+    """On a graphics processor that Chromium plays, so that no time is looked at."""
+    (webgpu,) = make_targets("browser:webgpu", print)
+    (model,) = [m for m in bundle.models if m["mode"] == "float32"]
+    with webgpu:
+        try:
+            outcome = webgpu.run(bundle, model, Timing((1,), runs=0, warmup=0))
+        except TargetError as error:
+            if "WebGPU" not in str(error):
+                raise
+            pytest.skip(f"this Chromium has no WebGPU: {error}")
+    assert outcome.kernels == "WebGPU"
+    expected = np.stack(host_labels(bundle, model["file"], [g.image for g in bundle.golden]))
+    labels = np.stack(outcome.labels)
+    assert len(np.unique(expected)) > 1
+    assert np.mean(labels == expected) > 0.999
 
 
 def test_a_picture_that_is_decoded_otherwise_is_refused(target, bundle):
@@ -350,7 +368,8 @@ def test_the_camera_runs_and_stops(page):
     before = int(page.get_attribute("#frame", "data-shown"))
     page.select_option("#mode", "float32")  # the last frame is still there to be labelled
     wait_shown(page, before + 1)
-    assert " float32 · " in page.inner_text("#status")
+    # A graphics processor that Chromium plays is none: the page stays where it was.
+    assert " float32 · WebAssembly" in page.inner_text("#status")
 
 
 def test_after_the_first_visit_no_server_is_needed(chromium, bundle):
