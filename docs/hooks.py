@@ -16,6 +16,10 @@ from kfcn_mobile.targets import KINDS, spelled
 
 import kfcn
 from kfcn import recipes as run_cards
+from kfcn.data import catalog
+from kfcn.nets import architectures as nets
+from kfcn.nets.backbones import BACKBONES
+from kfcn.training import settings as run_settings
 
 ROOT = Path(__file__).parents[1]
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
@@ -108,8 +112,8 @@ def recipes() -> str:
 
 
 def settings() -> str:
-    """Every field of `Settings`."""
-    return "::: kfcn.training.settings.Settings\n    options: {heading: Settings}"
+    """Every field of `Settings`, in a table for each group."""
+    return run_settings.reference()
 
 
 def targets() -> str:
@@ -128,6 +132,53 @@ def more() -> str:
     return "\n".join(f"::: {name}" for name in names if name not in placed)
 
 
+def data_sets() -> str:
+    """The table of data sets."""
+    lines = [
+        "| `--data` | what | `--data-dir` holds | splits | `--classes` |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in catalog.DATASETS.items():
+        lines.append(_row(f"`{name}`", row.about, row.reader.layout, row.splits, row.classes))
+    about = "any data set of tensorflow_datasets with an image and a mask"
+    name = catalog.NAMES[-1]
+    lines.append(_row(f"`{name}`", about, "", "its own", catalog.CLASSES[name]))
+    return "\n".join(lines)
+
+
+def architectures() -> str:
+    """The table of nets."""
+    lines = ["| `--arch` | Python | what |", "|---|---|---|"]
+    for name, row in nets.ARCHITECTURES.items():
+        function = row.build.split(":")[1]
+        public = f"`kfcn.{function}`" if function in kfcn.__all__ else ""
+        lines.append(_row(f"`{name}`", public, row.about))
+    return "\n".join(lines)
+
+
+def backbones() -> str:
+    """The table of backbones."""
+    lines = ["| `--backbone` | options | what |", "|---|---|---|"]
+    for name, row in BACKBONES.items():
+        flags = ", ".join(f"`--{option.replace('_', '-')}`" for option in row.options)
+        lines.append(_row(f"`{name}`", flags, row.about))
+    return "\n".join(lines)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
 GENERATED = {
-    function.__name__: function for function in (commands, more, recipes, settings, targets)
+    function.__name__: function
+    for function in (
+        commands,
+        more,
+        recipes,
+        settings,
+        targets,
+        data_sets,
+        architectures,
+        backbones,
+    )
 }

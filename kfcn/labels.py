@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 IGNORE = 255
 """The label of a pixel that no loss and no metric looks at."""
@@ -23,6 +24,34 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @classmethod
+    def from_json(cls, names: Any, palette: Any) -> "Classes":
+        """The classes that a card names.
+
+        Raises:
+            ValueError: they are no list of different names with a different RGB colour each.
+        """
+        if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+            raise ValueError(f"classes: expected a list of names. Received: {str(names)[:80]}")
+        if not isinstance(palette, list) or not all(map(_is_colour, palette)):
+            raise ValueError(
+                "palette: expected a list of three numbers of 0 to 255 each. "
+                f"Received: {str(palette)[:80]}"
+            )
+        found = cls(tuple(names), tuple((r, g, b) for r, g, b in palette))
+        for what, values in (("name", found.names), ("colour", found.palette)):
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"two classes of the {what} {twice[0]}; change one of them")
+        return found
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(v) is int and 0 <= v <= 255 for v in value)
+    )
 
 
 def voc_colour(index: int) -> tuple[int, int, int]:

@@ -3,15 +3,18 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING
 
 from kfcn import pretrained
-from kfcn.data.dataset import Dataset
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import aside
+from kfcn.labels import Classes
 
 if TYPE_CHECKING:
     import keras
+
+    from kfcn.data.dataset import Dataset
 
 MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
 
@@ -83,7 +86,8 @@ def open_model(
     card, widths = None, {}
     if isinstance(model, (str, Path)):
         card, widths = read_card(model), read_crf(model)
-        model = load_model(model)
+        path, model = model, load_model(model)
+        check_card(card, model.outputs[0].shape[-1], path)
     if crf:
         from kfcn.crf import add_crf
 
@@ -91,7 +95,7 @@ def open_model(
     return model, card
 
 
-def check_classes(card: dict | None, dataset: Dataset, outputs: int | None = None) -> None:
+def check_classes(card: dict | None, dataset: "Dataset", outputs: int | None = None) -> None:
     """Makes sure that a net and a data set speak of the same classes.
 
     Args:
@@ -130,18 +134,41 @@ def read_card(path: Path | str) -> dict | None:
     """The card of a model file or run folder; None where there is none.
 
     Raises:
-        KfcnError: the card is no JSON, or lacks the classes or their palette.
+        KfcnError: the card is no JSON, or its classes or their palette are missing or are none.
     """
     card = model_path(path).with_name(CARD)
     if not card.is_file():
         return None
     try:
         values = json.loads(card.read_text(encoding="utf-8"))
-        if len(values["classes"]) != len(values["palette"]):
-            raise ValueError("classes and palette differ in length")
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(values, dict):
+            raise ValueError("expected an object")
+        if lacking := {"classes", "palette"} - set(values):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        Classes.from_json(values["classes"], values["palette"])
+        if not isinstance(values.get("grouping"), (str, NoneType)):
+            raise ValueError(f"grouping {values['grouping']!r}: expected a text")
+    except (OSError, ValueError, RecursionError) as error:
         raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
     return values
+
+
+def check_card(card: dict | None, outputs: int, path: Path | str) -> None:
+    """Makes sure that a card is that of the net beside it.
+
+    Args:
+        card: None where there is none.
+        outputs: number of classes that the net gives.
+        path: of the net.
+
+    Raises:
+        KfcnError: it names another number of classes.
+    """
+    if card is not None and outputs != len(card["classes"]):
+        raise KfcnError(
+            f"{model_path(path).with_name(CARD)} names {_several(card['classes'])}; the net beside "
+            f"it gives {outputs}: it is the card of another net"
+        )
 
 
 def read_crf(path: Path | str) -> dict[str, float]:

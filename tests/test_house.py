@@ -1,9 +1,23 @@
-"""The tests have the rooms of the code, and CONTRIBUTING.md names what is there."""
+"""The rooms of the code and the arrows between them; tests, tables and pages that agree with it."""
 
+import dataclasses
+import importlib
+import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from imports import Import, circles, read_imports, sources
+from test_docs import load_hooks
+
+from kfcn import recipes
+from kfcn.data.catalog import DATASETS, NAMES
+from kfcn.data.dataset import Dataset
+from kfcn.nets.architectures import ARCHITECTURES
+from kfcn.nets.backbones import BACKBONES
+from kfcn.training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"tools": ROOT / "tools/kfcn_tools", "mobile": ROOT / "mobile/kfcn_mobile"}
@@ -51,3 +65,172 @@ def test_contributing_names_files_and_what_is_in_them(row):
     for name in names:
         if "/" not in name and not name.endswith((".py", ".cfg", ".yml")):
             assert any(name in text for text in texts), name
+
+
+FLOORS = (
+    ("kfcn.errors", "kfcn.labels", "kfcn.machine", "kfcn.collectives", "kfcn.place", "kfcn"),
+    ("kfcn.files", "kfcn.options", "kfcn.metrics", "kfcn.losses", "kfcn.graph", "kfcn.recipes"),
+    ("kfcn.outputs", "kfcn.pages", "kfcn.visualize"),
+    ("kfcn.nets.backbones", "kfcn.nets.architectures", "kfcn.nets.upsample"),
+    ("kfcn.rewrite", "kfcn.crf"),
+    ("kfcn.nets",),
+    ("kfcn.fused",),
+    ("kfcn.data.formats", "kfcn.data.grouping", "kfcn.data.reading"),
+    ("kfcn.data.dataset",),
+    ("kfcn.data.sets",),
+    ("kfcn.data.feed", "kfcn.data.audit"),
+    ("kfcn.data.regrouped",),
+    ("kfcn.data.catalog",),
+    ("kfcn.data",),
+    ("kfcn.data.prepare",),
+    ("kfcn.pretrained",),
+    ("kfcn.saved",),
+    ("kfcn.inference",),
+    ("kfcn.training",),
+    ("kfcn.labelling",),
+    ("kfcn.commands",),
+    ("kfcn_mobile",),
+    ("kfcn_tools",),
+)
+"""From the ground up; a module stands where the longest name that begins its own does."""
+
+UPWARDS = {("kfcn.nets.weights", "kfcn.saved"), ("kfcn.pretrained", "kfcn.saved")}
+"""Arrows upwards when a function is called: the weights of a net may lie in a model file."""
+
+
+@pytest.fixture(scope="module")
+def modules():
+    return sources()
+
+
+@pytest.fixture(scope="module")
+def found(modules):
+    return read_imports(modules)
+
+
+def floor(module: str) -> int:
+    """How high a module stands."""
+    names = [(name, level) for level, row in enumerate(FLOORS) for name in row]
+    above = [(len(n), level) for n, level in names if f"{module}.".startswith(f"{n}.")]
+    return max(above)[1]
+
+
+class TestImports:
+    """Arrows run one way."""
+
+    def test_no_circle(self, found, modules):
+        assert len(modules) > 150 and len(found) > 900
+        assert not circles(found, modules)
+
+    def test_none_goes_up(self, found, modules):
+        ours = [i for i in found if i.name in modules and not i.typing]
+        up = {(i.module, i.name, i.lazy) for i in ours if floor(i.module) < floor(i.name)}
+        assert not {arrow for arrow in up if not arrow[2]}
+        assert {(module, name) for module, name, _ in up} == UPWARDS
+
+    def test_packages_stay_apart(self, found):
+        """Lazy imports and those for type checkers too."""
+        apart = {
+            "kfcn": ("kfcn_tools", "kfcn_mobile"),
+            "kfcn_mobile": ("kfcn", "kfcn_tools", "tensorflow", "keras"),
+        }
+        for i in found:
+            assert i.name.split(".")[0] not in apart.get(i.module.split(".")[0], ()), i
+
+    def test_no_net_knows_a_data_set(self, found):
+        rooms = ("kfcn.nets", "kfcn.rewrite", "kfcn.crf", "kfcn.fused", "kfcn.losses")
+        ours = [i for i in found if i.module.startswith(rooms)]
+        assert len(ours) > 100 and not [i for i in ours if i.name.startswith("kfcn.data")]
+
+    def test_what_is_read_is_what_is_written(self, tmp_path):
+        """Controls: a circle, a lazy arrow, one for type checkers only, a package's module."""
+        (tmp_path / "a.py").write_text(
+            "from typing import TYPE_CHECKING\nfrom p import b\n"
+            "if TYPE_CHECKING:\n    import keras\nelse:\n    import os.path\n"
+        )
+        (tmp_path / "b.py").write_text(
+            "def f():\n    import p.c\ntry:\n    from p.c import x\nfinally: 0"
+        )
+        (tmp_path / "c.py").write_text("class A:\n    import p.a\n")
+        modules = sources({"p": tmp_path})
+        found = read_imports(modules)
+        assert set(found) == {
+            Import("p.a", "typing", False, False),
+            Import("p.a", "p.b", False, False),
+            Import("p.a", "keras", False, True),
+            Import("p.a", "os.path", False, False),
+            Import("p.b", "p.c", True, False),
+            Import("p.b", "p.c", False, False),
+            Import("p.c", "p.a", False, False),
+        }
+        assert circles(found, modules) == [["p.a", "p.b", "p.c", "p.a"]]
+        without = [i for i in found if i != Import("p.b", "p.c", False, False)]
+        assert not circles(without, modules)
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def test_a_net_needs_no_data_set_and_no_picture_reader():
+    """Keras itself imports OpenCV and Pillow where they are: here they are not."""
+    done = python(
+        "import sys; sys.modules['cv2'] = sys.modules['PIL'] = None\n"
+        "import kfcn.nets.fcn\n"
+        "print([name for name in sys.modules if name.startswith('kfcn.data')])"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+class TestTables:
+    """Help and documentation say what the light tables say."""
+
+    @pytest.mark.parametrize(
+        ("command", "flag", "names"),
+        [
+            ("train", "--arch", ARCHITECTURES),
+            ("train", "--backbone", BACKBONES),
+            ("train", "--recipe", recipes.names()),
+            *((command, "--data", NAMES) for command in ("train", "evaluate", "tune_crf")),
+        ],
+    )
+    def test_help(self, command, flag, names):
+        parser = importlib.import_module(f"kfcn.commands.{command}").parser()
+        (action,) = (a for a in parser._actions if flag in a.option_strings)
+        for name in names:
+            assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", action.help), name
+
+    @pytest.mark.parametrize(
+        ("page", "names"),
+        [
+            ("reference/nets.md", [*ARCHITECTURES, *BACKBONES]),
+            ("reference/data-sets.md", NAMES),
+            ("reference/settings.md", recipes.names()),
+        ],
+    )
+    def test_documentation(self, page, names):
+        text = load_hooks().on_page_markdown((ROOT / "docs" / page).read_text(encoding="utf-8"))
+        for name in names:
+            assert re.search(rf"(^### {name}$|^\| `{re.escape(name)}` \|)", text, re.M), name
+
+    def test_every_row_leads_to_what_it_names(self):
+        for row in (*ARCHITECTURES.values(), *BACKBONES.values()):
+            assert callable(pkgutil.resolve_name(row.build))
+        for name, row in DATASETS.items():
+            assert row.reader.name == name
+            assert row.reader.layout or not row.folder
+            for reader in map(pkgutil.resolve_name, row.readers):
+                assert issubclass(reader, Dataset)
+                assert bool(reader.class_choices) <= bool(row.classes)
+                for choice in reader.class_choices:
+                    assert choice in row.classes
+
+    def test_options_of_backbones_are_settings(self):
+        settings = {f.name for f in dataclasses.fields(Settings)}
+        for row in BACKBONES.values():
+            assert {*row.options} <= settings
+        for row in ARCHITECTURES.values():
+            assert {*row.head} <= settings

@@ -1,26 +1,126 @@
-"""What every command shares: the exit codes and how an error is told."""
+"""What every command shares: its flags, the exit codes and how an error is told."""
 
 import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+from kfcn.data import catalog
+from kfcn.data.reading import IGNORE_HELP, PAGES_HELP, Reading
 from kfcn.errors import KfcnError, Stopped, UsageError
 from kfcn.machine import import_tensorflow, use_onednn
+from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
-# As texts, because the data sets themselves import NumPy and `--help` must not.
-DATA_NAMES = "camvid, folder, voc, coco, ade20k, cityscapes, pet, prepared, tfds:NAME"
-CLASSES_HELP = "of coco: voc or voc-200 (VOC's 21 classes); of tfds:NAME: a classes.txt"
+DATA_HELP = f"data set: {', '.join(catalog.NAMES)}"
 OVERWRITE_HELP = "replace files that are there already, whoever wrote them; never an input"
-IGNORE_HELP = (
-    "the stored label that is ignored: 255, or none where masks hold 255 for a class, which is "
-    "then the last one"
-)
-PAGES_HELP = "all: each page of a file of several is a picture of its own, and so is its label map"
 BEAM_HELP = (
     "let Apache Beam do it, with Beam's own flags: --beam, or --beam='--runner=FlinkRunner "
     "--flink_master=HOST:8081'; every worker must see the folders"
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with 2."""
+        text = message.removeprefix("argument ")
+        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists what there is)\n")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    options: type,
+    defaults: Callable[[Kind], str] = default_in_words,
+) -> None:
+    """Adds a flag for each field of a dataclass of options (`kfcn.options`), in its groups.
+
+    What is not given is None: the defaults are those of the dataclass.
+
+    Args:
+        parser: gets the flags.
+        options: the dataclass.
+        defaults: the default of a field in words, for its help.
+    """
+    groups: dict[str, Any] = {"": parser}
+    for name, kind in kinds(options).items():
+        if kind.flag is None:
+            continue
+        title = kind.option.group
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        group, default = groups[title], defaults(kind)
+        more: dict[str, Any] = {"help": kind.option.help.replace("%", "%%")}
+        if default:
+            more["help"] += f" (default: {default})"
+        if kind.type is bool:
+            more |= {"action": "store_const", "const": not kind.default}
+        else:
+            more |= {"type": _parsed(kind), "metavar": _metavar(kind), "nargs": kind.count or None}
+        group.add_argument(kind.flag, dest=name, **more)
+        if kind.option.other:
+            flag, value, text = kind.option.other
+            group.add_argument(flag, dest=name, action="store_const", const=value, help=text)
+
+
+def add_source(
+    parser: argparse.ArgumentParser, flag: str = "--data", default: str | None = None
+) -> None:
+    """Adds what names a data set, for `source_of`.
+
+    Args:
+        parser: gets the flags.
+        flag: "data" for an argument without a flag.
+        default: the data set where none is named; None where one has to be.
+    """
+    more: dict[str, Any] = {"type": _data_set, "metavar": "NAME", "help": DATA_HELP}
+    if default is not None:
+        more |= {"default": default, "help": f"{DATA_HELP} (default: {default})"}
+    elif flag.startswith("-"):
+        more["required"] = True
+    parser.add_argument(flag, **more)
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--classes", metavar="FILE|LIST", help=catalog.CLASSES_HELP)
+    usual = Reading()
+    parser.add_argument("--ignore", default=usual.ignore, metavar="255|none", help=IGNORE_HELP)
+    parser.add_argument("--pages", default=usual.pages, metavar="one|all", help=PAGES_HELP)
+    seed = number(int, least=0, most=2**32 - 1)
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of drawn data (0)")
+
+
+def _data_set(name: str) -> str:
+    if not catalog.is_name(name):
+        names = ", ".join(catalog.NAMES)
+        raise argparse.ArgumentTypeError(f"received {name!r}; expected one of {names}")
+    return name
+
+
+def source_of(args: argparse.Namespace) -> catalog.Source:
+    """The data set that the flags of `add_source` name."""
+    reading = Reading(args.ignore, args.pages)
+    return catalog.Source(args.data, args.data_dir, args.seed, args.classes, reading)
+
+
+def number(type: type, **bounds: float) -> Callable[[str], Any]:
+    """Reads a flag's number, of the range that the bounds say (`kfcn.options.Range`)."""
+    return _parsed(Kind("", type, 0, False, None, Option("", range=Range(**bounds))))
+
+
+def _metavar(kind: Kind) -> str | tuple[str, ...]:
+    if kind.option.metavar is not None:
+        return kind.option.metavar
+    return "|".join(map(str, kind.option.choices)) or {int: "N", float: "X"}.get(kind.type, "TEXT")
+
+
+def _parsed(kind: Kind) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return kind.parsed(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
 
 
 def run(

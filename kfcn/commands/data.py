@@ -5,31 +5,24 @@ from collections.abc import Sequence
 
 from kfcn.commands._cli import (
     BEAM_HELP,
-    CLASSES_HELP,
-    DATA_NAMES,
-    IGNORE_HELP,
     OVERWRITE_HELP,
-    PAGES_HELP,
+    Parser,
+    add_source,
+    number,
     run,
+    source_of,
 )
 from kfcn.commands.labelling import add_next, add_suspects
 
 
 def parser() -> argparse.ArgumentParser:
-    cli = argparse.ArgumentParser(
-        prog="kfcn-data", description="Look at a data set before training, or prepare it."
-    )
+    cli = Parser(prog="kfcn-data", description="Look at a data set before training, or prepare it.")
     actions = cli.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("data", metavar="NAME", help=f"scenes, {DATA_NAMES}")
-    shared.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
-    shared.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
-    shared.add_argument("--ignore", default="255", metavar="255|none", help=IGNORE_HELP)
-    shared.add_argument("--pages", default="one", metavar="one|all", help=PAGES_HELP)
-    shared.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+    shared = Parser(add_help=False)
+    add_source(shared, flag="data")
 
-    several = argparse.ArgumentParser(add_help=False)
+    several = Parser(add_help=False)
     several.add_argument(
         "--splits", nargs="+", metavar="NAME", help="default: those of train, val, test that exist"
     )
@@ -61,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
         default="array_record",
         help="default: array_record",
     )
-    prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: cores)")
+    prepare.add_argument(
+        "--workers", type=number(int, least=1), metavar="N", help="processes (default: cores)"
+    )
     prepare.set_defaults(action_work=_prepare)
     prepare.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
     add_next(actions)
@@ -73,17 +68,10 @@ def work(args: argparse.Namespace) -> int:
     return args.action_work(args)
 
 
-def _source(args):
-    from kfcn.data import Reading, Source
-
-    reading = Reading(args.ignore, args.pages)
-    return Source(args.data, args.data_dir, args.seed, args.classes, reading)
-
-
 def _open(args) -> list:
     from kfcn.data import open_splits
 
-    source, wanted = _source(args), args.splits
+    source, wanted = source_of(args), args.splits
     if wanted is None:
         found = source.splits()
         wanted = [split for split in ("train", "val", "test") if split in found] or found
@@ -117,7 +105,7 @@ def _prepare(args) -> int:
     from kfcn.data.prepare import prepare
 
     out = prepare(
-        _source(args),
+        source_of(args),
         args.out,
         args.splits,
         args.format,

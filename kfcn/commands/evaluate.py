@@ -5,27 +5,24 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
+from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run
 
 
 def parser() -> argparse.ArgumentParser:
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="kfcn-evaluate",
         description="Measure a model on a split, every image at its full resolution.",
     )
     cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
-    cli.add_argument("--data", metavar="NAME", default="scenes", help=f"scenes, {DATA_NAMES}")
-    cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
-    cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    add_source(cli, default="scenes")
     cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
-    cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(
         "--flip", action="store_true", help="average with the mirror image (another protocol)"
     )
     cli.add_argument(
         "--scales",
-        type=float,
+        type=number(float, above=0),
         nargs="+",
         default=[1.0],
         metavar="S",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _cli.Parser(
         prog="kfcn-heatmap",
         description="Draw where in an image (of any size) a classifier sees a class, after "
         "making the classifier fully convolutional: Figure 2 of the FCN paper.",
@@ -42,13 +42,23 @@ def parser() -> argparse.ArgumentParser:
         "keras.applications has its own, a file takes RGB 0..255",
     )
     parser.add_argument(
-        "--size", type=int, help="pixels that a classifier of open input size was made for"
+        "--size",
+        type=_cli.number(int, least=1),
+        metavar="N",
+        help="pixels that a classifier of open input size was made for",
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="enlarge the image first (default: 1)"
+        "--scale",
+        type=_cli.number(float, above=0),
+        default=1.0,
+        metavar="X",
+        help="enlarge the image first (default: 1)",
     )
     parser.add_argument(
-        "--output-stride", type=int, help="pixels from cell to cell, a trous (default: the net's)"
+        "--output-stride",
+        type=_cli.number(int, least=1),
+        metavar="N",
+        help="pixels from cell to cell, a trous (default: the net's)",
     )
     parser.add_argument("--overwrite", action="store_true", help=_cli.OVERWRITE_HELP)
     return parser

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kfcn.commands._cli import OVERWRITE_HELP
+from kfcn.commands._cli import OVERWRITE_HELP, source_of
 
 
 def add_next(actions: Any) -> None:
@@ -58,7 +58,6 @@ def next_pictures(args: argparse.Namespace) -> int:
 
 def _labelled(model: str):
     """The split that a run was trained on, if it is still where it was; else None."""
-    from kfcn.data.catalog import Source
     from kfcn.errors import KfcnError
     from kfcn.training.run_folder import RunFolder
 
@@ -66,9 +65,8 @@ def _labelled(model: str):
         stored = RunFolder(Path(model)).stored_settings()
         if stored is None:
             return None
-        source = Source(stored["data"], stored["data_dir"], stored["seed"], stored.get("classes"))
-        return source.open(stored["train_split"])
-    except (KfcnError, KeyError) as error:
+        return stored.source.open(stored.train_split)
+    except KfcnError as error:
         print(f"kfcn-data: what {model} was trained on cannot be looked at ({error})")
         return None
 
@@ -99,14 +97,12 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def suspects(args: argparse.Namespace) -> int:
-    from kfcn.data import Reading, Source
     from kfcn.labelling.folds import Fold, train_folds
     from kfcn.labelling.search import FILES, find_suspects, write_suspects
     from kfcn.outputs import Outputs
     from kfcn.saved import check_classes, open_model
 
-    reading = Reading(args.ignore, args.pages)
-    source = Source(args.data, args.data_dir, args.seed, args.classes, reading)
+    source = source_of(args)
     dataset = source.open(args.split)
     out = Path(args.out)
     outputs = Outputs(out, overwrite=args.overwrite)

@@ -6,12 +6,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, run
+from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, Parser, run
 from kfcn.errors import UsageError, shortlist
 
 
 def parser() -> argparse.ArgumentParser:
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="kfcn-predict",
         description="Segment pictures of any size: a palette label map and an overlay for each.",
     )

@@ -3,22 +3,21 @@
 import argparse
 from collections.abc import Mapping, Sequence
 
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, OVERWRITE_HELP, run
+from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run, source_of
 
 
 def parser() -> argparse.ArgumentParser:
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="kfcn-tune-crf",
         description="Find the widths and weights of a dense CRF on top of a trained net; "
         "kfcn-train, kfcn-evaluate and kfcn-predict then use them under --crf.",
     )
     cli.add_argument("run", metavar="RUN", help="run folder of a trained net")
-    cli.add_argument("--data", metavar="NAME", required=True, help=f"scenes, {DATA_NAMES}")
-    cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
-    cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    add_source(cli)
     cli.add_argument("--split", metavar="NAME", default="train", help="default: train")
-    cli.add_argument("--images", type=int, default=16, metavar="N", help="of the split (16)")
-    cli.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data")
+    cli.add_argument(
+        "--images", type=number(int, least=1), default=16, metavar="N", help="of the split (16)"
+    )
     cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return cli
 
@@ -26,18 +25,14 @@ def parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from kfcn import data as data_sets
     from kfcn.crf.tuning import Trial, tune
-    from kfcn.errors import UsageError
     from kfcn.inference.runtime.net import open_net
     from kfcn.inference.segment import image_logits
     from kfcn.outputs import one_file
     from kfcn.saved import CRF, check_classes, model_path
 
-    if args.images < 1:
-        raise UsageError(f"--images {args.images}: expected at least 1")
-    dataset = data_sets.load(args.data, args.split, args.data_dir, args.seed, args.classes)
     net, card = open_net(args.run)
+    dataset = source_of(args).open_for(card, args.split)
     check_classes(card, dataset, net.classes)
     count = min(args.images, len(dataset))
     samples = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, count).round()]

@@ -1,33 +1,126 @@
-"""The table of data sets, and how one is opened by its name."""
+"""The table of data sets, and how one is opened by its name.
 
+A row imports no reader: `--help`, checks and documentation read the table without NumPy.
+"""
+
+import contextlib
 import dataclasses
+import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kfcn.data.dataset import AS_USUAL, Dataset, Reading
-from kfcn.data.feed.views import split_of
-from kfcn.data.sets.ade20k import ADE20K
-from kfcn.data.sets.beside import Beside
-from kfcn.data.sets.camvid import CamVid
-from kfcn.data.sets.cityscapes import Cityscapes
-from kfcn.data.sets.coco import Coco
-from kfcn.data.sets.coco_export import CocoExport
-from kfcn.data.sets.cvat import MaskExport
-from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.labelme import Labelme
-from kfcn.data.sets.pet import Pet
-from kfcn.data.sets.prepared import Prepared
-from kfcn.data.sets.scenes import Scenes
-from kfcn.data.sets.voc import VOC
-from kfcn.errors import UsageError
+from kfcn.data.grouping import Grouping, groups_classes
+from kfcn.data.reading import AS_USUAL, Reading
+from kfcn.errors import UsageError, first_line
 
-DATASETS: dict[str, Any] = {
-    cls.name: cls for cls in (Scenes, CamVid, Folder, VOC, Coco, ADE20K, Cityscapes, Pet, Prepared)
+if TYPE_CHECKING:
+    from kfcn.data.dataset import Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        readers: "module:class" of `kfcn.data.sets`. A folder may be of several kinds: the first
+            that finds a split in it reads it, and the first of all says what is expected.
+        about: a line for help and documentation.
+        splits: which ones there are, in words.
+        classes: its own choices of `--classes`, in words; empty where it has one set of classes.
+        folder: whether it is read from one.
+        tfds: its name in tensorflow_datasets, which downloads it where no folder holds it.
+    """
+
+    readers: tuple[str, ...]
+    about: str
+    splits: str = "train, val, test"
+    classes: str = ""
+    folder: bool = True
+    tfds: str | None = None
+
+    @property
+    def reader(self) -> Any:
+        """The class of the first reader, a `Dataset`."""
+        return pkgutil.resolve_name(self.readers[0])
+
+    def reader_of(self, data_dir: str | Path | None) -> Any:
+        """The class that reads this folder, a `Dataset`."""
+        if len(self.readers) == 1 or data_dir is None:
+            return self.reader
+        kinds = map(pkgutil.resolve_name, self.readers)
+        return next((kind for kind in kinds if kind.splits(data_dir)), self.reader)
+
+
+DATASETS = {
+    "scenes": Row(
+        ("kfcn.data.sets.scenes:Scenes",),
+        "toys on a floor, drawn by the program; the seed chooses the pictures",
+        folder=False,
+    ),
+    "camvid": Row(
+        ("kfcn.data.sets.camvid:CamVid",),
+        "road scenes, 11 classes",
+        "train, val, test; parts of train: fit, held",
+    ),
+    "folder": Row(
+        (
+            "kfcn.data.sets.folder:Folder",
+            "kfcn.data.sets.cvat:MaskExport",
+            "kfcn.data.sets.coco_export:CocoExport",
+            "kfcn.data.sets.labelme:Labelme",
+            "kfcn.data.sets.beside:Beside",
+        ),
+        "your own pictures, or an export of labelme or CVAT as it is",
+        "its own, or a tenth is val",
+    ),
+    "voc": Row(
+        ("kfcn.data.sets.voc:VOC",),
+        "PASCAL VOC 2012, 20 classes and background; with SBD's labels where they are there",
+        "train, val, trainval; with SBD train_aug; with VOC 2011's list seg11valid",
+    ),
+    "coco": Row(
+        ("kfcn.data.sets.coco:Coco",),
+        "COCO 2017, 80 classes and background",
+        "train, val",
+        classes="voc or voc-200 (VOC's 21 classes)",
+    ),
+    "ade20k": Row(
+        ("kfcn.data.sets.ade20k:ADE20K",),
+        "ADE20K scene parsing, 150 classes; downloaded without --data-dir",
+        "train, val",
+        tfds="scene_parse150",
+    ),
+    "cityscapes": Row(("kfcn.data.sets.cityscapes:Cityscapes",), "Cityscapes, the 19 train ids"),
+    "pet": Row(
+        ("kfcn.data.sets.pet:Pet",),
+        "Oxford-IIIT Pet, pet and background; downloaded without --data-dir",
+        "train, val (a tenth of trainval), trainval, test",
+        tfds="oxford_iiit_pet",
+    ),
+    "prepared": Row(
+        ("kfcn.data.sets.prepared:Prepared",),
+        "record files that kfcn-data prepare has written",
+        "its own",
+    ),
 }
-_DOWNLOADS = {"ade20k": "scene_parse150", "pet": "oxford_iiit_pet"}
-"""Data sets that TFDS may download, by the names that it has for them."""
 _TFDS = "tfds:"
 NAMES = (*DATASETS, f"{_TFDS}NAME")
+
+CLASSES = {name: row.classes for name, row in DATASETS.items() if row.classes} | {
+    NAMES[-1]: "a classes.txt"
+}
+"""Data set -> its own choices of classes, in words."""
+CLASSES_HELP = (
+    "which classes, such as person,cat,dog: the rest becomes background, or 255 with rest=ignore; "
+    "or a file with lines such as `animal = cat, dog` and `ignore = sky`; "
+    + "; ".join(f"of {name} also {text}" for name, text in CLASSES.items())
+)
+
+
+def is_name(name: str) -> bool:
+    """Whether it is one of `NAMES`; `tfds:` may be followed by any name."""
+    return name in DATASETS or (name.startswith(_TFDS) and name != _TFDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +136,50 @@ class Source:
     classes: str | None = None
     reading: Reading = AS_USUAL
 
-    def open(self, split: str) -> Dataset:
+    def open(self, split: str) -> "Dataset":
         """Opens one split (`load`)."""
         return load(self.name, split, self.data_dir, self.seed, self.classes, self.reading)
+
+    def open_for(self, card: Mapping[str, Any] | None, split: str) -> "Dataset":
+        """Opens one split in the classes that a net was trained for.
+
+        Those of this source where it chooses some, and its own where they are the net's already;
+        else what the net's card says of them.
+
+        Args:
+            card: of the net; None where it has none.
+            split: the split.
+        """
+        dataset = self.open(split)
+        if card is None or self.classes is not None or not card.get("grouping"):
+            return dataset
+        if dataset.classes.names == tuple(card["classes"]):
+            return dataset
+        return dataclasses.replace(self, classes=card["grouping"]).open(split)
+
+    def anywhere(self) -> "Source":
+        """The same in any folder and process: an absolute folder, classes without their file."""
+        folder = None if self.data_dir is None else str(Path(self.data_dir).resolve())
+        return dataclasses.replace(self, data_dir=folder, classes=self.chosen_classes())
+
+    def chosen_classes(self) -> str | None:
+        """`classes` with a file replaced by what it says.
+
+        Raises:
+            UsageError: no such file, one that is no UTF-8, or a text that names no classes.
+        """
+        text = self.classes
+        if text is None or text in _own_choices(self.name):
+            return text
+        if _is_path(text):
+            try:
+                content = Path(text).read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"classes {text}: cannot be read ({first_line(error)})") from error
+            if self.name.startswith(_TFDS) and not groups_classes(content):
+                return str(Path(text).resolve())  # a classes.txt with the names of its classes
+            text = content
+        return str(Grouping.parse(text))
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that exist (`splits`)."""
@@ -59,7 +193,7 @@ def load(
     seed: int = 0,
     classes: str | None = None,
     reading: Reading = AS_USUAL,
-) -> Dataset:
+) -> "Dataset":
     """Opens one split of a data set; nothing is decoded yet.
 
     Args:
@@ -70,8 +204,9 @@ def load(
         data_dir: the folder of a data set made of files; None for `scenes`, and for what TFDS
             downloads (ade20k, pet, tfds:NAME), where it is TFDS' own folder.
         seed: which pictures `scenes` draws; the data sets made of files do not look at it.
-        classes: which classes, where the data set has a choice ("voc" and "voc-200" for coco; a
-            classes.txt for tfds:NAME).
+        classes: which classes, and what becomes of the others: a list or file as
+            `kfcn.data.grouping` describes it, or a choice of the data set's own ("voc" and
+            "voc-200" for coco; a classes.txt for tfds:NAME).
         reading: how the files are read, where there is a choice.
 
     Raises:
@@ -79,32 +214,56 @@ def load(
             optional package that the data set needs is missing.
         DataError: images and label maps that do not match, or a bad `classes.txt`.
     """
+    from kfcn.data.feed.views import split_of  # brings NumPy
+
     own, part = split_of(split)
-    return part(_opened(name, own, data_dir, seed, classes).read_as(reading))
+    return part(_opened(Source(name, data_dir, seed, classes, reading), own))
 
 
-def _opened(
-    name: str, split: str, data_dir: str | Path | None, seed: int, classes: str | None
-) -> Dataset:
+def _opened(source: Source, split: str) -> "Dataset":
+    name, data_dir = source.name, source.data_dir
     known = splits(name, data_dir)
     if name in DATASETS:
-        known += DATASETS[name].parts
+        known += DATASETS[name].reader.parts
     if split not in known:
         place = f" in {data_dir}" if data_dir is not None else ""
         raise UsageError(
             f"{name} has no split {split!r}{place}; expected one of: {', '.join(known)}"
         )
+    chosen = source.chosen_classes()
+    own = chosen is None or chosen in _own_choices(name) or _is_path(chosen)
     tfds_name = _tfds_name(name, data_dir)
     if tfds_name:
         from kfcn.data.sets.tfds_set import TfdsSet
 
-        return TfdsSet(tfds_name, split, data_dir, classes)
-    cls = _reader(name, data_dir)
-    if classes is None:
-        return cls(split, data_dir, seed)
-    if not cls.class_choices:
-        raise UsageError(f"{name} has one set of classes; received the choice {classes!r}")
-    return cls(split, data_dir, seed, classes)
+        dataset = TfdsSet(tfds_name, split, data_dir, chosen if own else None)
+    else:
+        more = {"classes": chosen} if own and chosen else {}
+        dataset = DATASETS[name].reader_of(data_dir)(split, data_dir, source.seed, **more)
+    dataset = dataset.read_as(source.reading)
+    if own or chosen is None:
+        return dataset
+    from kfcn.data.regrouped import Regrouped
+
+    try:
+        return Regrouped(dataset, Grouping.parse(chosen))
+    except UsageError as error:
+        choices = ", ".join(_own_choices(name))
+        raise UsageError(f"{error}; or {choices}" if choices else str(error)) from error
+
+
+def _own_choices(name: str) -> tuple[str, ...]:
+    """What the data set itself takes for `classes`."""
+    row = DATASETS.get(name)
+    return row.reader.class_choices if row and row.classes else ()
+
+
+def _is_path(text: str) -> bool:
+    """Whether `classes` names a file."""
+    with contextlib.suppress(OSError):  # a list may be longer than the name of a file
+        if Path(text).is_file():
+            return True
+    return text.endswith(".txt") and not set(text) & set(",;=\n")
 
 
 def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
@@ -114,42 +273,35 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
         UsageError: an unknown name, or a folder that is missing, not there, not wanted or that
             holds something else; the message says what belongs where.
     """
-    if name not in DATASETS and not name.startswith(_TFDS):
+    if not is_name(name):
         raise UsageError(f"unknown data set {name!r}; expected one of: {', '.join(NAMES)}")
-    if name == Scenes.name and data_dir is not None:
-        raise UsageError(f"{name} is drawn by the program; received the folder {data_dir}")
     tfds_name = _tfds_name(name, data_dir)
-    if tfds_name:
+    if tfds_name is not None:
         from kfcn.data.sets import tfds_set
 
         return tfds_set.splits(tfds_name, data_dir)
-    cls = DATASETS[name]
-    if name != Scenes.name:
+    entry = DATASETS[name]
+    if not entry.folder and data_dir is not None:
+        raise UsageError(f"{name} is drawn by the program; received the folder {data_dir}")
+    if entry.folder:
+        layout = entry.reader.layout
         if data_dir is None:
             raise UsageError(
-                f"{name} is read from a folder; name it (--data-dir DIR), with {cls.layout}"
+                f"{name} is read from a folder; name it (--data-dir DIR), with {layout}"
             )
         if not Path(data_dir).is_dir():
-            raise UsageError(f"{data_dir}: no such folder; expected the one with {cls.layout}")
-    found = _reader(name, data_dir).splits(data_dir)
+            raise UsageError(f"{data_dir}: no such folder; expected the one with {layout}")
+    found = entry.reader_of(data_dir).splits(data_dir)
     if not found:
-        raise UsageError(f"{data_dir} does not hold {name}; expected {cls.layout}")
+        raise UsageError(f"{data_dir} does not hold {name}; expected {entry.reader.layout}")
     return found
-
-
-def _reader(name: str, data_dir: str | Path | None) -> Any:
-    """The class that reads the data set; a folder may be any of several kinds."""
-    if name != Folder.name:
-        return DATASETS[name]
-    kinds: tuple[Any, ...] = (Folder, MaskExport, CocoExport, Labelme, Beside)
-    return next((kind for kind in kinds if kind.splits(data_dir)), Folder)
 
 
 def _tfds_name(name: str, data_dir: str | Path | None) -> str | None:
     """What TFDS calls the data set, where it is TFDS that reads it."""
     if name.startswith(_TFDS):
         return name.removeprefix(_TFDS)
-    if name not in _DOWNLOADS or (data_dir is not None and DATASETS[name].splits(data_dir)):
+    entry = DATASETS[name]
+    if entry.tfds is None or (data_dir is not None and entry.reader.splits(data_dir)):
         return None
-    tfds_name = _DOWNLOADS[name]
-    return tfds_name if data_dir is None or (Path(data_dir) / tfds_name).is_dir() else None
+    return entry.tfds if data_dir is None or (Path(data_dir) / entry.tfds).is_dir() else None

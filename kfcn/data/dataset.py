@@ -1,6 +1,8 @@
 """What a data set is: a sequence of decoded pairs and the classes of their labels."""
 
 import copy
+import functools
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from kfcn.data.formats.images import ImageHead, read_head
+from kfcn.data.reading import AS_USUAL, Reading
 from kfcn.errors import UsageError
 from kfcn.labels import IGNORE, Classes
 
@@ -26,32 +29,6 @@ class Sample(NamedTuple):
     image: np.ndarray
     labels: np.ndarray
     name: str
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the files of a data set are read, where there is a choice.
-
-    Attributes:
-        ignore: the stored label that is ignored: "255", or "none" where masks hold 255 for a
-            class, which is then the last one.
-        pages: "one", where a file of several pages is an error, or "all", where each page is a
-            picture of its own.
-        stretch: the stored numbers that become 0 and 255 in pictures of more than 8 bits
-            (`kfcn.data.stretch`); None for 0 and 65535.
-    """
-
-    ignore: str = "255"
-    pages: str = "one"
-    stretch: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        for name, choices in (("ignore", ("255", "none")), ("pages", ("one", "all"))):
-            if getattr(self, name) not in choices:
-                raise UsageError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
-
-
-AS_USUAL = Reading()
 
 
 @dataclass(frozen=True)
@@ -162,6 +139,23 @@ class Dataset(ABC):
         """What an error about the labels names; the mask's file where there is one."""
         return self.file_name(index)
 
+    def fingerprint(self) -> str:
+        """A hash of what the split holds: its names and the sizes of its files, not their place.
+
+        Where pictures do not lie in files, it is made of their number, the classes, and what was
+        counted.
+        """
+        found = hashlib.sha256(repr((len(self), self.classes)).encode())
+        if not len(self) or self.image_file(0) is None:
+            counts = self.counts
+            found.update(repr(None if counts is None else counts.pixels.tolist()).encode())
+            return found.hexdigest()
+        size = functools.cache(_file_size)  # of some sets all labels lie in one file
+        for index in range(len(self)):
+            files = size(self.image_file(index)), size(self.label_file(index))
+            found.update(repr((self.file_name(index), self.label_name(index), files)).encode())
+        return found.hexdigest()
+
     def joints(self, index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Joints of people, int64 `(people, K, 3)` of x, y and visibility, and the skeleton.
 
@@ -187,3 +181,11 @@ class Dataset(ABC):
         other = copy.copy(self)
         other.stretch = None if stretch is None else (stretch[0], stretch[1])
         return other
+
+
+def _file_size(path: Path | None) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return None if path is None else path.stat().st_size
+    except OSError:
+        return None

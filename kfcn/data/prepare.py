@@ -95,9 +95,7 @@ def prepare(
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
-    if source.data_dir is not None:
-        # Absolute, for workers that run elsewhere.
-        source = dataclasses.replace(source, data_dir=str(Path(source.data_dir).resolve()))
+    source = source.anywhere()  # for workers that run elsewhere
     if splits is None:
         found = source.splits()
         splits = [split for split in ("train", "val", "test") if split in found]

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from kfcn import metrics
-from kfcn.data import load
 from kfcn.data.audit.check import label_error, label_histogram, size_error
+from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset
 from kfcn.errors import DataError
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
@@ -114,15 +114,18 @@ def evaluate(
         seed: of a data set that is drawn.
         progress: show a progress bar.
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
-        classes: which of the data set's sets of classes, where it has several.
+        classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
         protocol: to average over scales and mirror images; by default neither.
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
         DataError: a file that cannot be used.
     """
-    dataset = load(data, split, data_dir, seed, classes) if isinstance(data, str) else data
     net, card = open_net(model, crf)
+    if isinstance(data, str):
+        dataset = Source(data, data_dir, seed, classes).open_for(card, split)
+    else:
+        dataset = data
     check_classes(card, dataset, net.classes)
     result = measure(net, dataset, protocol, progress)
     return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result

@@ -1,23 +1,80 @@
-"""The nets that `kfcn-train --arch` knows."""
+"""The table of nets that `kfcn-train --arch` knows; a row imports no Keras."""
 
-import keras
+import dataclasses
+import pkgutil
+from typing import TYPE_CHECKING, Any
 
 from kfcn.errors import UsageError
-from kfcn.nets.baselines import dilated, heatmap
-from kfcn.nets.convnet import convnet
-from kfcn.nets.fcn import fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s
-from kfcn.nets.fcn_fpn import fcn8s_fpn
 
-SKIP_NETS = {
-    "fcn32s": fcn32s,
-    "fcn16s": fcn16s,
-    "fcn8s": fcn8s,
-    "fcn4s": fcn4s,
-    "fcn2s": fcn2s,
-    "fcn8s-atonce": fcn8s_atonce,
-    "fcn8s-fpn": fcn8s_fpn,
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A row of the table.
+
+    Attributes:
+        build: "module:function" from the number of classes, the backbone's name and options to the
+            untrained net.
+        about: a line for help and documentation.
+        backbone: whether it stands on one.
+        output_stride: of the backbone where no other is asked for; None where there is no choice.
+        head: the options of `kfcn.nets.fcn.fcn8s` that it has beside the backbone's.
+    """
+
+    build: str
+    about: str
+    backbone: bool = True
+    output_stride: int | None = 32
+    head: tuple[str, ...] = ("learn_middle", "learn_last", "align")
+
+
+ARCHITECTURES = {
+    "fcn32s": Architecture("kfcn.nets.fcn:fcn32s", "of the paper: class scores enlarged 32 times"),
+    "fcn16s": Architecture("kfcn.nets.fcn:fcn16s", "of the paper: one skip, from stride 16"),
+    "fcn8s": Architecture("kfcn.nets.fcn:fcn8s", "of the paper: skips from strides 16 and 8"),
+    "fcn4s": Architecture("kfcn.nets.fcn:fcn4s", "one skip more, from stride 4, for thin things"),
+    "fcn2s": Architecture("kfcn.nets.fcn:fcn2s", "one skip more, from stride 2"),
+    "fcn8s-fpn": Architecture(
+        "kfcn.nets.fcn_fpn:fcn8s_fpn",
+        "FCN-8s and a feature pyramid down to stride 2: the best here",
+    ),
+    "fcn8s-atonce": Architecture(
+        "kfcn.nets.fcn:fcn8s_atonce", "FCN-8s, its skips scaled to be trained in one stage"
+    ),
+    "heatmap": Architecture(
+        "kfcn.nets.baselines:heatmap",
+        "the map at stride 32 enlarged by nearest neighbour: what the skips are measured against",
+        output_stride=None,
+        head=(),
+    ),
+    "dilated": Architecture(
+        "kfcn.nets.baselines:dilated",
+        "one coarse map, at stride 8: strides removed, later filters dilated",
+        output_stride=8,
+        head=(),
+    ),
+    "convnet": Architecture(
+        "kfcn.nets.convnet:convnet",
+        "3x3 convolutions only: no backbone, no pooling, no stride, dilation rates 1 to 32",
+        backbone=False,
+        output_stride=None,
+        head=(),
+    ),
 }
-NAMES = (*SKIP_NETS, "heatmap", "dilated", "convnet")
+NAMES = tuple(ARCHITECTURES)
+
+
+def row(arch: str) -> Architecture:
+    """The row of a net.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if arch not in ARCHITECTURES:
+        raise UsageError(f"unknown architecture {arch!r}; expected one of {', '.join(NAMES)}")
+    return ARCHITECTURES[arch]
 
 
 def build(
@@ -25,33 +82,31 @@ def build(
     classes: int,
     backbone: str,
     output_stride: int | None = None,
-    head_options: dict | None = None,
-    backbone_options: dict | None = None,
-) -> keras.Model:
+    head_options: dict[str, Any] | None = None,
+    backbone_options: dict[str, Any] | None = None,
+) -> "keras.Model":
     """An untrained net by name.
 
     Args:
         arch: one of `NAMES`.
         classes: number of classes.
-        backbone: a key of `kfcn.nets.backbones.BACKBONES`; `convnet` has none.
-        output_stride: of the backbone; None for 8 in `dilated` and 32 in the skip nets. `heatmap`
-            and `convnet` have no other than their own.
-        head_options: of the skip nets, see `kfcn.nets.fcn.fcn8s`.
+        backbone: a key of `kfcn.nets.backbones.BACKBONES`, for a net that stands on one.
+        output_stride: of the backbone; None for the net's own.
+        head_options: see `kfcn.nets.fcn.fcn8s`; a net takes those that it has.
         backbone_options: of the backbone.
 
     Raises:
-        UsageError: an unknown name or option.
+        UsageError: an unknown name or option, or an output stride where there is no choice.
     """
-    body = backbone_options or {}
-    if arch in SKIP_NETS:
-        stride = output_stride or 32
-        return SKIP_NETS[arch](
-            classes, backbone, output_stride=stride, **(head_options or {}), **body
+    entry = row(arch)
+    if output_stride and entry.output_stride is None:
+        raise UsageError(
+            f"output stride {output_stride}: the net {arch} has none to choose; leave it out"
         )
-    if arch == "heatmap":
-        return heatmap(classes, backbone, **body)
-    if arch == "dilated":
-        return dilated(classes, backbone, output_stride or 8, **body)
-    if arch == "convnet":
-        return convnet(classes)
-    raise UsageError(f"unknown architecture '{arch}'; expected one of {', '.join(NAMES)}")
+    make = pkgutil.resolve_name(entry.build)
+    if not entry.backbone:
+        return make(classes)
+    options = {name: v for name, v in (head_options or {}).items() if name in entry.head}
+    if entry.output_stride is not None:
+        options["output_stride"] = output_stride or entry.output_stride
+    return make(classes, backbone, **options, **(backbone_options or {}))

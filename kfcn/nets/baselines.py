@@ -4,15 +4,16 @@ Both show what the skips of `kfcn.nets.fcn` are worth: the first against no inte
 the second against a denser map bought with computation.
 """
 
-from typing import Any
+from typing import Unpack
 
 import keras
 
-from kfcn.nets import backbones
+from kfcn.nets.backbones import BodyOptions
+from kfcn.nets.taps import taps
 from kfcn.nets.upsample import match_size, upsample
 
 
-def heatmap(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def heatmap(classes: int, backbone: str = "vgg16", **options: Unpack[BodyOptions]) -> keras.Model:
     """Class scores at stride 32, each enlarged to a block of 32x32 pixels.
 
     Args:
@@ -24,14 +25,17 @@ def heatmap(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Mode
         `(B, H, W, 3)` RGB 0..255 to logits `(B, H, W, C)`, any size, stock layers.
     """
     image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, **options)[32]
+    tap = taps(image, backbone, **options)[32]
     x = _score(tap.tensor, classes)
     x = keras.layers.UpSampling2D(32, interpolation="nearest", dtype="float32", name="upscore")(x)
     return keras.Model(image, match_size(x, image), name="heatmap")
 
 
 def dilated(
-    classes: int, backbone: str = "vgg16", output_stride: int = 8, **options: Any
+    classes: int,
+    backbone: str = "vgg16",
+    output_stride: int = 8,
+    **options: Unpack[BodyOptions],
 ) -> keras.Model:
     """The dilated FCN: strides beyond `output_stride` removed, later filters dilated.
 
@@ -52,7 +56,7 @@ def dilated(
         KfcnError: a backbone that cannot be dilated.
     """
     image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, output_stride, **options)[32]
+    tap = taps(image, backbone, output_stride, **options)[32]
     x = _score(tap.tensor, classes)
     x = upsample(x, tap.stride, "upscore", offset=tap.offset, dtype="float32")
     return keras.Model(image, match_size(x, image), name="dilated")

@@ -16,16 +16,26 @@ pixel or two wide, as a pole in a street, is lost by then: 4s and 2s go on in th
 Any height and width: every stage is cut (or, one short, padded) to the map that it meets.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import keras
 
 from kfcn.errors import UsageError
-from kfcn.nets import backbones
+from kfcn.nets.backbones import BodyOptions
+from kfcn.nets.taps import Tap, taps
 from kfcn.nets.upsample import match_size, upsample
 
 
-class Stage(NamedTuple):
+class Options(BodyOptions, total=False):
+    """What may be chosen of a net and its backbone: see `fcn8s`."""
+
+    learn_middle: bool
+    learn_last: bool
+    align: bool
+    output_stride: int
+
+
+class Skip(NamedTuple):
     """What one skip adds, by the names of the published nets.
 
     Attributes:
@@ -38,11 +48,11 @@ class Stage(NamedTuple):
 
 
 # By stride, from coarse to fine; beyond 8 the names go on as they began.
-STAGES = {
-    16: Stage("pool4", "upscore2"),
-    8: Stage("pool3", "upscore_pool4"),
-    4: Stage("pool2", "upscore_pool3"),
-    2: Stage("pool1", "upscore_pool2"),
+SKIPS = {
+    16: Skip("pool4", "upscore2"),
+    8: Skip("pool3", "upscore_pool4"),
+    4: Skip("pool2", "upscore_pool3"),
+    2: Skip("pool1", "upscore_pool2"),
 }
 # How the skips are scaled where all are trained at once, by stride.
 ATONCE = {16: 0.01, 8: 0.0001}
@@ -50,17 +60,17 @@ ATONCE = {16: 0.01, 8: 0.0001}
 LAST = {32: "upscore", 16: "upscore16", 8: "upscore8", 4: "upscore4", 2: "upscore_pool1"}
 
 
-def fcn32s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn32s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> keras.Model:
     """FCN-32s: the class scores at stride 32, enlarged 32 times. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=32, name="fcn32s", **options)
 
 
-def fcn16s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn16s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> keras.Model:
     """FCN-16s: FCN-32s with one skip from stride 16. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=16, name="fcn16s", **options)
 
 
-def fcn8s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn8s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> keras.Model:
     """FCN-8s: skips from stride 16 and stride 8.
 
     Args:
@@ -83,17 +93,17 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
     return _fcn(classes, backbone, finest=8, name="fcn8s", **options)
 
 
-def fcn4s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn4s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> keras.Model:
     """FCN-4s: FCN-8s and one skip more, from stride 4. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=4, name="fcn4s", **options)
 
 
-def fcn2s(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn2s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> keras.Model:
     """FCN-2s: FCN-4s and one skip more, from stride 2. Arguments as in `fcn8s`."""
     return _fcn(classes, backbone, finest=2, name="fcn2s", **options)
 
 
-def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> keras.Model:
     """FCN-8s for training in one go: the skips start scaled by 0.01 and 0.0001.
 
     The scales stand before the score layers, as in the published `voc-fcn8s-atonce`; they keep
@@ -103,10 +113,20 @@ def fcn8s_atonce(classes: int, backbone: str = "vgg16", **options: Any) -> keras
 
 
 def _fcn(
-    classes, backbone, finest, name, atonce=False, learn_middle=True, learn_last=False, align=False,
-    **options,
-):  # fmt: skip
-    image, tap, x = scores(classes, backbone, finest, atonce, learn_middle, align, **options)
+    classes: int,
+    backbone: str,
+    finest: int,
+    name: str,
+    atonce: bool = False,
+    learn_middle: bool = True,
+    learn_last: bool = False,
+    align: bool = False,
+    output_stride: int = 32,
+    **body: Unpack[BodyOptions],
+) -> keras.Model:
+    image, tap, x = scores(
+        classes, backbone, finest, atonce, learn_middle, align, output_stride, **body
+    )
     x = upsample(
         x,
         tap[finest].stride,
@@ -126,8 +146,9 @@ def scores(
     atonce: bool = False,
     learn_middle: bool = True,
     align: bool = False,
-    **options: Any,
-) -> tuple[keras.KerasTensor, dict[int, backbones.Tap], keras.KerasTensor]:
+    output_stride: int = 32,
+    **body: Unpack[BodyOptions],
+) -> tuple[keras.KerasTensor, dict[int, Tap], keras.KerasTensor]:
     """The net up to its last sum.
 
     Args:
@@ -137,7 +158,8 @@ def scores(
         atonce: scale the skips as `fcn8s_atonce`.
         learn_middle: whether the 2x upsampling layers learn.
         align: as in `fcn8s`.
-        options: of the backbone, and its output stride.
+        output_stride: of the backbone.
+        body: options of the backbone.
 
     Returns:
         The image `(B, H, W, 3)`, the taps by stride, the scores `(B, H/finest, W/finest, C)`.
@@ -145,24 +167,24 @@ def scores(
     if classes < 2:
         raise UsageError(f"expected at least 2 classes; received {classes}")
     image = keras.Input((None, None, 3), name="image")
-    tap = backbones.taps(image, backbone, **options)
+    tap = taps(image, backbone, output_stride, **body)
     x = score(tap[32].tensor, classes, "score_fr")  # (B, H/32, W/32, C)
-    for stride, stage in STAGES.items():
+    for stride, skip in SKIPS.items():
         if stride < finest:
             break
         if tap[stride].stride < tap[2 * stride].stride:
             shift = offset(tap, 2 * stride, stride) if align else None
-            x = upsample(x, 2, stage.up, offset=shift, trainable=learn_middle)
-        skip = tap[stride].tensor
+            x = upsample(x, 2, skip.up, offset=shift, trainable=learn_middle)
+        pool = tap[stride].tensor
         if atonce:
-            skip = keras.layers.Rescaling(ATONCE[stride], name=f"scale_{stage.pool}")(skip)
-        skip = score(skip, classes, f"score_{stage.pool}")
+            pool = keras.layers.Rescaling(ATONCE[stride], name=f"scale_{skip.pool}")(pool)
+        pool = score(pool, classes, f"score_{skip.pool}")
         # (B, H/stride, W/stride, C)
-        x = keras.layers.Add(name=f"fuse_{stage.pool}")([match_size(x, skip), skip])
+        x = keras.layers.Add(name=f"fuse_{skip.pool}")([match_size(x, pool), pool])
     return image, tap, x
 
 
-def offset(tap: dict[int, backbones.Tap], coarse: int, fine: int = 1) -> float:
+def offset(tap: dict[int, Tap], coarse: int, fine: int = 1) -> float:
     """Where the grid of the tap `fine`, or of the image, has cell 0 of `coarse`, in its cells."""
     if fine == 1:
         return tap[coarse].offset

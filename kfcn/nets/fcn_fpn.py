@@ -13,7 +13,7 @@ Networks for Object Detection* (CVPR 2017); its scores are added to those of FCN
       -> upscore_pool1                                                  (B, H, W, C) logits
 """
 
-from typing import Any
+from typing import Unpack
 
 import keras
 
@@ -26,7 +26,7 @@ from kfcn.nets.upsample import match_size, upsample
 CHANNELS = {32: 96, 16: 96, 8: 96, 4: 64, 2: 32}
 
 
-def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options: Any) -> keras.Model:
+def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options: Unpack[fcn.Options]) -> keras.Model:
     """FCN-8s, corrected at stride 2 by a feature pyramid. Arguments as in `kfcn.nets.fcn.fcn8s`.
 
     The pyramid's scores start at zero, and all layers of FCN-8s but its last upsampling are in it

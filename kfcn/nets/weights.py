@@ -3,13 +3,13 @@
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import keras
 import numpy as np
 
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.nets.backbones import Backbone, row
+from kfcn.nets.backbones import Backbone, BodyOptions, row
 
 Tensors = dict[str, list[np.ndarray]]
 """Layer name -> its tensors, in the order of `layer.weights`."""
@@ -19,7 +19,9 @@ HEAD = (*KNOWS_CLASSES, "lateral", "narrow", "enlarge", "smooth")
 """How the names of the layers behind the backbone begin (`fcn.py`, `fcn_fpn.py`)."""
 
 
-def load_weights(model: keras.Model, backbone: str, weights: str, **options: Any) -> int:
+def load_weights(
+    model: keras.Model, backbone: str, weights: str, **options: Unpack[BodyOptions]
+) -> int:
     """Fills the backbone inside `model` with a classifier's weights.
 
     Args:
@@ -92,7 +94,7 @@ def save_tensors(path: Path, model: keras.Model) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def _source(entry: Backbone, backbone: str, weights: str, options: dict) -> Tensors:
+def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) -> Tensors:
     """The tensors that the weights hold, by the layer names of the backbone."""
     path = Path(weights)
     if weights == "imagenet" and entry.application is None:
@@ -110,7 +112,7 @@ def _tensors(model: keras.Model) -> Tensors:
     return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
 
 
-def _application(entry: Backbone, backbone: str, weights: str, options: dict) -> keras.Model:
+def _application(entry: Backbone, backbone: str, weights: str, options: BodyOptions) -> keras.Model:
     """The net that holds the weights, as `keras.applications` builds it."""
     path = Path(weights)
     if weights != "imagenet" and not path.is_file():

@@ -18,8 +18,7 @@ from kfcn.collectives import sum_over_replicas
 from kfcn.data.feed.batches import Shares
 from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
 from kfcn.place import Marker
-
-STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+from kfcn.training.settings import STRATEGIES
 
 CLUSTER_SECONDS = 300.0
 """How long to wait for the other workers at the start."""

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
 from kfcn.machine import cpu_name, onednn_is_on
 from kfcn.outputs import locked
-from kfcn.training.settings import Settings
+from kfcn.training.settings import FORMAT, Settings, from_stored
 
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
 
@@ -24,7 +24,7 @@ _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datas
 class RunFolder:
     """Paths and small files of one run.
 
-    config.json    resolved settings, package versions and the machine
+    config.json    resolved settings, hashes of the data sets' files, versions, the machine
     model.keras    the best net on validation; model.json is its card
     checkpoints/   weights, optimizer, seeds and history of the last epochs; the lock
     history.csv    a row for each epoch; curves.png draws it
@@ -41,7 +41,7 @@ class RunFolder:
         self.overlays = self.path / "overlays.png"
         self.tensorboard = self.path / "tensorboard"
 
-    def stored_settings(self) -> dict[str, Any] | None:
+    def stored_settings(self) -> Settings | None:
         """The settings with which the run was started; None for a new run.
 
         Raises:
@@ -50,8 +50,8 @@ class RunFolder:
         """
         if self.config.is_file():
             try:
-                return json.loads(self.config.read_text(encoding="utf-8"))["settings"]
-            except (ValueError, KeyError, TypeError) as error:
+                return from_stored(json.loads(self.config.read_text(encoding="utf-8")))
+            except (KfcnError, OSError, ValueError, KeyError, TypeError) as error:
                 raise KfcnError(
                     f"{self.config} is damaged ({first_line(error)}); choose another --run-dir"
                 ) from error
@@ -75,14 +75,59 @@ class RunFolder:
         with locked(make_folder(self.checkpoints) / ".lock", busy):
             yield
 
-    def start(self, settings: Settings) -> None:
-        """Makes the folder and writes `config.json`."""
+    def check_data(self, settings: Settings, data: Mapping[str, str]) -> None:
+        """Makes sure that a run goes on with the data that it was started with, wherever they lie.
+
+        Args:
+            settings: with the folder of the data set as it is now.
+            data: split -> `Dataset.fingerprint`, as it is now.
+
+        Raises:
+            UsageError: the run was started with other data.
+            KfcnError: `config.json` is damaged.
+        """
+        stored = self.stored_settings()
+        if stored is None:
+            return
+        known = json.loads(self.config.read_text(encoding="utf-8")).get("data")
+        if isinstance(known, dict):
+            changed = sorted(split for split in data if data[split] != known.get(split))
+            what = f"{self.path} was started with other data: {', '.join(changed)} of " + (
+                f"{settings.data_dir} has other files than {stored.data_dir} had"
+                if settings.data_dir != stored.data_dir
+                else f"{settings.data_dir or settings.data} had other files then"
+            )
+        else:  # written before fingerprints were stored
+            changed = settings.data_dir != stored.data_dir
+            what = (
+                f"{self.path} was started with data_dir={stored.data_dir} (now "
+                f"{settings.data_dir}) and does not say which files were there"
+            )
+        if changed:
+            raise UsageError(
+                f"{what}; continue it with the data it had, or start another run from its net: "
+                f"--init-from {self.path} --run-dir ANOTHER"
+            )
+
+    def start(self, settings: Settings, data: Mapping[str, str] | None = None) -> None:
+        """Makes the folder and writes `config.json`.
+
+        Args:
+            settings: of the run.
+            data: split -> `Dataset.fingerprint`.
+        """
         make_folder(self.checkpoints)
         versions = {"python": platform.python_version()}
         for package in _PACKAGES:
             versions[package] = importlib.metadata.version(package)
-        contents = {"settings": dataclasses.asdict(settings), "versions": versions}
-        write_json(self.config, {**contents, "machine": machine()})
+        contents = {
+            "format": FORMAT,
+            "settings": dataclasses.asdict(settings),
+            "data": dict(data or {}),
+            "versions": versions,
+            "machine": machine(),
+        }
+        write_json(self.config, contents)
 
     def other_kernels(self) -> str | None:
         """What differs from the start of the run in how this process computes; None for nothing."""

@@ -1,89 +1,230 @@
 """What a training run is made of: every setting, its default, and where it may not be changed."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kfcn import recipes
-from kfcn.errors import UsageError
+from kfcn.data import catalog
+from kfcn.errors import KfcnError, UsageError
+from kfcn.nets import architectures
+from kfcn.nets.backbones import BACKBONES
+from kfcn.options import (
+    Checked,
+    Kind,
+    Range,
+    checked,
+    default_in_words,
+    in_words,
+    kinds,
+    option,
+    table,
+)
 from kfcn.recipes import scenes
+
+FORMAT = 2
+"""Of `config.json`. Files without a number are the first; see `from_stored`."""
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+LEAST_CROP = 32
+"""Below the coarsest stride a map of the backbone has no cell left to learn from."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The resolved settings of a run, as `config.json` stores them.
 
-    Attributes:
-        recipe: name of `kfcn.recipes` whose settings were the defaults, "NAME/N" for its stage N.
-        arch: one of `kfcn.nets.architectures.NAMES`.
-        backbone: a key of `kfcn.nets.backbones.BACKBONES`.
-        output_stride: of the backbone, 8, 16 or 32; None for 8 in the arch `dilated`, else 32.
-        alpha: width of mobilenet_v2; None for 1.0.
-        fc_filters: channels of vgg16's fc6 and fc7; None for the paper's 4096.
-        learn_middle: whether the 2x upsampling layers learn.
-        learn_last: whether the last upsampling learns.
-        align: kernels aligned to where the backbone's cells lie.
-        crf: a dense CRF on top, trained end to end; needs `init_from` (the paper's two stages).
-        crf_options: arguments of `DenseCRF`; by default those of `init_from`'s `crf.json`.
-        weights: "imagenet", "none" or a path.
-        init_from: run folder or model to start from; None for a new start.
-        data: a name of `kfcn.data.NAMES`.
-        data_dir: folder of the data set; None for `scenes`.
-        classes: which of its sets of classes, where it has several ("voc" for coco).
-        train_split: the split to train on.
-        val_split: the split that decides which net is kept.
-        crop: height and width of the training crops, pixels; (0, 0) trains on whole pictures of
-            any size.
-        scale: range of the random scale of the training pictures.
-        batch_size: images in a batch, over all replicas.
-        epochs: passes over the training split.
-        optimizer: "adamw", or "sgd" with momentum, biases at twice the rate.
-        learning_rate: at the first step; falls to 0 as (1 - step / steps) ** power.
-        power: of that decay; 0 keeps the rate.
-        momentum: of sgd.
-        weight_decay: not for biases and batch normalisation; decoupled for adamw, L2 for sgd.
-        ema: momentum of the weights' average, which is validated and saved in their place
-            (`kfcn.training.average`); 0 for none.
-        class_weights: "none", "median" (median frequency) or "sqrt" (its square root).
-        iou_loss: weight of the soft IoU loss (`kfcn.losses.soft_iou_loss`) that is added to the
-            cross entropy; 0 for none.
-        seed: of initial weights, data order, augmentation and dropout.
-        precision: "float32", "mixed_bfloat16" or "mixed_float16".
-        deterministic: operations that give the same bits every time, some of them slower.
+    A field is all that there is to say of a setting: the flags of `kfcn-train`, the checks and the
+    reference are made from it.
     """
 
-    recipe: str | None = None
-    arch: str = "fcn8s"
-    backbone: str = "mobilenet_v2"
-    output_stride: int | None = None
-    alpha: float | None = None
-    fc_filters: int | None = None
-    learn_middle: bool = True
-    learn_last: bool = False
-    align: bool = False
-    crf: bool = False
-    crf_options: dict[str, float] = dataclasses.field(default_factory=dict)
-    weights: str = "imagenet"
-    init_from: str | None = None
-    data: str = "scenes"
-    data_dir: str | None = None
-    classes: str | None = None
-    train_split: str = "train"
-    val_split: str = "val"
-    crop: tuple[int, int] = (320, 320)
-    scale: tuple[float, float] = (0.75, 1.75)
-    batch_size: int = 4
-    epochs: int = 40
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    power: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    ema: float = 0.0
-    class_weights: str = "none"
-    iou_loss: float = 0.0
-    seed: int = 0
-    precision: str = "float32"
-    deterministic: bool = False
+    recipe: str | None = option(
+        None,
+        "the settings of a result; what is given beside it goes before them. `list` prints all, "
+        f"with their figures: {', '.join(recipes.names())}",
+        metavar="NAME|list",
+    )
+
+    arch: str = option(
+        "fcn8s",
+        f"the net: {', '.join(architectures.NAMES)}",
+        group="net",
+        metavar="NAME",
+        choices=architectures.NAMES,
+    )
+    backbone: str = option(
+        "mobilenet_v2",
+        f"what the net stands on: {', '.join(BACKBONES)}",
+        group="net",
+        metavar="NAME",
+        choices=tuple(BACKBONES),
+    )
+    output_stride: int | None = option(
+        None,
+        "strides of the backbone beyond this are removed, later filters dilated; without an arch "
+        "it trains the net dilated",
+        group="net",
+        otherwise="8 for the arch dilated, else 32",
+        choices=(8, 16, 32),
+    )
+    alpha: float | None = option(
+        None,
+        "width of mobilenet_v2: 0.35, 0.5, 0.75, 1.0 ...",
+        group="net",
+        otherwise="1",
+        range=Range(above=0),
+    )
+    fc_filters: int | None = option(
+        None,
+        "channels of vgg16's fc6 and fc7",
+        group="net",
+        otherwise="the paper's 4096",
+        range=Range(least=1),
+    )
+    learn_middle: bool = option(
+        True,
+        "keep the 2x upsampling layers bilinear too, as in the released nets",
+        group="net",
+        flag="--fix-middle",
+    )
+    learn_last: bool = option(False, "let the last upsampling learn", group="net")
+    align: bool = option(
+        False, "upsampling kernels aligned to where the backbone's cells lie", group="net"
+    )
+    crf: bool = option(
+        False,
+        "CRF-RNN: a dense CRF on top of the net of --init-from, trained end to end",
+        group="net",
+    )
+    crf_options: dict[str, float] = option(
+        {},
+        "arguments of DenseCRF; by default those of the crf.json of what the run starts from",
+        group="net",
+        flag=None,
+    )
+    weights: str = option(
+        "imagenet",
+        "weights of the backbone: imagenet, none, or a file",
+        group="net",
+        metavar="imagenet|none|PATH",
+    )
+    init_from: str | None = option(
+        None,
+        "run folder or model to start from, e.g. fcn16s from a trained fcn32s",
+        group="net",
+        metavar="RUN",
+    )
+
+    data: str = option(
+        "scenes",
+        f"the data set: {', '.join(catalog.NAMES)}",
+        group="data",
+        metavar="NAME",
+        valid=catalog.is_name,
+        expected=f"one of {', '.join(catalog.NAMES)}",
+    )
+    data_dir: str | None = option(None, "folder of the data set", group="data", metavar="DIR")
+    classes: str | None = option(
+        None,
+        catalog.CLASSES_HELP,
+        group="data",
+        metavar="FILE|LIST",
+    )
+    train_split: str = option("train", "the split to train on", group="data", metavar="NAME")
+    val_split: str = option(
+        "val", "the split that decides which net is kept", group="data", metavar="NAME"
+    )
+    crop: tuple[int, int] = option(
+        (320, 320),
+        "height and width of the training crops, pixels",
+        group="data",
+        metavar=("H", "W"),
+        range=Range(least=0),
+        valid=lambda crop: crop == (0, 0) or min(crop) >= LEAST_CROP,
+        expected=f"height and width of at least {LEAST_CROP} pixels, or 0 0 for whole pictures",
+        other=(
+            "--whole",
+            (0, 0),
+            "no crops: whole pictures of any size, padded to the largest of the batch",
+        ),
+    )
+    scale: tuple[float, float] = option(
+        (0.75, 1.75),
+        "range of the random scale of the training pictures",
+        group="data",
+        metavar=("LOW", "HIGH"),
+        range=Range(above=0),
+        valid=lambda scale: scale[0] <= scale[1],
+        expected="a smallest and a greatest number above 0",
+    )
+    batch_size: int = option(
+        4, "images in a batch, over all replicas", group="data", range=Range(least=1)
+    )
+
+    epochs: int = option(
+        40, "passes over the training split", group="training", range=Range(least=1)
+    )
+    optimizer: str = option(
+        "adamw",
+        "sgd has momentum, and biases at twice the rate",
+        group="training",
+        choices=("adamw", "sgd"),
+    )
+    learning_rate: float = option(
+        1e-3,
+        "at the first step; falls to 0 as (1 - step / steps) ** power",
+        group="training",
+        range=Range(above=0),
+    )
+    power: float = option(
+        0.9, "of the rate's decay; 0 keeps the rate", group="training", range=Range(least=0)
+    )
+    momentum: float = option(0.9, "of sgd", group="training", range=Range(least=0, below=1))
+    weight_decay: float = option(
+        1e-4,
+        "not for biases and batch normalisation; decoupled for adamw, L2 for sgd",
+        group="training",
+        range=Range(least=0),
+    )
+    ema: float = option(
+        0.0,
+        "validate and save the running average of the weights, of this momentum: 0.998 spans about "
+        "500 steps; 0 for none",
+        group="training",
+        range=Range(least=0, below=1),
+    )
+    class_weights: str = option(
+        "none",
+        "of the loss: median-frequency class weights, or their square root",
+        group="training",
+        choices=("none", "median", "sqrt"),
+    )
+    iou_loss: float = option(
+        0.0,
+        "add the soft IoU loss of the batch, with this weight, to the cross entropy",
+        group="training",
+        range=Range(least=0),
+    )
+    seed: int = option(
+        0,
+        "of initial weights, data order, augmentation and dropout",
+        group="training",
+        range=Range(least=0, most=2**32 - 1),
+    )
+    precision: str = option(
+        "float32",
+        "of activations; weights are float32",
+        group="training",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    deterministic: bool = option(
+        False, "the same bits every time, somewhat slower", group="training"
+    )
+
+    @property
+    def source(self) -> catalog.Source:
+        """The data set."""
+        return catalog.Source(self.data, self.data_dir, self.seed, self.classes)
 
     @property
     def window(self) -> tuple[int, int] | None:
@@ -93,17 +234,19 @@ class Settings:
     @property
     def net(self) -> str:
         """The net in words, for messages."""
-        if self.arch == "convnet":
-            return self.arch
-        return f"{self.arch} on {self.backbone}{' with a CRF' if self.crf else ''}"
+        body = f" on {self.backbone}" if architectures.row(self.arch).backbone else ""
+        return f"{self.arch}{body}{' with a CRF' if self.crf else ''}"
 
     @property
     def backbone_options(self) -> dict[str, Any]:
-        options = {"alpha": self.alpha, "fc_filters": self.fc_filters}
-        return {name: value for name, value in options.items() if value is not None}
+        """What was chosen of the backbone's options."""
+        names = dict.fromkeys(name for row in BACKBONES.values() for name in row.options)
+        chosen = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     @property
     def head_options(self) -> dict[str, Any]:
+        """The options of the skip nets (`kfcn.nets.fcn.fcn8s`)."""
         return {
             "learn_middle": self.learn_middle,
             "learn_last": self.learn_last,
@@ -112,55 +255,37 @@ class Settings:
 
 
 # Where a data set asks for other defaults than the rest.
-_DATA_DEFAULTS = {
+_DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     "scenes": scenes.SETTINGS,
     "camvid": {"crop": (352, 480), "class_weights": "sqrt"},
 }
 
-_CHOICES = {
-    "optimizer": ("adamw", "sgd"),
-    "class_weights": ("none", "median", "sqrt"),
-    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-}
-_FIELDS = {field.name for field in dataclasses.fields(Settings)}
+
+def default_words(kind: Kind) -> str:
+    """The default of a setting, and the data sets that have another."""
+    parts = [default_in_words(kind)]
+    for name, defaults in _DATA_DEFAULTS.items():
+        if kind.name in defaults and kind.name != "data":
+            parts.append(f"{in_words(defaults[kind.name])} for {name}")
+    return ", ".join(filter(None, parts))
 
 
-def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
-    """The settings of a run: what was given, then the recipe's, the data set's, the defaults.
+def reference() -> str:
+    """Markdown: every setting with its flag, values, default and meaning."""
+    return table(Settings, default_words)
+
+
+def resolve(**given: Any) -> Settings:
+    """The settings of a new run: what was given, then the recipe's, the data set's, the defaults.
 
     Args:
-        stored: settings of the run folder that is to be continued; then nothing that is given
-            may differ from them.
         given: fields of `Settings`; None means "not given".
 
     Raises:
-        UsageError: an unknown setting or recipe, a value out of range, or a difference to
-            `stored`.
+        UsageError: an unknown setting or recipe, a value out of range, or values that make no
+            sense together.
     """
-    given = {name: value for name, value in given.items() if value is not None}
-    unknown = sorted(set(given) - _FIELDS)
-    if unknown:
-        raise UsageError(f"unknown setting {', '.join(unknown)}; expected {sorted(_FIELDS)}")
-    for name in ("crop", "scale"):
-        if name in given:
-            given[name] = tuple(given[name])
-    for name in ("data_dir", "init_from"):
-        if name in given:
-            given[name] = str(given[name])
-    if stored is not None:
-        pairs = {name: tuple(stored[name]) for name in ("crop", "scale") if name in stored}
-        base = Settings(**{**stored, **pairs})
-        if base.arch != "dilated" and base.output_stride == 8 and "iou_loss" not in stored:
-            # Written before skip nets could be dilated: the 8 meant nothing.
-            base = dataclasses.replace(base, output_stride=None)
-        changed = {n: v for n, v in given.items() if v != getattr(base, n)}
-        if changed:
-            told = ", ".join(f"{n}={getattr(base, n)} (now {v})" for n, v in changed.items())
-            raise UsageError(
-                f"the run was started with {told}; continue it without these changes "
-                "or choose another --run-dir"
-            )
-        return base
+    given = _checked(given, Settings.data)
     recipe = recipes.settings(given["recipe"]) if "recipe" in given else {}
     if "output_stride" in given:
         given.setdefault("arch", recipe.get("arch", "dilated"))
@@ -177,11 +302,66 @@ def resolve(stored: dict[str, Any] | None = None, **given) -> Settings:
         given,
     )
     settings = Settings(**{key: value for layer in layers for key, value in layer.items()})
-    _validate(settings)
+    _check_together(settings, given)
     return settings
 
 
-def _net_defaults(given: dict) -> dict:
+def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Settings:
+    """The settings of a run that goes on: those it was started with.
+
+    Nothing that is given may differ from them, but for the folder of the data set: the run folder
+    knows which files were in it (`kfcn.training.run_folder`).
+
+    Args:
+        stored: the run's own.
+        given: fields of `Settings`; None means "not given".
+        run: its folder, for messages.
+
+    Raises:
+        UsageError: an unknown setting, a value out of range, or another than the stored one.
+    """
+    given = _checked(given, stored.data)
+    folder = given.pop("data_dir", stored.data_dir)
+    changed = {n: v for n, v in given.items() if v != getattr(stored, n)}
+    if changed:
+        told = ", ".join(
+            f"{n}={in_words(getattr(stored, n))} (now {in_words(v)})" for n, v in changed.items()
+        )
+        raise UsageError(
+            f"{run} was started with {told}; continue it without these changes, or start another "
+            f"run from its net: --init-from {run} --run-dir ANOTHER"
+        )
+    return dataclasses.replace(stored, data_dir=folder)
+
+
+def _checked(given: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """What was given, each value in its own type; `data` where no data set was given."""
+    found = checked(Settings, given)
+    if "classes" in found:
+        source = catalog.Source(found.get("data", data), classes=found["classes"])
+        found["classes"] = source.chosen_classes()
+    return found
+
+
+def from_stored(contents: Mapping[str, Any]) -> Settings:
+    """The settings of a run from its `config.json`, of whatever format.
+
+    Raises:
+        KfcnError: settings that this version does not know, or values that are none; the message
+            does not name the file.
+    """
+    stored, format = dict(contents["settings"]), contents.get("format", 1)
+    if format not in range(1, FORMAT + 1):
+        raise KfcnError(f"format {format!r}; expected at most {FORMAT}: a newer kfcn wrote it")
+    if format == 1 and "iou_loss" not in stored and stored.get("arch") != "dilated":
+        # Before skip nets could be dilated every run had an output stride, 8, that meant nothing.
+        stored["output_stride"] = None
+    if unknown := sorted(set(stored) - set(kinds(Settings))):
+        raise KfcnError(f"the unknown setting {', '.join(unknown)}: another kfcn wrote it")
+    return Settings(**stored)
+
+
+def _net_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """What follows from the net that is asked for, whatever the data."""
     # A net that is trained already, refined end to end (Zheng et al. 2015, section 6: a rate far
     # below the first stage's, which their summed loss hides).
@@ -189,52 +369,66 @@ def _net_defaults(given: dict) -> dict:
     return refined | _body_defaults(given)
 
 
-def _body_defaults(given: dict) -> dict:
+def _body_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a data set's defaults say of mobilenet_v2 is not for another body."""
-    if given.get("arch") == "convnet":
+    if not architectures.row(given.get("arch", Settings.arch)).backbone:
         return {"alpha": None, "weights": "none"}
     return {} if given.get("backbone", Settings.backbone) == "mobilenet_v2" else {"alpha": None}
 
 
-def _validate(settings: Settings) -> None:
-    for name, choices in _CHOICES.items():
-        if getattr(settings, name) not in choices:
-            raise UsageError(
-                f"{name} {getattr(settings, name)!r}: expected one of {', '.join(choices)}"
-            )
-    for name in ("batch_size", "epochs"):
-        if getattr(settings, name) < 1:
-            raise UsageError(f"{name} {getattr(settings, name)}: expected at least 1")
-    if settings.learning_rate <= 0 or settings.weight_decay < 0:
-        raise UsageError(
-            f"learning_rate {settings.learning_rate}, weight_decay {settings.weight_decay}: "
-            "expected a rate above 0 and a decay of 0 or more"
-        )
-    for name in ("ema", "momentum"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise UsageError(f"{name} {getattr(settings, name)}: expected a number in [0, 1)")
-    if settings.power < 0:
-        raise UsageError(f"power {settings.power}: expected 0 or more")
+def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Raises a UsageError where settings, each of them possible, make no sense together."""
+    arch, entry = settings.arch, architectures.row(settings.arch)
     if settings.crf and not settings.init_from:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"
         )
-    if settings.output_stride and settings.arch in ("heatmap", "convnet"):
+    if settings.output_stride and entry.output_stride is None:
         raise UsageError(
-            f"output_stride {settings.output_stride}: the arch {settings.arch} has none to choose; "
+            f"output_stride {settings.output_stride}: the arch {arch} has none to choose; "
             "leave it out, or use --arch dilated or a skip net"
         )
-    if settings.output_stride not in (None, 8, 16, 32):
-        raise UsageError(f"output_stride {settings.output_stride}: expected 8, 16 or 32")
-    if settings.iou_loss < 0:
-        raise UsageError(f"iou_loss {settings.iou_loss}: expected a weight of 0 or more")
-    if settings.arch == "convnet" and settings.weights != "none":
+    if not entry.backbone and settings.weights != "none":
         raise UsageError(
-            f"weights {settings.weights}: convnet has no backbone; leave --weights out, or "
+            f"weights {settings.weights}: {arch} has no backbone; leave --weights out, or "
             "start from a run with --init-from"
         )
-    if len(settings.scale) != 2 or not 0 < settings.scale[0] <= settings.scale[1]:
-        raise UsageError(f"scale {settings.scale}: expected a smallest and a greatest above 0")
-    if settings.crop != (0, 0) and (len(settings.crop) != 2 or min(settings.crop) < 32):
-        # Below the coarsest stride a map of the backbone has no cell left to learn from.
-        raise UsageError(f"crop {settings.crop}: expected height and width of at least 32 pixels")
+    unused = [name for name in settings.head_options if name in given and name not in entry.head]
+    body = BACKBONES[settings.backbone].options if entry.backbone else ()
+    unused += [name for name in settings.backbone_options if name in given and name not in body]
+    if unused:
+        raise UsageError(f"{', '.join(unused)}: {settings.net} has no such option; leave it out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conduct(Checked):
+    """How a run is carried out; it may change from one start to the next."""
+
+    strategy: str = option(
+        "auto",
+        "auto: all GPUs of this machine, or the workers that TF_CONFIG or Slurm name",
+        group="devices and faults",
+        choices=STRATEGIES,
+    )
+    cpu_replicas: int = option(
+        0,
+        "mirror over N logical CPU devices, to try it without GPUs; 0 for none",
+        group="devices and faults",
+        range=Range(least=0),
+    )
+    save_minutes: float = option(
+        5.0,
+        "between two checkpoints within an epoch; 0: after every step. One is always saved at its "
+        "end",
+        group="devices and faults",
+        range=Range(least=0),
+    )
+    keep: int = option(
+        3, "how many checkpoints stay", group="devices and faults", range=Range(least=1)
+    )
+    skip_bad: int = option(
+        0,
+        "name up to N unreadable files, of each worker, and go on without them",
+        group="devices and faults",
+        range=Range(least=0),
+    )

@@ -8,7 +8,7 @@ from kfcn import recipes
 from kfcn.errors import KfcnError, UsageError
 from kfcn.saved import CARD
 from kfcn.training.run_folder import RunFolder
-from kfcn.training.settings import Settings, resolve
+from kfcn.training.settings import Settings, continued, resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,8 @@ class Stage:
     def same(self) -> bool:
         """Whether the folder holds a run of these settings."""
         try:
-            stored = self.run.stored_settings()
-            return stored is not None and resolve(stored) == self.config
-        except (KfcnError, TypeError):
+            return self.run.stored_settings() == self.config
+        except KfcnError:
             return False
 
 
@@ -65,7 +64,7 @@ def _in_folder(path: Path, given: dict[str, Any], look: bool) -> list[Stage]:
     several = recipes.stages(name) if name and "/" not in name else ({},)
     if len(several) == 1:
         run = RunFolder(path)
-        return [Stage(resolve(run.stored_settings() if look else None, **given), run)]
+        return [Stage(_settings(run, run.stored_settings() if look else None, given), run)]
     if given.get("arch"):
         raise UsageError(f"recipe {name} says the arch of each of its stages; leave arch out")
     found, start = [], given.get("init_from")
@@ -74,10 +73,15 @@ def _in_folder(path: Path, given: dict[str, Any], look: bool) -> list[Stage]:
         stored = run.stored_settings() if look else None
         # What a started stage began from is stored with it, and may have moved since.
         begin = None if stored and number > 1 else start
-        config = resolve(stored, **{**given, "recipe": f"{name}/{number}", "init_from": begin})
+        asked = {**given, "recipe": f"{name}/{number}", "init_from": begin}
+        config = _settings(run, stored, asked)
         found.append(Stage(config, run))
         start = run.path
     return found
+
+
+def _settings(run: RunFolder, stored: Settings | None, given: dict[str, Any]) -> Settings:
+    return resolve(**given) if stored is None else continued(stored, given, run.path)
 
 
 def _unfinished(found: list[Stage]) -> bool:

@@ -9,17 +9,19 @@ from typing import Any
 import keras
 
 from kfcn import __version__
-from kfcn import data as data_sets
+from kfcn.data.audit.check import check, class_weights
+from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
 from kfcn.data.feed.views import Skipping, cached
-from kfcn.errors import KfcnError, UsageError
+from kfcn.errors import KfcnError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
+from kfcn.labels import IGNORE, Classes
 from kfcn.losses import SegmentationLoss
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
-from kfcn.saved import CARD, MODEL, load_model
+from kfcn.saved import CARD, MODEL, load_model, read_card
 from kfcn.training import checkpoint, replicas
 from kfcn.training.average import Average
 from kfcn.training.learner import Learner
@@ -27,7 +29,7 @@ from kfcn.training.loop import Loop
 from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
 from kfcn.training.run_folder import RunFolder
-from kfcn.training.settings import Settings
+from kfcn.training.settings import Conduct, Settings
 from kfcn.training.stages import Stage, plan
 
 
@@ -53,11 +55,11 @@ def train(
     run_dir: Path | str | None = None,
     verbose: bool = True,
     *,
-    strategy: str = "auto",
-    cpu_replicas: int = 0,
-    save_minutes: float = 5.0,
-    keep: int = 3,
-    skip_bad: int = 0,
+    strategy: str = Conduct.strategy,
+    cpu_replicas: int = Conduct.cpu_replicas,
+    save_minutes: float = Conduct.save_minutes,
+    keep: int = Conduct.keep,
+    skip_bad: int = Conduct.skip_bad,
     **settings: Any,
 ) -> Result:
     """Trains a net, or goes on with a run that was stopped.
@@ -91,18 +93,15 @@ def train(
         WorkerLostError: another worker of the cluster has gone.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
-    for name, value, least in (
-        ("save_minutes", save_minutes, 0), ("keep", keep, 1), ("skip_bad", skip_bad, 0)
-    ):  # fmt: skip
-        if value < least:
-            raise UsageError(f"{name} {value}: expected at least {least}")
+    conduct = Conduct(strategy, cpu_replicas, save_minutes, keep, skip_bad)
     stages = plan(run_dir, settings)
     if any(stage.config.deterministic for stage in stages):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    where = replicas.start(strategy, cpu_replicas)
-    say = print if verbose and where.chief else (lambda line: None)
+    where = replicas.start(conduct.strategy, conduct.cpu_replicas)
+    loud = verbose and where.chief
+    say = print if loud else _nothing
     result = None
     for number, stage in enumerate(stages, start=1):
         last = number == len(stages)
@@ -110,39 +109,40 @@ def train(
             finished = ", finished" if stage.finished else ""
             say(f"stage {number} of {len(stages)}: {stage.run.path}{finished}")
         if last or not stage.finished:
-            result = _train(stage, where, say, 60 * save_minutes, keep, skip_bad)
+            result = _train(stage, where, conduct, loud)
     assert result is not None  # there is a last stage
     return result
 
 
-def _train(
-    stage: Stage,
-    where: replicas.Replicas,
-    say: Callable[[str], None],
-    save_seconds: float,
-    keep: int,
-    skip_bad: int,
-) -> Result:
-    """Trains one run to its end."""
-    config, run, loud = stage.config, stage.run, say is print
+def _nothing(line: str) -> None:
+    """What a silent run says."""
+
+
+def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool) -> Result:
+    """Trains one run to its end; `loud` prints what happens."""
+    config, run, say = stage.config, stage.run, print if loud else _nothing
+    opened = {s: config.source.open(s) for s in (config.train_split, config.val_split)}
+    data = {split: dataset.fingerprint() for split, dataset in opened.items()}
+    run.check_data(config, data)
     train_set, validation = (
-        _open(config, split, skip_bad) for split in (config.train_split, config.val_split)
+        cached(Skipping(opened[split], conduct.skip_bad, print))
+        for split in (config.train_split, config.val_split)
     )
     for line in (*train_set.notes, *validation.notes):
         say(line)
-    counts = data_sets.check(train_set, progress=loud)
-    data_sets.check(validation, progress=loud)
+    counts = check(train_set, progress=loud)
+    check(validation, progress=loud)
     batches.check_shares(len(train_set), config.batch_size, where.total)
 
     weights = None
     if config.class_weights != "none":
-        weights = data_sets.class_weights(counts, config.class_weights)
+        weights = class_weights(counts, config.class_weights)
     with where.guard(), where.strategy.scope():
         learner = new_learner(config, train_set, weights, say)
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     with run.lock() if where.chief else contextlib.nullcontext():
         if where.chief and not stage.finished:
-            run.start(config)
+            run.start(config, data)
         where.sum(0)
         progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
@@ -153,7 +153,7 @@ def _train(
             if difference := run.other_kernels():
                 say(f"the results will differ in rounding: {difference}")
         recorder = Recorder(run, validation, config.epochs, where, say)
-        saving = checkpoint.Saving(save_seconds, keep)
+        saving = checkpoint.Saving(60 * conduct.save_minutes, conduct.keep)
         loop = Loop(stage, learner, train_set, where, progress, recorder, saving)
         loop.to_the_end(bar=loud)
 
@@ -169,7 +169,9 @@ def _train(
     return Result(run.path, result, where.worker)
 
 
-def _restored(run: RunFolder, learner: Learner, where: replicas.Replicas, say) -> Progress:
+def _restored(
+    run: RunFolder, learner: Learner, where: replicas.Replicas, say: Callable[[str], None]
+) -> Progress:
     """How far the run is, with its newest checkpoint in the learner's variables."""
     with where.strategy.scope():
         note = checkpoint.restore(run.checkpoints, learner.variables, warn=say)
@@ -182,14 +184,9 @@ def _restored(run: RunFolder, learner: Learner, where: replicas.Replicas, say) -
     return progress
 
 
-def _open(config: Settings, split: str, skip_bad: int) -> data_sets.Dataset:
-    dataset = data_sets.load(config.data, split, config.data_dir, config.seed, config.classes)
-    return cached(Skipping(dataset, skip_bad, print))
-
-
 def new_learner(
     config: Settings,
-    train_set: data_sets.Dataset,
+    train_set: Dataset,
     class_weights: Iterable[float] | None,
     say: Callable[[str], None],
 ) -> Learner:
@@ -202,7 +199,9 @@ def new_learner(
     finally:
         keras.config.set_dtype_policy(before)
     if config.init_from:
-        filled = carry_weights(load_model(config.init_from), model)
+        card = read_card(config.init_from)
+        same = None if card is None else tuple(card["classes"]) == train_set.classes.names
+        filled = carry_weights(load_model(config.init_from), model, same)
         say(f"{len(filled)} layers start from {config.init_from}")
     elif config.weights != "none":
         filled = load_weights(model, config.backbone, config.weights, **config.backbone_options)
@@ -240,20 +239,30 @@ def _field(model: keras.Model) -> str:
     return f"receptive field {size:.0f} pixels"
 
 
-def _card(config: Settings, model, result: Evaluation, run: RunFolder, row: dict, classes) -> dict:
+def _card(
+    config: Settings,
+    model: keras.Model,
+    result: Evaluation,
+    run: RunFolder,
+    row: dict[str, Any],
+    classes: Classes,
+) -> dict[str, Any]:
     """The model's card: what an app, a converter or a reader needs to know of `model.keras`."""
     return {
         "kfcn_version": __version__,
         "architecture": config.arch,
-        "backbone": None if config.arch == "convnet" else config.backbone,
+        "backbone": config.backbone if architectures.row(config.arch).backbone else None,
         "classes": list(classes.names),
         "palette": [list(colour) for colour in classes.palette],
-        "ignore": data_sets.IGNORE,
+        "ignore": IGNORE,
         "input": {"colour": "RGB", "range": [0, 255], "size": "any"},
         "output": "logits of the input's size",
         "parameters": model.count_params(),
         "sha256": sha256(run.path / MODEL),
         "data": config.data,
+        "grouping": None
+        if config.classes is None or Path(config.classes).is_file()
+        else config.classes,
         "split": config.val_split,
         "epoch": row["epoch"],
         "crf": config.crf,

@@ -6,41 +6,43 @@ import pytest
 from nets import box_twin, fit_statistics, gradient_centre
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.nets import backbones, fcn
+from kfcn.nets import fcn
+from kfcn.nets.backbones import BACKBONES
+from kfcn.nets.taps import taps
 from kfcn.nets.weights import load_weights
 
 NARROW = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}
 
 
-@pytest.fixture(scope="module", params=list(backbones.BACKBONES))
+@pytest.fixture(scope="module", params=list(BACKBONES))
 def backbone(request):
     return request.param
 
 
 def test_taps_are_as_declared(backbone):
     image = keras.Input((None, None, 3))
-    taps = backbones.taps(image, backbone, **NARROW.get(backbone, {}))
-    net = keras.Model(image, {str(s): t.tensor for s, t in taps.items()})
+    tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
+    net = keras.Model(image, {str(s): t.tensor for s, t in tap_of.items()})
     maps = net(np.zeros((1, 64, 96, 3), "float32"))
-    for stride, tap in taps.items():
+    for stride, tap in tap_of.items():
         assert maps[str(stride)].shape == (1, 64 // stride, 96 // stride, tap.channels)
         assert tap.layer in [layer.name for layer in net.layers]
 
 
 def test_odd_and_tiny_maps_keep_their_last_cell(backbone):
     image = keras.Input((None, None, 3))
-    taps = backbones.taps(image, backbone, **NARROW.get(backbone, {}))
-    net = keras.Model(image, {str(s): t.tensor for s, t in taps.items()})
+    tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
+    net = keras.Model(image, {str(s): t.tensor for s, t in tap_of.items()})
     for size in (1, 33):
         maps = net.predict_on_batch(np.zeros((1, size, size, 3), "float32"))
-        for stride in taps:
+        for stride in tap_of:
             assert maps[str(stride)].shape[1:3] == (-(-size // stride),) * 2
 
 
 def test_offsets_measured_by_gradient(backbone):
     image = keras.Input((None, None, 3))
-    taps = backbones.taps(image, backbone, **NARROW.get(backbone, {}))
-    for stride, tap in taps.items():
+    tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
+    for stride, tap in tap_of.items():
         twin = box_twin(keras.Model(image, tap.tensor))
         # Cut off by the border, the field of 979 pixels would not be centred at its cell.
         size = 1088 if (backbone, stride) == ("efficientnet_lite0", 32) else 448
@@ -62,14 +64,14 @@ def test_offsets_measured_by_gradient(backbone):
 )
 def test_a_dilated_backbone_has_finer_taps_where_it_says(body, output_stride):
     image = keras.Input((None, None, 3))
-    taps = backbones.taps(image, body, output_stride, **NARROW.get(body, {}))
-    net = keras.Model(image, {str(s): t.tensor for s, t in taps.items()})
+    tap_of = taps(image, body, output_stride, **NARROW.get(body, {}))
+    net = keras.Model(image, {str(s): t.tensor for s, t in tap_of.items()})
     for size in ((64, 96), (33, 47)):
         maps = net.predict_on_batch(np.zeros((1, *size, 3), "float32"))
-        for stride, tap in taps.items():
+        for stride, tap in tap_of.items():
             assert tap.stride == min(stride, output_stride)
             assert maps[str(stride)].shape[1:3] == tuple(-(-n // tap.stride) for n in size)
-    tap = taps[32]
+    tap = tap_of[32]
     middle = 448 // 2 // tap.stride
     cell = (slice(middle, middle + 1), slice(middle, middle + 1))
     centre = gradient_centre(box_twin(keras.Model(image, tap.tensor)), 448, cell)
@@ -78,7 +80,7 @@ def test_a_dilated_backbone_has_finer_taps_where_it_says(body, output_stride):
 
 def test_output_strides_that_there_are_not():
     with pytest.raises(UsageError, match="output stride 4: expected 8, 16 or 32"):
-        backbones.taps(keras.Input((None, None, 3)), "mobilenet_v2", 4)
+        taps(keras.Input((None, None, 3)), "mobilenet_v2", 4)
     with pytest.raises(KfcnError, match="squeeze_excite"):
         fcn.fcn8s(3, "mobilenet_v3_large", output_stride=16)
 

@@ -8,7 +8,8 @@ from keras import ops
 from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.nets import architectures, backbones
+from kfcn.nets import architectures
+from kfcn.nets.backbones import BACKBONES
 from kfcn.nets.fcn import fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s
 from kfcn.nets.upsample import bilinear_kernel
 from kfcn.nets.weights import carry_weights
@@ -22,7 +23,7 @@ def small8s():
     return randomize(fit_statistics(fcn8s(5, **TINY)))
 
 
-@pytest.mark.parametrize("backbone", list(backbones.BACKBONES))
+@pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_every_size_from_1_to_70_gives_its_own_size(backbone):
     import tensorflow as tf
 

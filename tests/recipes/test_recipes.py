@@ -79,8 +79,8 @@ def test_flags_go_before_the_recipe_and_the_recipe_before_the_data():
         ({"recipe": "scenes/1"}, "expected scenes"),
         ({"recipe": "voc_fcn8s", "arch": "fcn8s"}, "leave arch out"),
         ({"arch": "convnet", "output_stride": 16}, "convnet has none to choose"),
-        ({"recipe": "camvid_fcn8s", "output_stride": 4}, "expected 8, 16 or 32"),
-        ({"iou_loss": -1.0}, "expected a weight of 0 or more"),
+        ({"recipe": "camvid_fcn8s", "output_stride": 4}, "expected one of 8, 16, 32"),
+        ({"iou_loss": -1.0}, "expected a number of at least 0"),
     ],
 )
 def test_what_makes_no_sense_is_told(given, told):

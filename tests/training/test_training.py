@@ -14,7 +14,6 @@ from kfcn import evaluate, predict, train
 from kfcn.errors import DataError, KfcnError, Stopped, UsageError
 from kfcn.metrics import NAMES
 from kfcn.training import checkpoint
-from kfcn.training.settings import resolve
 
 
 def test_run_folder_is_complete(run, pairs):
@@ -118,11 +117,6 @@ def test_finished_run_is_told_again_without_training(run, monkeypatch):
     assert again.evaluation.scores == run.evaluation.scores
 
 
-def test_other_settings_than_the_stored_ones_are_named(run):
-    with pytest.raises(UsageError, match=r"epochs=3 \(now 5\), seed=0 \(now 7\)"):
-        train(run.run_dir, epochs=5, seed=7)
-
-
 def test_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty and holds no run"):
@@ -141,29 +135,6 @@ def test_bad_pair_stops_before_training(pairs, tmp_path):
     with pytest.raises(DataError, match=r"train04\.png.*77"):
         train(tmp_path / "run", **settings(bad))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
-        ({"class_weights": "log"}, "'log': expected one of none, median, sqrt"),
-        ({"crop": (24, 40)}, "expected height and width of at least 32"),
-        ({"scale": (2, 1)}, "expected a smallest and a greatest above 0"),
-        ({"speed": 3}, "unknown setting speed"),
-        ({"learning_rate": -1.0}, "expected a rate above 0"),
-    ],
-)
-def test_settings_that_make_no_sense(given, told):
-    with pytest.raises(UsageError, match=told):
-        resolve(**given)
-
-
-def test_defaults_follow_the_data():
-    assert resolve().weights == "none"
-    assert resolve(data="camvid", data_dir="x").weights == "imagenet"
-    assert resolve(data="camvid", data_dir="x").crop == (352, 480)
-    assert resolve(backbone="resnet50").alpha is None
 
 
 def test_init_from_a_run(run, pairs, tmp_path):

@@ -62,9 +62,9 @@ class Result:
         """One that was stored, with the defaults of settings that came later."""
         import dataclasses
 
-        from kfcn.training.settings import resolve
+        from kfcn.training.settings import from_stored
 
-        settings = dataclasses.asdict(resolve(values["settings"]))
+        settings = dataclasses.asdict(from_stored(values))
         return cls(**{**values, "settings": settings, "measured": tuple(values["measured"])})
 
 
@@ -81,7 +81,6 @@ def read_run(path: Path | str) -> list[Result]:
 
     from kfcn.saved import CARD, read_card
     from kfcn.training.run_folder import RunFolder
-    from kfcn.training.settings import resolve
 
     folder = RunFolder(path)
     if not folder.config.is_file() or not (folder.path / CARD).is_file():
@@ -89,8 +88,8 @@ def read_run(path: Path | str) -> list[Result]:
             f"{path}: expected the folder of a finished run, with config.json and {CARD}"
         )
     stored, card = folder.stored_settings(), read_card(path)
-    assert card is not None  # its file is there
-    settings = dataclasses.asdict(resolve(stored))
+    assert stored is not None and card is not None  # their files are there
+    settings = dataclasses.asdict(stored)
     for name in ("weights", "init_from"):
         settings[name] = settings[name] and Path(settings[name]).name
     settings["data_dir"] = None

@@ -17,7 +17,7 @@ from kfcn.labels import IGNORE
 CACHE_BYTES = 2 << 30
 
 
-class _Wrapped(Dataset):
+class Wrapped(Dataset):
     """Another data set, seen through something."""
 
     def __init__(self, dataset: Dataset):
@@ -63,7 +63,7 @@ class _Wrapped(Dataset):
         raise TypeError("choose how a data set is read before it is seen through anything")
 
 
-class _Cached(_Wrapped):
+class _Cached(Wrapped):
     """A data set that keeps what it has decoded."""
 
     def __init__(self, dataset: Dataset):
@@ -77,7 +77,7 @@ class _Cached(_Wrapped):
         return sample
 
 
-class Skipping(_Wrapped):
+class Skipping(Wrapped):
     """A data set some of whose files may turn out to be unreadable.
 
     The place of such a file is taken by a grey picture without labels (all 255): it takes no part
@@ -116,7 +116,7 @@ class Skipping(_Wrapped):
             return ImageHead((256, 256), 1, False)
 
 
-class Subset(_Wrapped):
+class Subset(Wrapped):
     """Some samples of a data set, by their indices: a worker's part of it, or a fold."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]):

@@ -139,13 +139,15 @@ def open_net(
     Returns:
         The net, and its card; None where there is none.
     """
-    from kfcn.saved import model_path, open_model, read_card
+    from kfcn.saved import check_card, model_path, open_model, read_card
 
     named = isinstance(model, (str, Path))
     if named and not crf and not _may_have_gpu():
         program = store.load(model_path(model))
         if program is not None:
-            return LiteRTNet(program, threads or _cores()), read_card(model)
+            net, card = LiteRTNet(program, threads or _cores()), read_card(model)
+            check_card(card, net.classes, model)
+            return net, card
     import_tensorflow()
     loaded, card = open_model(model, crf)
     net = quickest(loaded, threads)

@@ -9,14 +9,14 @@ from pathlib import Path
 from kfcn_mobile.gates import MODES
 
 from kfcn import __version__
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn.commands._cli import Parser, add_source, run
 
 CALIBRATIONS = ("min-max", "percentile", "least-squares")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="kfcn-convert",
         description="Convert a trained model to TFLite, with the proof that it labels alike.",
         epilog="modes: " + "; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()),
@@ -33,10 +33,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help=f"{', '.join(MODES)} or all (default)",
     )
-    cli.add_argument("--data", metavar="NAME", required=True, help=f"scenes, {DATA_NAMES}")
-    cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
-    cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
-    cli.add_argument("--seed", type=int, default=0, help="of the scenes that are drawn")
+    add_source(cli)
     cli.add_argument(
         "--calibration", type=int, default=100, metavar="N", help="training images for int8 (100)"
     )

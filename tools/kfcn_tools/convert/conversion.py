@@ -10,7 +10,7 @@ from kfcn import data as data_sets
 from kfcn.crf import DenseCRF
 from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
-from kfcn.saved import load_model
+from kfcn.saved import check_card, load_model, read_card
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
 from kfcn_tools.convert.pictures import pictures
@@ -46,7 +46,7 @@ def convert(
         size: (H, W) of the images that the files will take, at least 32 each way.
         data: name of the data set; the training split calibrates, golden images come from `val`.
         data_dir: its folder.
-        classes: which of its classes, where it has a choice.
+        classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
         seed: of the scenes that are drawn.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4.
@@ -64,9 +64,9 @@ def convert(
     """
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
-    train, val = (
-        data_sets.load(data, split, data_dir, seed, classes) for split in ("train", "val")
-    )
+    card = None if isinstance(model, keras.Model) else read_card(model)
+    origin = data_sets.Source(data, data_dir, seed, classes)
+    train, val = (origin.open_for(card, split) for split in ("train", "val"))
     names, source = identity(model, val)
     info = {
         "kfcn_version": __version__,
@@ -77,7 +77,11 @@ def convert(
     }
     out = Path(out)
     with new_folder(out) as folder:
-        loaded = load_model(model) if isinstance(model, (str, Path)) else model
+        if isinstance(model, (str, Path)):
+            loaded = load_model(model)
+            check_card(card, loaded.outputs[0].shape[-1], model)
+        else:
+            loaded = model
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
         chosen = _without_eight_bit(net, modes)
@@ -107,8 +111,8 @@ def convert(
             write("float32_logits.tflite", "float32", *file, scores=True)
         progress(f"golden: {golden} images")
         shown = write_bundle.write_golden(folder, net, pictures(val, golden, size))
-        origin = {"name": data, "calibration_split": "train", "golden_split": "val"}
-        write_bundle.write_description(folder, info | {"data": origin}, entries, shown, scores)
+        about = {"name": data, "calibration_split": "train", "golden_split": "val"}
+        write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
     return out
 
 

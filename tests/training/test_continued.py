@@ -1,0 +1,125 @@
+"""A run goes on with the settings and the data that it was started with, wherever the data lie."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from kfcn import data, train
+from kfcn.errors import KfcnError, UsageError
+from kfcn.saved import open_model, read_card
+from kfcn.training.run_folder import RunFolder
+from kfcn.training.settings import continued, resolve
+
+
+@pytest.fixture
+def finished(run, tmp_path):
+    """A copy of a finished run."""
+    return shutil.copytree(run.run_dir, tmp_path / "run")
+
+
+def test_more_epochs_are_told_how_to_go_on(finished):
+    with pytest.raises(UsageError) as caught:
+        train(finished, epochs=5, seed=7)
+    assert str(caught.value) == (
+        f"{finished} was started with epochs=3 (now 5), seed=0 (now 7); continue it without these "
+        f"changes, or start another run from its net: --init-from {finished} --run-dir ANOTHER"
+    )
+
+
+def test_a_moved_folder_is_no_difference(finished, pairs, tmp_path):
+    moved = shutil.copytree(pairs, tmp_path / "moved")
+    again = train(finished, data_dir=moved, verbose=False)
+    assert again.evaluation.images == 4
+    stored = RunFolder(finished).stored_settings()
+    assert continued(stored, {"data_dir": moved}, finished).data_dir == str(moved)
+
+
+@pytest.mark.parametrize("change", ["larger", "another", "less"])
+def test_other_data_are_told(finished, pairs, tmp_path, change):
+    """A file of another size, another name, one file less; in the folder that is named."""
+    moved = shutil.copytree(pairs, tmp_path / "moved")
+    file = moved / "images/val/val00.png"
+    if change == "larger":
+        Image.open(file).save(file, compress_level=0)
+    elif change == "another":
+        file.rename(file.with_name("new.png"))
+        (moved / "labels/val/val00.png").rename(moved / "labels/val/new.png")
+    else:
+        file.unlink()
+        (moved / "labels/val/val00.png").unlink()
+    with pytest.raises(UsageError) as caught:
+        train(finished, data_dir=moved, verbose=False)
+    told = str(caught.value)
+    assert f"other data: val of {moved} has other files than {pairs} had" in told
+    assert f"--init-from {finished}" in told and "\n" not in told
+
+
+def test_a_run_without_fingerprints_goes_on_in_its_own_folder_only(finished, pairs, tmp_path):
+    file = finished / "config.json"
+    config = json.loads(file.read_text())
+    del config["data"]
+    file.write_text(json.dumps(config))
+    run, stored = RunFolder(finished), RunFolder(finished).stored_settings()
+    run.check_data(stored, {"train": "x", "val": "y"})
+    moved = continued(stored, {"data_dir": tmp_path}, finished)
+    with pytest.raises(UsageError, match="does not say which files were there"):
+        run.check_data(moved, {"train": "x", "val": "y"})
+
+
+def test_fingerprints_do_not_depend_on_the_place(pairs, tmp_path):
+    moved = shutil.copytree(pairs, tmp_path / "moved")
+    here, there = data.load("folder", "val", pairs), data.load("folder", "val", moved)
+    assert here.fingerprint() == there.fingerprint()
+    assert here.fingerprint() != data.load("folder", "train", pairs).fingerprint()
+    label = moved / "labels/val/val00.png"
+    label.write_bytes(label.read_bytes() + b"\0")
+    assert here.fingerprint() != there.fingerprint()
+    scenes = [data.load("scenes", split).fingerprint() for split in ("train", "val", "val")]
+    assert scenes[0] != scenes[1] == scenes[2]
+
+
+def test_classes_are_compared_by_what_they_say():
+    stored = resolve(data="camvid", data_dir="x", classes="car, road")
+    assert stored.classes == "car; road; rest = background"
+    assert continued(stored, {"classes": "car,road"}, "runs/a") == stored
+    with pytest.raises(UsageError, match="classes=car; road; rest = background"):
+        continued(stored, {"classes": "road,car"}, "runs/a")
+
+
+CARDS = [
+    ({"classes": ["a", "b"]}, "names 2 classes (a, b); the net beside it gives 3"),
+    ({"palette": [[0, 0, 0]] * 2}, "one colour a class"),
+    ({"classes": ["a", "a", "b"]}, "two classes of the name a"),
+    ({"classes": "abc"}, "expected a list of names"),
+    ({"classes": [1, 2, 3]}, "expected a list of names"),
+    ({"classes": ["a", "", "b"]}, "expected a list of names"),
+    ({"palette": [[0, 0, 0], [1, 1, 1], [1, 1, 1]]}, "two classes of the colour (1, 1, 1)"),
+    ({"palette": [[0, 0, 0], [1, 1, 1], [256, 1, 1]]}, "three numbers of 0 to 255"),
+    ({"palette": [[0, 0, 0], [1, 1, 1], [1.5, 1, 1]]}, "three numbers of 0 to 255"),
+    ({"palette": [[0, 0, 0], [1, 1, 1], [1, 1]]}, "three numbers of 0 to 255"),
+    ({"palette": {"a": 1}}, "three numbers of 0 to 255"),
+    ({"grouping": 3}, "grouping 3: expected a text"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), CARDS)
+def test_a_card_that_does_not_fit_is_refused(finished, change, told):
+    card = json.loads((finished / "model.json").read_text()) | change
+    if "classes" in change and len(change["classes"]) == 2:
+        card["palette"] = card["palette"][:2]
+    (finished / "model.json").write_text(json.dumps(card))
+    with pytest.raises(KfcnError) as caught:
+        open_model(finished)
+    assert told in str(caught.value) and str(finished / "model.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "{}", '{"classes": ["a"]}', "[" * 100_000, "\udcff"]
+)
+def test_what_is_no_card_is_refused(finished, text):
+    (finished / "model.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(KfcnError, match="is no card of a model"):
+        read_card(finished)
