@@ -148,6 +148,8 @@ def read_card(path: Path | str) -> dict | None:
         Classes.from_json(values["classes"], values["palette"])
         if not isinstance(values.get("grouping"), (str, NoneType)):
             raise ValueError(f"grouping {values['grouping']!r}: expected a text")
+        if not isinstance(values.get("net"), (dict, NoneType)):
+            raise ValueError(f"net {values['net']!r}: expected an object")
     except (OSError, ValueError, RecursionError) as error:
         raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
     return values

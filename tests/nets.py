@@ -89,6 +89,7 @@ def settings(pairs, **more):
     return {
         "data": "folder",
         "data_dir": pairs,
+        "backbone": "mobilenet_v2",
         "alpha": 0.35,
         "weights": "none",
         "crop": (32, 40),

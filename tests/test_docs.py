@@ -177,18 +177,21 @@ class TestText:
 OTHERS = {"--logdir", "--direct_num_workers", "--runner"}
 """Flags of other programs."""
 
+SMALL = "--backbone mobilenet_v2 --alpha 0.35 --weights none"
 SHORT = {
     # The pages' commands run as they stand, behind them what makes them short.
     "kfcn-train --recipe list": "",
-    "kfcn-train --recipe camvid_fcn32s": "--epochs 1 --crop 64 64 --alpha 0.35 --weights none",
-    "kfcn-train": "--epochs 1 --crop 64 64 --alpha 0.35 --weights none",
-    "kfcn-launch": "--epochs 1 --crop 64 64 --alpha 0.35 --weights none",
+    "kfcn-train --recipe camvid_fcn32s": f"--epochs 1 --crop 64 64 {SMALL}",
+    "kfcn-train": f"--epochs 1 --crop 64 64 {SMALL}",
+    "kfcn-launch": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-convert": "--calibration 4 --golden 2",
     "kfcn-tune-crf": "--images 2",
     "kfcn-heatmap MobileNetV2": "--weights classifier.weights.h5 --labels labels.txt",
     "kfcn-serve": "--write site",
 }
-SHORT_PYTHON = {"epochs=20": 'epochs=1, crop=(64, 64), alpha=0.35, weights="none"'}
+SHORT_PYTHON = {
+    "epochs=20": 'epochs=1, crop=(64, 64), backbone="mobilenet_v2", alpha=0.35, weights="none"'
+}
 FAILED_GATE = ("kfcn-validate", "kfcn-data check")
 """These answer 1 when they find something, and in a net of one epoch or drawn stripes they may."""
 

@@ -10,6 +10,7 @@ Metric:    mean IoU 85.6, pixel accuracy 95.9, mean accuracy 92.6, frequency-wei
 
 SETTINGS = {
     "data": "scenes",
+    "backbone": "mobilenet_v2",
     "alpha": 0.35,
     "weights": "none",
     # Small pictures, and nothing to download: trained from nothing in a few minutes.

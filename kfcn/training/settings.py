@@ -1,7 +1,7 @@
 """What a training run is made of: every setting, its default, and where it may not be changed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ from kfcn.recipes import scenes
 FORMAT = 2
 """Of `config.json`. Files without a number are the first; see `from_stored`."""
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+BODY_OPTIONS = tuple(dict.fromkeys(name for row in BACKBONES.values() for name in row.options))
+"""Settings that are options of some backbone."""
+USUAL_EPOCHS, LEAST_STEPS, MOST_STEPS = 40, 500, 10_000
+"""Of a run that is not asked for a number of epochs: it is steps that a net learns from, and a few
+pictures make few in an epoch."""
 LEAST_CROP = 32
 """Below the coarsest stride a map of the backbone has no cell left to learn from."""
 
@@ -53,7 +58,7 @@ class Settings(Checked):
         choices=architectures.NAMES,
     )
     backbone: str = option(
-        "mobilenet_v2",
+        "efficientnet_lite0",
         f"what the net stands on: {', '.join(BACKBONES)}",
         group="net",
         metavar="NAME",
@@ -110,7 +115,8 @@ class Settings(Checked):
     )
     init_from: str | None = option(
         None,
-        "run folder or model to start from, e.g. fcn16s from a trained fcn32s",
+        "run folder, model or shipped net to start from; its net is the default for arch and "
+        "backbone, and of other classes all but the class scores is carried over",
         group="net",
         metavar="RUN",
     )
@@ -161,8 +167,12 @@ class Settings(Checked):
         4, "images in a batch, over all replicas", group="data", range=Range(least=1)
     )
 
-    epochs: int = option(
-        40, "passes over the training split", group="training", range=Range(least=1)
+    epochs: int | None = option(
+        None,
+        "passes over the training split",
+        group="training",
+        otherwise=f"{USUAL_EPOCHS}, or as many as make {LEAST_STEPS} to {MOST_STEPS} steps",
+        range=Range(least=1),
     )
     optimizer: str = option(
         "adamw",
@@ -221,6 +231,13 @@ class Settings(Checked):
         False, "the same bits every time, somewhat slower", group="training"
     )
 
+    def for_steps(self, steps_per_epoch: int) -> "Settings":
+        """The same with a number of epochs, which follows the size of the training split."""
+        if self.epochs is not None:
+            return self
+        steps = min(max(USUAL_EPOCHS * steps_per_epoch, LEAST_STEPS), MOST_STEPS)
+        return dataclasses.replace(self, epochs=-(-steps // steps_per_epoch))
+
     @property
     def source(self) -> catalog.Source:
         """The data set."""
@@ -240,9 +257,18 @@ class Settings(Checked):
     @property
     def backbone_options(self) -> dict[str, Any]:
         """What was chosen of the backbone's options."""
-        names = dict.fromkeys(name for row in BACKBONES.values() for name in row.options)
-        chosen = {name: getattr(self, name) for name in names}
+        chosen = {name: getattr(self, name) for name in BODY_OPTIONS}
         return {name: value for name, value in chosen.items() if value is not None}
+
+    @property
+    def net_options(self) -> dict[str, Any]:
+        """What was chosen of the net beside its arch and backbone, for its card."""
+        options = {
+            "output_stride": self.output_stride,
+            **self.backbone_options,
+            **self.head_options,
+        }
+        return {n: v for n, v in options.items() if v != getattr(Settings, n)}
 
     @property
     def head_options(self) -> dict[str, Any]:
@@ -276,7 +302,10 @@ def reference() -> str:
 
 
 def resolve(**given: Any) -> Settings:
-    """The settings of a new run: what was given, then the recipe's, the data set's, the defaults.
+    """The settings of a new run.
+
+    What was given goes first, then the recipe's, the net's that the run starts from, the data
+    set's, and the defaults.
 
     Args:
         given: fields of `Settings`; None means "not given".
@@ -287,21 +316,19 @@ def resolve(**given: Any) -> Settings:
     """
     given = _checked(given, Settings.data)
     recipe = recipes.settings(given["recipe"]) if "recipe" in given else {}
+    start = _start_defaults(given["init_from"]) if "init_from" in given else {}
     if "output_stride" in given:
-        given.setdefault("arch", recipe.get("arch", "dilated"))
+        given.setdefault("arch", {**start, **recipe}.get("arch", "dilated"))
+    arch = {**start, **recipe, **given}.get("arch", Settings.arch)
+    if architectures.row(arch).output_stride is None:
+        start.pop("output_stride", None)
     name = {**recipe, **given}.get("data", Settings.data)
     if given.get("crf") and "init_from" in given and "crf_options" not in given:
         from kfcn.saved import read_crf
 
         given["crf_options"] = read_crf(given["init_from"])
-    layers = (
-        _DATA_DEFAULTS.get(name, {}),
-        _net_defaults(recipe),
-        recipe,
-        _net_defaults(given),
-        given,
-    )
-    settings = Settings(**{key: value for layer in layers for key, value in layer.items()})
+    layers = (_DATA_DEFAULTS.get(name, {}), start, recipe, given)
+    settings = Settings(**_merged(layers))
     _check_together(settings, given)
     return settings
 
@@ -361,19 +388,38 @@ def from_stored(contents: Mapping[str, Any]) -> Settings:
     return Settings(**stored)
 
 
-def _net_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What follows from the net that is asked for, whatever the data."""
-    # A net that is trained already, refined end to end (Zheng et al. 2015, section 6: a rate far
-    # below the first stage's, which their summed loss hides).
-    refined = {"learning_rate": 1e-4, "epochs": 5} if given.get("crf") else {}
-    return refined | _body_defaults(given)
+# A net that is trained already, refined end to end (Zheng et al. 2015, section 6: a rate far below
+# the first stage's, which their summed loss hides).
+_CRF_DEFAULTS = {"learning_rate": 1e-4, "epochs": 5}
 
 
-def _body_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a data set's defaults say of mobilenet_v2 is not for another body."""
-    if not architectures.row(given.get("arch", Settings.arch)).backbone:
-        return {"alpha": None, "weights": "none"}
-    return {} if given.get("backbone", Settings.backbone) == "mobilenet_v2" else {"alpha": None}
+def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings from the weakest layer to the strongest.
+
+    What one layer says of the options of its backbone is not for the backbone of another.
+    """
+    found: dict[str, Any] = {"backbone": Settings.backbone}
+    for layer in layers:
+        bare = not architectures.row(layer.get("arch", Settings.arch)).backbone
+        if bare or layer.get("backbone", found["backbone"]) != found["backbone"]:
+            found = {name: value for name, value in found.items() if name not in BODY_OPTIONS}
+        if bare:
+            found["weights"] = "none"
+        found |= (_CRF_DEFAULTS if layer.get("crf") else {}) | layer
+    return found
+
+
+def _start_defaults(start: str) -> dict[str, Any]:
+    """The net that a run or model has, for one that starts from it; empty where it does not say."""
+    from kfcn.saved import read_card
+
+    try:
+        card = read_card(start) or {}
+    except UsageError:
+        return {}  # no such model: said when it is opened, a stage before may have to make it
+    names = {"arch": card.get("architecture"), "backbone": card.get("backbone")}
+    known = {n: v for n, v in names.items() if v is not None} | dict(card.get("net") or {})
+    return checked(Settings, known)
 
 
 def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:

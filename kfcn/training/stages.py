@@ -26,9 +26,12 @@ class Stage:
     def same(self) -> bool:
         """Whether the folder holds a run of these settings."""
         try:
-            return self.run.stored_settings() == self.config
+            stored = self.run.stored_settings()
         except KfcnError:
             return False
+        if stored is not None and self.config.epochs is None:  # what its data made of it
+            return stored == dataclasses.replace(self.config, epochs=stored.epochs)
+        return stored == self.config
 
 
 def plan(run_dir: Path | str | None, given: dict[str, Any]) -> list[Stage]:

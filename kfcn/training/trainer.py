@@ -133,6 +133,14 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     counts = check(train_set, progress=loud)
     check(validation, progress=loud)
     batches.check_shares(len(train_set), config.batch_size, where.total)
+    steps = batches.steps_per_epoch(train_set, config.batch_size)
+    if config.epochs is None:
+        config = config.for_steps(steps)
+        stage = dataclasses.replace(stage, config=config)
+        say(
+            f"{config.epochs} epochs of {steps} steps for {len(train_set)} pictures "
+            "(--epochs N for another number)"
+        )
 
     weights = None
     if config.class_weights != "none":
@@ -147,7 +155,6 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
         if progress.step:
-            steps = batches.steps_per_epoch(train_set, config.batch_size)
             epoch, step = divmod(progress.step, steps)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
             if difference := run.other_kernels():
@@ -202,7 +209,9 @@ def new_learner(
         card = read_card(config.init_from)
         same = None if card is None else tuple(card["classes"]) == train_set.classes.names
         filled = carry_weights(load_model(config.init_from), model, same)
-        say(f"{len(filled)} layers start from {config.init_from}")
+        count = sum(bool(layer.weights) for layer in model.layers)
+        scores = "" if same or same is None else "; its classes are others: scores start anew"
+        say(f"{len(filled)} of {count} layers start from {config.init_from}{scores}")
     elif config.weights != "none":
         filled = load_weights(model, config.backbone, config.weights, **config.backbone_options)
         say(f"{filled} tensors of {config.backbone} start from {config.weights}")
@@ -252,6 +261,7 @@ def _card(
         "kfcn_version": __version__,
         "architecture": config.arch,
         "backbone": config.backbone if architectures.row(config.arch).backbone else None,
+        "net": config.net_options,
         "classes": list(classes.names),
         "palette": [list(colour) for colour in classes.palette],
         "ignore": IGNORE,

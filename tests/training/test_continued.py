@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from nets import settings
 from PIL import Image
 
 from kfcn import data, train
@@ -11,6 +12,7 @@ from kfcn.errors import KfcnError, UsageError
 from kfcn.saved import open_model, read_card
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.settings import continued, resolve
+from kfcn.training.stages import plan
 
 
 @pytest.fixture
@@ -123,3 +125,21 @@ def test_what_is_no_card_is_refused(finished, text):
     (finished / "model.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(KfcnError, match="is no card of a model"):
         read_card(finished)
+
+
+def test_epochs_that_follow_the_pictures_are_stored(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kfcn.training.settings.MOST_STEPS", 4)
+    given = settings(pairs, verbose=True)
+    del given["epochs"]
+    result = train(**given)
+    written = json.loads((result.run_dir / "config.json").read_text())["settings"]["epochs"]
+    steps = -(-len(data.load("folder", "train", pairs)) // given["batch_size"])
+    assert written == -(-4 // steps) and f"{written} epochs of {steps} steps" in (
+        capsys.readouterr().out
+    )
+    assert len((result.run_dir / "history.csv").read_text().splitlines()) == written + 1
+    (result.run_dir / "model.json").rename(tmp_path / "kept.json")  # as if it were unfinished
+    del given["verbose"]
+    (stage,) = plan(None, given)
+    assert stage.run.path == result.run_dir and stage.config.epochs == written

@@ -9,6 +9,7 @@ import pytest
 
 from kfcn.commands import train as command
 from kfcn.errors import KfcnError, UsageError
+from kfcn.nets.weights import shipped_weights
 from kfcn.options import Checked, Range, checked, kinds, option
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.settings import Conduct, Settings, from_stored, reference, resolve
@@ -220,3 +221,67 @@ def test_a_damaged_config_is_told(contents, told, tmp_path):
         run.stored_settings()
     assert str(run.config) in str(caught.value) and "\n" not in str(caught.value)
     assert not isinstance(caught.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs"), [(1, 500), (5, 100), (12, 42), (13, 40), (92, 40), (250, 40), (1000, 10)]
+)
+def test_a_few_pictures_are_seen_more_often(steps, epochs):
+    """500 to 10,000 steps, 40 epochs between."""
+    assert resolve(data="folder", data_dir="x").for_steps(steps).epochs == epochs
+    assert resolve(data="folder", data_dir="x", epochs=3).for_steps(steps).epochs == 3
+    assert resolve().for_steps(steps).epochs == 12  # of the scenes
+
+
+def test_the_default_backbone_has_its_weights_with_it():
+    found = resolve(data="folder", data_dir="x")
+    assert (found.backbone, found.weights, found.alpha) == ("efficientnet_lite0", "imagenet", None)
+    assert shipped_weights(found.backbone).is_file()
+    assert (resolve().backbone, resolve().alpha) == ("mobilenet_v2", 0.35)
+    assert resolve(backbone="resnet50").alpha is None
+    assert resolve(recipe="camvid_fcn8s", data_dir="x").backbone == "mobilenet_v2"
+
+
+def card(folder, **values):
+    """A model whose card says so."""
+    content = {"classes": ["a", "b"], "palette": [[0, 0, 0], [1, 1, 1]], **values}
+    (folder / "model.json").write_text(json.dumps(content))
+    (folder / "model.keras").touch()
+    return str(folder)
+
+
+class TestStart:
+    """What a run starts from says which net it is."""
+
+    def test_net_of_the_card(self, tmp_path):
+        net = {"alpha": 0.5, "output_stride": 16, "align": True}
+        start = card(tmp_path, architecture="fcn8s-fpn", backbone="mobilenet_v2", net=net)
+        found = resolve(data="folder", data_dir="x", init_from=start)
+        assert (found.arch, found.backbone) == ("fcn8s-fpn", "mobilenet_v2")
+        assert (found.alpha, found.output_stride, found.align) == (0.5, 16, True)
+        assert found.net_options == net
+        # A data set's own defaults are weaker, a given arch, backbone or recipe stronger.
+        assert resolve(init_from=start).alpha == 0.5
+        assert resolve(init_from=start, arch="fcn16s").arch == "fcn16s"
+        assert resolve(init_from=start, arch="heatmap").output_stride is None
+        assert resolve(init_from=start, output_stride=8).arch == "fcn8s-fpn"
+        assert resolve(init_from=start, backbone="resnet50").alpha is None
+        found = resolve(recipe="camvid_fcn8s", data_dir="x", init_from=start)
+        assert (found.arch, found.alpha) == ("fcn8s", 0.5)
+
+    def test_convnet(self, tmp_path):
+        found = resolve(init_from=card(tmp_path, architecture="convnet", backbone=None))
+        assert (found.arch, found.weights, found.alpha) == ("convnet", "none", None)
+
+    def test_card_without_a_net(self, tmp_path):
+        assert resolve(init_from=card(tmp_path)).arch == "fcn8s"
+        assert resolve(init_from=str(tmp_path / "to-be-trained")).arch == "fcn8s"
+
+    @pytest.mark.parametrize(
+        "values",
+        [{"architecture": "fcn64s"}, {"net": {"alpha": "wide"}}, {"net": 3}, {"net": {"new": 1}}],
+    )
+    def test_card_of_no_net(self, values, tmp_path):
+        with pytest.raises(KfcnError) as caught:
+            resolve(init_from=card(tmp_path, **values))
+        assert "\n" not in str(caught.value)
