@@ -1,6 +1,7 @@
 """Steps of a small net on one and on two replicas of one process; prints what they differ by."""
 
 import functools
+import itertools
 import json
 import os
 
@@ -60,7 +61,10 @@ def train(where, batches, iou_loss=0.0):
         done.append(one(batch))
         values = map(keras.ops.convert_to_numpy, learner.variables)
         weights.append([value.astype("float64") for value in values])
-    return model, weights, done
+    graph = one._step.get_concrete_function().graph.as_graph_def()
+    nodes = itertools.chain(graph.node, *(f.node_def for f in graph.library.function))
+    exchanges = sum(node.op.startswith("Collective") for node in nodes) / where.total
+    return model, weights, done, exchanges
 
 
 def apart(a, b):
@@ -82,8 +86,9 @@ def by_hand():
 
 found = {}
 batches = [[0, 1, 2, 3, 4], [1, 2, 3], [5, 0], [2, 3, 4, 5]]
-(model, one, done), (_, two, done2) = (train(WAYS[n], batches) for n in (1, 2))
+(model, one, done, none), (_, two, done2, exchanges) = (train(WAYS[n], batches) for n in (1, 2))
 found["synchronised"] = apart(one[-1], two[-1])
+found["exchanges"] = {"1": none, "2": exchanges}
 count = len(model.weights)
 found["average and weights"] = apart(two[-1][-count:], [np.asarray(w) for w in model.weights])
 found["asked for in the saved net"] = any(
@@ -92,7 +97,7 @@ found["asked for in the saved net"] = any(
 whole, means = by_hand()
 found["loss"] = {"1": done[0].loss, "2": done2[0].loss, "numpy": whole, "mean of means": means}
 
-(_, one_iou, done), (_, two_iou, done2) = (train(WAYS[n], batches, 1.0) for n in (1, 2))
+(_, one_iou, done, _), (_, two_iou, done2, _) = (train(WAYS[n], batches, 1.0) for n in (1, 2))
 found["soft IoU"] = {
     "synchronised": apart(one_iou[-1], two_iou[-1]),
     "loss": abs(done[0].loss - done2[0].loss),
@@ -102,7 +107,7 @@ found["soft IoU"] = {
 
 found["not finite"] = {}
 for number, where in WAYS.items():
-    _, weights, done = train(where, [[0, 1], [2, -1, 3], [4, 5]])
+    _, weights, done, _ = train(where, [[0, 1], [2, -1, 3], [4, 5]])
     found["not finite"][str(number)] = {
         "finite": done[1].finite,
         "changed": apart(weights[0], weights[1]),
