@@ -8,39 +8,42 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kfcn_tools.benchmarks.soak import SPARE, draw_pairs, training_run, watch
 from processes import checkpoints, difference, finish, launch_command, load, train_command
 
 from kfcn.errors import UsageError
 
 
 @pytest.fixture(scope="module")
-def runs(pairs, tmp_path_factory):
-    """The same run in three ways. Batches of 3 pictures, so the shares are 1 and 2; the shares of
-    ignored pixels differ from picture to picture.
+def runs(tmp_path_factory):
+    """The same run of 300 steps in three ways, and what the two workers held on the way.
 
-    The learning rate is low because AdamW's first steps are rate * sign(gradient): for a weight
-    whose gradient is no more than rounding noise the sign is noise as well.
+    Batches of 3 pictures, so the shares are 1 and 2; how much of them is ignored differs from
+    picture to picture. By momentum SGD: AdamW divides by the gradient's size, and where that is no
+    more than rounding noise the weights drift apart by noise (7e-5 after 300 steps of 1e-5).
     """
     root = tmp_path_factory.mktemp("ways")
-    rate = ("--learning-rate", 1e-5, "--ema", 0.5)
+    pairs = draw_pairs(root / "pairs", 300, validation=4)
+    flags = ("--optimizer", "sgd", "--learning-rate", 1e-5, "--ema", 0.5)
+    flags = (*flags, "--batch-size", 3, "--epochs", 3)
     ways = {
-        "one": train_command(pairs, root / "one", *rate),
-        "mirrored": train_command(pairs, root / "mirrored", *rate, "--cpu-replicas", 2),
-        "workers": launch_command(train_command(pairs, root / "workers", *rate)),
+        "one": train_command(pairs, root / "one", *flags),
+        "mirrored": train_command(pairs, root / "mirrored", *flags, "--cpu-replicas", 2),
+        "workers": launch_command(train_command(pairs, root / "workers", *flags)),
     }
-    outputs = {}
+    rows = {}
     for name, command in ways.items():
-        code, outputs[name] = finish(command, root / f"{name}.txt")
-        assert code == 0, outputs[name]
-    return root, outputs
+        run = training_run(command, root / name, 300, launched=name == "workers")
+        rows[name] = watch(run, root / f"{name}.txt", every=100)
+    return root, {name: (root / f"{name}.txt").read_text() for name in ways}, rows["workers"]
 
 
 @pytest.mark.parametrize("way", ["mirrored", "workers"])
 def test_weights_loss_and_metrics_are_the_same(runs, way):
-    root, outputs = runs
+    root, outputs, _ = runs
     assert f"2 replicas on {1 if way == 'mirrored' else 2} worker(s)" in outputs[way]
     (one, other) = (checkpoints(root / name)[-1] for name in ("one", way))
-    assert one.name == other.name == "step-00000006.npz"
+    assert one.name == other.name == "step-00000300.npz"
     assert difference(one, other) < 1e-6
     for row, same in zip(load(one)[0]["rows"], load(other)[0]["rows"], strict=True):
         for name in row.keys() - {"seconds"}:
@@ -50,8 +53,30 @@ def test_weights_loss_and_metrics_are_the_same(runs, way):
     assert figures[1]["mean_iou"] == pytest.approx(figures[0]["mean_iou"], abs=1e-4)
 
 
+def test_the_weights_move_much_further_than_they_differ(runs):
+    """The control of the test above, for each kernel and shift."""
+    root, _, _ = runs
+    first, last = (load(path)[1] for path in (checkpoints(root / "one")[i] for i in (0, -1)))
+    other = load(checkpoints(root / "workers")[-1])[1]
+    moved = [i for i, values in enumerate(first[:26]) if (values != last[i]).any()]
+    assert len(moved) >= 18  # a scale of 1 has no digits for changes as small as these
+    for i in moved:
+        assert np.abs(last[i] - first[i]).max() > 20 * np.abs(last[i] - other[i]).max()
+
+
+def test_the_workers_threads_and_files_do_not_grow(runs):
+    """With a time limit, each exchange of TensorFlow left two threads for minutes."""
+    _, _, rows = runs
+    settled, *later = [row.uses for row in rows if row.count >= 100]
+    assert rows[-1].count >= 200 and len(settled) == 2
+    for uses in later:
+        for before, now in zip(settled, uses, strict=True):
+            assert now.threads <= before.threads + SPARE
+            assert now.files <= before.files + SPARE
+
+
 def test_the_workers_output_has_their_numbers_and_is_told_once(runs):
-    _, outputs = runs
+    _, outputs, _ = runs
     assert "[0] " in outputs["workers"]
     assert outputs["workers"].count("best net on folder/val") == 1
 
@@ -72,6 +97,11 @@ def test_batch_normalisation_is_over_all_replicas(steps):
     assert steps["each for itself"] > 1e-3  # the control
     assert steps["average and weights"] > 1e-3  # the average is among what was compared
     assert steps["asked for in the saved net"] is False
+
+
+def test_a_step_exchanges_no_more_than_it_must(steps):
+    """Two for each of two normalisations, one for the loss, and one for all that is summed."""
+    assert steps["exchanges"] == {"1": 0, "2": 2 * 2 + 1 + 1}
 
 
 @pytest.mark.parametrize("replicas", ["1", "2"])
@@ -199,6 +229,6 @@ def test_shares_of_all_replicas_are_the_batch():
 
 
 def test_history_is_written_by_the_chief_alone(runs):
-    root, _ = runs
+    root, _, _ = runs
     with (root / "workers" / "history.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
