@@ -91,7 +91,7 @@ def test_a_run_is_watched_to_its_end(tmp_path):
         ("one", 1000),
         ("replicas", 1000),
         ("workers", 1000),
-        ("predict", 1000),
+        ("predict", 1500),
         ("evaluate", 20),
         ("serve", 2000),
     ],
