@@ -68,7 +68,7 @@ class Writer:
     def count(self, labels: np.ndarray) -> dict[str, int]:
         """The pixels of each class that occurs, by its name, the most frequent first."""
         counts = np.bincount(labels.ravel(), minlength=len(self.names))
-        order = np.argsort(-counts, kind="stable").tolist()
+        order: list[int] = np.argsort(-counts, kind="stable").tolist()
         return {self.names[index]: int(counts[index]) for index in order if counts[index]}
 
     def finish(self, paths: Sequence[Path]) -> None:

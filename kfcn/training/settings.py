@@ -227,6 +227,12 @@ class Settings(Checked):
         group="training",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
+    recompute: bool = option(
+        False,
+        "compute the maps inside the net again for the gradient instead of keeping them: less "
+        "memory, more time; on one replica",
+        group="training",
+    )
     deterministic: bool = option(
         False, "the same bits every time, somewhat slower", group="training"
     )

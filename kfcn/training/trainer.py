@@ -13,7 +13,7 @@ from kfcn.data.audit.check import check, class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
 from kfcn.data.feed.views import Skipping, cached
-from kfcn.errors import KfcnError
+from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.labels import IGNORE, Classes
@@ -100,6 +100,11 @@ def train(
 
         tf.config.experimental.enable_op_determinism()
     where = replicas.start(conduct.strategy, conduct.cpu_replicas)
+    if where.total > 1 and any(stage.config.recompute for stage in stages):
+        raise UsageError(
+            f"--recompute works on one replica, not on {where.total}: batch normalisation would "
+            "ask the others for their statistics twice; leave it out, or use --strategy one"
+        )
     loud = verbose and where.chief
     say = print if loud else _nothing
     result = None
@@ -226,7 +231,8 @@ def new_learner(
     steps = config.epochs * batches.steps_per_epoch(train_set, config.batch_size)
     optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     loss = SegmentationLoss(class_weights, config.iou_loss)
-    return Learner(model, loss, optimizer, Average(model, config.ema) if config.ema else None)
+    average = Average(model, config.ema) if config.ema else None
+    return Learner(model, loss, optimizer, average, config.recompute)
 
 
 def build(config: Settings, classes: int) -> keras.Model:
