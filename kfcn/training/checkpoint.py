@@ -6,7 +6,6 @@ data are addressed by step, so that the two end with the same bits.
 """
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kfcn.errors import KfcnError
+from kfcn.errors import KfcnError, first_line
 from kfcn.files import aside
 
 
@@ -48,18 +47,27 @@ def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], kee
         for index, variable in enumerate(variables)
     }
     text = np.frombuffer(json.dumps({"step": step, **note}).encode(), np.uint8)
-    with aside(folder / f"step-{step:08d}.npz") as temporary, temporary.open("wb") as file:
+    with aside(folder / _name(step)) as temporary, temporary.open("wb") as file:
         np.savez(file, note=text, **arrays)
     for old in _files(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
 
 def restore(
-    folder: Path, variables: Sequence, warn: Callable[[str], None] = print
-) -> dict[str, Any] | None:
+    folder: Path,
+    variables: Sequence,
+    warn: Callable[[str], None] = print,
+    parse: Callable[[dict[str, Any]], Any] = dict,
+) -> Any:
     """Puts the newest sound checkpoint into the variables; returns its note, None if none is there.
 
     A damaged checkpoint is reported by `warn`, and the one before it is used.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        variables: those that were saved, in the same order.
+        warn: is called with a line for each checkpoint that cannot be used.
+        parse: makes of a note what is returned; what it raises makes the checkpoint a damaged one.
 
     Raises:
         KfcnError: checkpoints are there, and none can be used.
@@ -68,18 +76,24 @@ def restore(
     for path in reversed(files):
         try:
             note, values = _read(path, [tuple(v.shape) for v in variables])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            warn(f"checkpoint {path.name} is damaged ({error}); trying the one before it")
+            parsed = parse(note)
+        except Exception as error:  # a flipped bit makes zipfile, zlib and NumPy raise anything
+            reason = first_line(error)
+            warn(f"checkpoint {path.name} is damaged ({reason}); trying the one before it")
             continue
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return note
+        return parsed
     if files:
         raise KfcnError(
             f"none of the {len(files)} checkpoints in {folder} can be read; "
             "remove the run folder to start anew"
         )
     return None
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}.npz"
 
 
 def _files(folder: Path) -> list[Path]:
@@ -89,8 +103,14 @@ def _files(folder: Path) -> list[Path]:
 def _read(path: Path, shapes: list[tuple]) -> tuple[dict[str, Any], list[np.ndarray]]:
     with np.load(path, allow_pickle=False) as archive:
         note = json.loads(archive["note"].tobytes())
+        if not isinstance(note, dict) or type(note.get("step")) is not int:
+            raise ValueError("its note names no step")
+        if note["step"] < 0 or path.name != _name(note["step"]):
+            raise ValueError(f"its note is of step {note['step']}")
         # By place and not by name: Keras numbers the names of seeds over the whole process.
         values = [archive[f"{index:05d}"] for index in range(len(shapes))]
     if [value.shape for value in values] != shapes:
         raise ValueError("it holds another net")
+    if any(value.dtype.kind in "OSUMm" for value in values):
+        raise ValueError("it holds other things than numbers")
     return note, values

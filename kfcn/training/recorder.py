@@ -1,6 +1,7 @@
 """What happens at the end of an epoch: validate, keep the best, draw."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import keras
@@ -43,7 +44,27 @@ class Progress:
 
     @classmethod
     def from_note(cls, note: dict) -> "Progress":
-        return cls(**{**note, "matrix": np.asarray(note.get("matrix", 0), np.int64)})
+        """What `note` has written.
+
+        Raises:
+            ValueError: it is anything else.
+        """
+        defaults = vars(cls())
+        if unknown := note.keys() - defaults.keys():
+            raise ValueError(f"its note has the entry {min(unknown)!r}")
+        values = {**defaults, **note}
+        for name in ("loss", "weight", "seconds", "waited"):
+            if type(values[name]) not in (int, float) or not math.isfinite(values[name]):
+                raise ValueError(f"its note has the {name} {values[name]!r}")
+        if type(values["step"]) is not int or values["step"] < 0 or values["weight"] < 0:
+            raise ValueError("its note has a negative count")
+        rows = values["rows"]
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("its note has no history")
+        matrix = np.asarray(values["matrix"])
+        if matrix.dtype.kind not in "iu" or matrix.ndim not in (0, 2) or (matrix < 0).any():
+            raise ValueError("its note has no confusion matrix")
+        return cls(**{**values, "matrix": matrix.astype(np.int64)})
 
     def note(self) -> dict:
         """The same as JSON values; floats come back with the same bits."""

@@ -7,6 +7,7 @@ over the R replicas; everything else a run needs to know of the others stands he
 import faulthandler
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, int, lis
     if os.environ.get("TF_CONFIG"):
         worker, addresses = read_tf_config(os.environ["TF_CONFIG"])
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
+    elif _slurm_tasks() > 1 and "SLURM_PROCID" in os.environ:
         resolver = _slurm()
         addresses = resolver.cluster_spec().job_tasks("worker")
         worker = resolver.task_id
@@ -175,14 +176,22 @@ def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, int, lis
     return (resolver, worker, addresses) if len(addresses) > 1 else None
 
 
+def _slurm_tasks() -> int:
+    text = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if not text.isdecimal():
+        raise UsageError(f"SLURM_STEP_NUM_TASKS={text}: expected the number of tasks of the step")
+    return int(text)
+
+
 def _slurm():
     # Without a GPU the resolver divides by none; then each task has its own imagined one.
     on_cpu = {"auto_set_gpu": False, "gpus_per_node": 1 << 10, "gpus_per_task": 1}
     options = {} if shutil.which("nvidia-smi") else on_cpu
     try:
         return tf.distribute.cluster_resolver.SlurmClusterResolver(**options)
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"Slurm's variables give no cluster: {first_line(error)}") from error
+    except Exception as error:  # of a missing variable a KeyError, of a malformed one anything
+        what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+        raise UsageError(f"Slurm's variables give no cluster: {what}") from error
 
 
 def read_tf_config(text: str) -> tuple[int, list[str]]:
@@ -198,9 +207,14 @@ def read_tf_config(text: str) -> tuple[int, list[str]]:
     try:
         config = json.loads(text)
         cluster = config["cluster"]
-        jobs = {name: list(cluster[name]) for name in cluster}
-        kind, index = config["task"]["type"], int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError) as error:
+        jobs = {name: cluster[name] for name in cluster}
+        kind, index = config["task"]["type"], config["task"]["index"]
+        if not all(isinstance(addresses, list) for addresses in jobs.values()):
+            raise TypeError("a job that is no list of addresses")
+        if not isinstance(kind, str) or not re.fullmatch(r"-?\d{1,9}", str(index)):
+            raise TypeError(f"a task of the type {kind!r} and the index {index!r}")
+        index = int(index)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise UsageError(f"TF_CONFIG is wrong: {what}; {hint}") from error
     unknown = sorted({*jobs, kind} - {"chief", "worker"})

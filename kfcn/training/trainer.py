@@ -186,8 +186,12 @@ def _restored(
 ) -> Progress:
     """How far the run is, with its newest checkpoint in the learner's variables."""
     with where.strategy.scope():
-        note = checkpoint.restore(run.checkpoints, learner.variables, warn=say)
-    progress = Progress.from_note(note) if note else Progress()
+        progress = (
+            checkpoint.restore(
+                run.checkpoints, learner.variables, warn=say, parse=Progress.from_note
+            )
+            or Progress()
+        )
     if where.sum(progress.step) != where.workers * progress.step:
         raise KfcnError(
             f"the workers found different checkpoints in {run.path}; expected a folder that all "
