@@ -1,8 +1,10 @@
 """Errors that are meant for people: one line with what was received, expected and what to do."""
 
 import importlib
+import reprlib
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 
 class KfcnError(Exception):
@@ -38,6 +40,15 @@ class Stopped(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, short enough to stand inside one of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def received(value: Any) -> str:
+    """A value of a damaged file, short enough to stand inside a message."""
+    return _short.repr(value)
 
 
 def shortlist(things: Iterable) -> str:

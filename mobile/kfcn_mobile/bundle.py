@@ -14,6 +14,7 @@ A bundle is a folder::
 
 import hashlib
 import json
+import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +201,7 @@ def _whole(value):
 
 
 def _text(value):
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and bool(value) and not any(c < " " for c in value)
 
 
 def _mode(value):
@@ -232,7 +233,10 @@ def _palette(count):
 
 
 def _hashes(value):
-    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+    return isinstance(value, dict) and all(
+        _text(name) and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+        for name, digest in value.items()
+    )
 
 
 def _entries(value):
@@ -341,7 +345,9 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         if values.shape != shape:
             raise BundleError(f"{path}: shape {values.shape}, expected {shape}")
         return np.array(values, np.float32)
-    except (OSError, ValueError, EOFError, SyntaxError, RecursionError, OverflowError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # a damaged head makes NumPy raise what its parser meets
         raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kfcn.data.formats.images import check_memory
-from kfcn.data.formats.text import nfc, read_json
-from kfcn.errors import DataError, first_line, require, shortlist
+from kfcn.data.formats.text import is_name, nfc, read_json
+from kfcn.errors import DataError, first_line, received, require, shortlist
 
 _FAR = 10
 """Coordinates may lie this many times the picture's longer side outside of it."""
@@ -113,7 +113,7 @@ class Instances:
                     outlines.setdefault(item["image_id"], []).append(outline)
         notes = tuple(
             f"{self.path.name}: {len(numbers)} annotation(s) {what} left out: "
-            f"number {shortlist(numbers)}"
+            f"number {shortlist(map(received, numbers))}"
             for what, numbers in left_out.items()
         )
         return outlines, notes
@@ -169,13 +169,13 @@ class Instances:
         if wrong:
             what, value = wrong[0]
             raise DataError(
-                f"{self.path}: {what} {value!r} of {picture.file_name}; the image is "
+                f"{self.path}: {what} {received(value)} of {picture.file_name:.200}; the image is "
                 f"{size[0]}x{size[1]} (height x width): export anew"
             )
         try:
             check_memory(*size, 1)
         except ValueError as error:
-            raise DataError(f"{self.path}: {picture.file_name}: {error}") from error
+            raise DataError(f"{self.path}: {picture.file_name:.200}: {error}") from error
 
     def _mask(self, picture: Picture, outline: Outline, size: tuple[int, int]) -> np.ndarray:
         """The pixels of an object, bool `(H, W)`."""
@@ -192,8 +192,8 @@ class Instances:
             return self._masks.decode(self._masks.merge(rings)).astype(bool)
         except ValueError as error:
             raise DataError(
-                f"{self.path}: annotation {outline.id} of {picture.file_name} cannot be painted: "
-                f"{first_line(error)}"
+                f"{self.path}: annotation {received(outline.id)} of {picture.file_name:.200} "
+                f"cannot be painted: {first_line(error)}"
             ) from error
 
 
@@ -203,8 +203,8 @@ def _picture(entry: dict[str, Any]) -> Picture:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"expected a name, found {value!r}")
+    if not is_name(value):
+        raise TypeError(f"expected a name, found {received(value)}")
     return value
 
 
@@ -272,7 +272,7 @@ def _from_runs(code: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """
     stored = code.get("size")
     if not isinstance(stored, list) or [type(side) for side in stored] != [int, int]:
-        raise ValueError(f"a run-length mask of size {stored!r}; expected [height, width]")
+        raise ValueError(f"a run-length mask of size {received(stored)}; expected [height, width]")
     if tuple(stored) != tuple(size):
         raise ValueError(
             f"a run-length mask of {stored[0]}x{stored[1]}; the image is {size[0]}x{size[1]}"

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kfcn.data.formats.images import check_memory, open_image
-from kfcn.data.formats.text import nfc, read_json
-from kfcn.errors import DataError, first_line
+from kfcn.data.formats.text import is_name, nfc, read_json
+from kfcn.errors import DataError, first_line, received
 from kfcn.labels import IGNORE
 
 BACKGROUND_NAMES = ("background", "_background_")
@@ -181,7 +181,7 @@ def read_labelme(
         name = nfc(shape["label"])
         if name not in label_of:
             raise DataError(
-                f"{path}: found a shape named {name!r}; expected one of "
+                f"{path}: found a shape named {received(name)}; expected one of "
                 f"{', '.join(label_of)}: add it to classes.txt or rename it"
             )
         try:
@@ -189,7 +189,8 @@ def read_labelme(
         except Exception as error:  # of a mask's PNG, whatever Pillow raises
             kind = shape.get("shape_type")
             raise DataError(
-                f"{path}: shape {number} ({name!r}, {kind}) cannot be painted: {first_line(error)}"
+                f"{path}: shape {number} ({received(name)}, {received(kind)}) cannot be "
+                f"painted: {first_line(error)}"
             ) from error
     return np.array(picture)
 
@@ -200,8 +201,8 @@ def _size(path: Path, content: dict[str, Any], size: tuple[int, int] | None) -> 
     if size is None or (height, width) != (None, None):
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
             raise DataError(
-                f"{path}: imageHeight {height!r} and imageWidth {width!r}; expected two numbers "
-                "of pixels"
+                f"{path}: imageHeight {received(height)} and imageWidth {received(width)}; "
+                "expected two numbers of pixels"
             )
         if size is not None and (height, width) != tuple(size):
             raise DataError(
@@ -220,7 +221,7 @@ def _shapes(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     """The shapes of a file, each with a name."""
     shapes = content.get("shapes")
     if not isinstance(shapes, list) or not all(
-        isinstance(shape, dict) and isinstance(shape.get("label"), str) for shape in shapes
+        isinstance(shape, dict) and is_name(shape.get("label")) for shape in shapes
     ):
         raise DataError(f"{path}: is no file of labelme; expected `shapes`, each with a `label`")
     return shapes
@@ -230,7 +231,7 @@ def _paint(picture: Image.Image, shape: dict[str, Any], label: int) -> None:
     """Paints one shape; raises a ValueError where it cannot be."""
     kind = shape.get("shape_type") or "polygon"
     if not isinstance(kind, str) or kind not in _POINTS:
-        raise ValueError(f"unknown type {kind!r}; expected one of {', '.join(_POINTS)}")
+        raise ValueError(f"unknown type {received(kind)}; expected one of {', '.join(_POINTS)}")
     points = _points(shape.get("points"), picture.size)
     least, most = _POINTS[kind]
     if not least <= len(points) <= most:

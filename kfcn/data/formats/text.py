@@ -57,6 +57,15 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def is_name(value: Any) -> bool:
+    """Whether a value of a file is a name: a text of one line that can be written down."""
+    return (
+        isinstance(value, str)
+        and bool(value.strip())
+        and not any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
+    )
+
+
 def nfc(text: str) -> str:
     """Text in the one form in which names are compared.
 

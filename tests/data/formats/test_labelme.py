@@ -82,7 +82,7 @@ def test_a_masks_corner_is_the_nearest_pixel(tmp_path, corner, pixel):
 
 
 BAD = [
-    (shape("car", CORNERS, "hexagon"), r"shape 1 \('car', hexagon\).*unknown type 'hexagon'"),
+    (shape("car", CORNERS, "hexagon"), r"shape 1 \('car', 'hexagon'\).*unknown type 'hexagon'"),
     (shape("car", CORNERS, ["polygon"]), "unknown type"),
     (shape("car", CORNERS[:2]), r"2 point\(s\); expected 3 or more"),
     (shape("car", CORNERS[:3], "rotation"), r"3 point\(s\); expected 4"),
