@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 SECONDS = 10
 WAIT = 300  # wall time, after which a case can only wait for something that never comes
 MEMORY = 6 << 30  # of address space, where no framework is loaded
-FRAMEWORK = ("cards", "checkpoints")
+FRAMEWORK = ("checkpoints",)
 
 
 @dataclass
