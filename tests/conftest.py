@@ -1,15 +1,25 @@
 import os
 import tempfile
+from pathlib import Path
 
 # Before TensorFlow is imported anywhere: its start-up notes bury the test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kfcn-cache-")
 
 import numpy as np
 import pytest
 from nets import settings
 from PIL import Image
+
+# A cache of their own: no test finds what another run of kfcn kept of a net. What targets have
+# fetched (`python -m kfcn_mobile.targets`) stays in reach; without it their tests skip.
+_USUAL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kfcn"
+_OWN = Path(tempfile.mkdtemp(prefix="kfcn-cache-"))
+(_OWN / "kfcn").mkdir()
+for _fetched in _USUAL.glob("[!.]*"):
+    if _fetched.name != "programs":
+        (_OWN / "kfcn" / _fetched.name).symlink_to(_fetched.resolve())
+os.environ["XDG_CACHE_HOME"] = str(_OWN)
 
 
 @pytest.fixture(scope="session")
