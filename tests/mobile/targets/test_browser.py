@@ -112,6 +112,7 @@ def server(bundle, objects):
 def page(chromium, server):
     """The open page; whatever it asked of another host, was refused, or raised, fails the test."""
     context = chromium.new_context(viewport={"width": 1000, "height": 800})
+    context.set_default_timeout(120_000)  # milliseconds; a busy machine needs a minute to be ready
     page = context.new_page()
     asked, raised = [], []
     page.on("request", lambda request: asked.append(request.url))
