@@ -30,9 +30,9 @@ def model_path(path: Path | str) -> Path:
         UsageError: there is none of these.
         KfcnError: the installed file of a pretrained net is damaged.
     """
-    name, path = str(path), Path(path)
-    if not path.exists() and name in pretrained.names():
-        return pretrained.path(name)
+    if pretrained.is_name(path):
+        return pretrained.path(str(path))
+    path = Path(path)
     if path.is_dir():
         path = path / MODEL
     if not path.is_file():

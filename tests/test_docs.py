@@ -182,6 +182,7 @@ SHORT = {
     # The pages' commands run as they stand, behind them what makes them short.
     "kfcn-train --recipe list": "",
     "kfcn-train --recipe camvid_fcn32s": f"--epochs 1 --crop 64 64 {SMALL}",
+    "kfcn-train --init-from voc_animals": "--epochs 1 --crop 64 64",
     "kfcn-train": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-launch": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-convert": "--calibration 4 --golden 2",

@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 from nets import TINY
+from PIL import Image
 
 import kfcn
 from kfcn import pretrained
+from kfcn.commands import predict
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s
@@ -55,6 +57,16 @@ def test_a_folder_of_that_name_goes_first(shelf, tmp_path, monkeypatch):
     (tmp_path / "tiny").mkdir()
     save_model(fcn8s(3, **TINY), tmp_path / "tiny" / "model.keras")
     assert model_path("tiny").resolve() == tmp_path / "tiny" / "model.keras"
+
+
+def test_predict_says_first_what_the_net_knows(shelf, tmp_path, capsys):
+    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    arguments = [str(tmp_path / "picture.png"), "--out", str(tmp_path / "out")]
+    assert predict.main(["tiny", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == pretrained.summary("tiny")
+    assert predict.main([str(shelf), *arguments]) == 0  # a folder, not a name
+    assert "Knows" not in capsys.readouterr().out
 
 
 def test_an_unknown_name_lists_what_ships(shelf):

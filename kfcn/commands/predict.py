@@ -15,7 +15,9 @@ def parser() -> argparse.ArgumentParser:
         prog="kfcn-predict",
         description="Segment pictures of any size: a palette label map and an overlay for each.",
     )
-    cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
+    cli.add_argument(
+        "model", metavar="MODEL", help="a .keras file, a run folder or a pretrained net's name"
+    )
     cli.add_argument(
         "images",
         metavar="IMAGE_OR_DIR",
@@ -42,8 +44,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> int:
+    from kfcn import pretrained
     from kfcn.inference.predict import predict, shares
 
+    if pretrained.is_name(args.model):
+        print(pretrained.summary(args.model), flush=True)
     skipped = 0
     if args.beam is None:
         result = predict(

@@ -28,6 +28,11 @@ def names() -> list[str]:
     return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
 
 
+def is_name(model: Path | str) -> bool:
+    """Whether this names a net that comes with the package; what lies on the disk goes first."""
+    return not Path(model).exists() and str(model) in names()
+
+
 def folder(name: str) -> Path:
     """The folder of a net.
 

@@ -9,6 +9,7 @@ import pytest
 from kfcn_mobile import gates
 from kfcn_tools.ship import FACTS, page, round_kernels, ship
 from nets import TINY
+from PIL import Image
 from shipping import settle
 
 import kfcn
@@ -70,11 +71,15 @@ def test_a_run_becomes_a_net_that_opens_by_name(tmp_path, monkeypatch):
     save_model(net, run / "model.keras")
     (run / "model.json").write_text(json.dumps(_card(dataset)))
     shelf = tmp_path / "shelf"
-    out = ship(run, shelf / "scenes", (64, 96), dataset, SOURCE, WORDS, golden=2)
+    picture = tmp_path / "Drawn.PNG"
+    Image.fromarray(dataset[0].image).save(picture)
+    out = ship(
+        run, shelf / "scenes", (64, 96), dataset, SOURCE, WORDS, golden=2, examples=[picture]
+    )
     monkeypatch.setattr(pretrained, "FOLDER", shelf)
     assert pretrained.names() == ["scenes"]
     card = kfcn.pretrained.card("scenes")
-    assert set(card["files"]) == {"model.keras", "int8.tflite", "float16.tflite"}
+    assert set(card["files"]) == {"model.keras", "int8.tflite", "float16.tflite", "example_1.png"}
     assert all(pretrained.path("scenes", file).is_file() for file in card["files"])
     kernels = [w for w in load_model(out).get_weights() if w.ndim > 1]
     assert all((k == k.astype(np.float16)).all() for k in kernels)

@@ -42,6 +42,7 @@ def ship(
     source: dict[str, Any],
     facts: dict[str, Any],
     golden: int = 100,
+    examples: Sequence[Path] = (),
 ) -> Path:
     """Makes the folder of a pretrained net from a run folder.
 
@@ -54,6 +55,7 @@ def ship(
             split calibrates int8.
         facts: what the card says beside the figures; all of `FACTS`.
         golden: validation images that prove the `.tflite` files.
+        examples: pictures that may be given away, JPEG or PNG, for the page of `kfcn-serve`.
 
     Raises:
         UsageError: a fact is missing, or the folder exists.
@@ -90,6 +92,8 @@ def ship(
             raise KfcnError(f"{run}: {[m['failures'] for m in report['models']]}")
         for mode in MODES:
             shutil.copy(bundle / f"{mode}.tflite", folder / f"{mode}.tflite")
+        for number, example in enumerate(examples, start=1):
+            shutil.copy(example, folder / f"example_{number}{example.suffix.lower()}")
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         card |= facts | {
             "sha256": sha256(folder / MODEL),
@@ -224,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_argument("--classes", metavar="WHICH")
     cli.add_argument("--split", default="val", metavar="NAME", help="to measure on (val)")
     cli.add_argument("--golden", type=int, default=100, metavar="N")
+    cli.add_argument("--example", type=Path, action="append", default=[], metavar="PICTURE")
     cli.add_argument("--facts", type=Path, required=True, metavar="FILE.json")
     cli.add_argument("--package", type=Path, default=Path("kfcn/pretrained"), metavar="DIR")
     cli.add_argument("--docs", type=Path, default=Path("docs/pretrained"), metavar="DIR")
@@ -232,7 +237,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = json.loads(args.facts.read_text(encoding="utf-8"))
     source = {"data": args.data, "data_dir": args.data_dir, "classes": args.classes}
     size = (args.size[0], args.size[1])
-    out = ship(args.run, args.package / args.name, size, dataset, source, facts, args.golden)
+    out = ship(
+        args.run, args.package / args.name, size, dataset, source, facts, args.golden, args.example
+    )
     args.docs.mkdir(parents=True, exist_ok=True)
     card = json.loads((out / CARD).read_text(encoding="utf-8"))
     write_text(args.docs / f"{args.name}.md", page(args.name, card))
