@@ -5,7 +5,7 @@
 makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
 card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card. FACTS is
 what no program knows: `description`, `trained_on`, `terms` (of the data), `does_not_know`,
-`command`, `time`, `hardware`, and whatever else the card is to hold.
+`command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of the examples.
 
 Half-precision numbers in a float32 file are half zeros: the wheel, which is compressed, is smaller
 by as much. The card says how many labels the rounding has changed.
@@ -59,7 +59,7 @@ def ship(
 
     Raises:
         UsageError: a fact is missing, or the folder exists.
-        KfcnError: the run has no card, or a gate failed.
+        KfcnError: the run has no card, or the labels of all images together miss a gate.
     """
     from kfcn_mobile.bundle import read_bundle
     from kfcn_mobile.validate import validate
@@ -88,8 +88,10 @@ def ship(
             folder, Path(temporary) / "bundle", size, modes=MODES, golden=golden, **source
         )
         report, _ = validate(read_bundle(bundle), runs=10)
-        if not report["passed"]:
-            raise KfcnError(f"{run}: {[m['failures'] for m in report['models']]}")
+        # A picture on which the net itself is undecided stands in the page, as the worst one.
+        missed = [f for m in report["models"] for f in m["failures"] if f["gate"] != "image"]
+        if missed:
+            raise KfcnError(f"{run}: {missed}")
         for mode in MODES:
             shutil.copy(bundle / f"{mode}.tflite", folder / f"{mode}.tflite")
         for number, example in enumerate(examples, start=1):
@@ -156,7 +158,7 @@ def page(name: str, card: dict[str, Any]) -> str:
     lines = [
         f"# {name}",
         "",
-        f"{card['description']}.",
+        f"{card['description'][:1].upper()}{card['description'][1:]}.",
         "",
         "```sh",
         f"kfcn-predict {name} photo.jpg --out out",
@@ -172,10 +174,12 @@ def page(name: str, card: dict[str, Any]) -> str:
         f"{card['parameters'] / 1e6:.2f} M parameters; input RGB of any size.",
         "",
         f"**How it was made**: `{card['command']}`, {card['time']} on {card['hardware']}.",
+        *(["", f"**Pictures that come along**: {card['credits']}"] if "credits" in card else []),
         "",
         f"## Measured on {card['measured_on']}",
         "",
-        f"{metrics['images']} images at full size, {metrics['protocol']}:",
+        f"{metrics['images']} images at full size, {metrics['protocol']}. Boundary IoU says little "
+        "where the labels leave the outlines void, as PASCAL VOC's and NYUDv2's do.",
         "",
         "| pixel accuracy | mean accuracy | mean IoU | f.w. IoU | boundary IoU |",
         "|---|---|---|---|---|",
