@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn import __version__
-from kfcn.commands._cli import CLASSES_HELP, DATA_NAMES, run
+from kfcn.commands._cli import DATA_HELP, run
+from kfcn.data.catalog import CLASSES_HELP
 from kfcn_tools.export import FORMATS
 
 
@@ -38,11 +39,9 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--quantize", choices=("int8",), help=f"add a file in 8 bits ({able}); needs --data"
     )
-    cli.add_argument(
-        "--data", metavar="NAME", help=f"to check and calibrate on: scenes, {DATA_NAMES}"
-    )
+    cli.add_argument("--data", metavar="NAME", help=f"to check and calibrate on, {DATA_HELP}")
     cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
-    cli.add_argument("--classes", metavar="WHICH", help=CLASSES_HELP)
+    cli.add_argument("--classes", metavar="FILE|LIST", help=CLASSES_HELP)
     cli.add_argument("--seed", type=int, default=0, help="of the scenes that are drawn")
     cli.add_argument(
         "--calibration", type=int, default=100, metavar="N", help="training images for int8 (100)"
