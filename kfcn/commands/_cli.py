@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kfcn.data import catalog
-from kfcn.data.reading import IGNORE_HELP, PAGES_HELP, Reading
+from kfcn.data.reading import IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
 from kfcn.errors import KfcnError, Stopped, UsageError
 from kfcn.machine import import_tensorflow, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
@@ -85,6 +85,12 @@ def add_source(
     usual = Reading()
     parser.add_argument("--ignore", default=usual.ignore, metavar="255|none", help=IGNORE_HELP)
     parser.add_argument("--pages", default=usual.pages, metavar="one|all", help=PAGES_HELP)
+    parser.add_argument(
+        "--unlabelled",
+        default=usual.unlabelled,
+        metavar="background|ignore",
+        help=UNLABELLED_HELP,
+    )
     seed = number(int, least=0, most=2**32 - 1)
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of drawn data (0)")
 
@@ -98,7 +104,7 @@ def _data_set(name: str) -> str:
 
 def source_of(args: argparse.Namespace) -> catalog.Source:
     """The data set that the flags of `add_source` name."""
-    reading = Reading(args.ignore, args.pages)
+    reading = Reading(args.ignore, args.pages, args.unlabelled)
     return catalog.Source(args.data, args.data_dir, args.seed, args.classes, reading)
 
 

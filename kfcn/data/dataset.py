@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from kfcn.data.formats.images import ImageHead, read_head
-from kfcn.data.reading import AS_USUAL, Reading
+from kfcn.data.reading import AS_USUAL, CHOICES, Reading
 from kfcn.errors import UsageError
 from kfcn.labels import IGNORE, Classes
 
@@ -169,11 +169,12 @@ class Dataset(ABC):
         Raises:
             UsageError: a choice that the data set does not have.
         """
-        for name in ("ignore", "pages"):
+        for name in CHOICES:
             if getattr(reading, name) != getattr(AS_USUAL, name):
+                kind = "polygons" if name == "unlabelled" else "mask files with class indices"
                 raise UsageError(
-                    f"--{name} {getattr(reading, name)}: {self.name} has no such choice; it is "
-                    "for mask files with class indices (--data folder)"
+                    f"--{name} {getattr(reading, name)}: {self.name} has no such choice here; it "
+                    f"is for {kind} (--data folder)"
                 )
         return self._stretched(reading.stretch)
 

@@ -1,14 +1,26 @@
 """How the files of a data set are read, where there is a choice."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from kfcn.errors import UsageError
+
+CHOICES = {
+    "ignore": ("255", "none"),
+    "pages": ("one", "all"),
+    "unlabelled": ("background", "ignore"),
+}
 
 IGNORE_HELP = (
     "the stored label that is ignored: 255, or none where masks hold 255 for a class, which is "
     "then the last one"
 )
 PAGES_HELP = "all: each page of a file of several is a picture of its own, and so is its label map"
+UNLABELLED_HELP = (
+    "of polygons, lines and points: what no shape covers is background, or ignored, so that a few "
+    "strokes in each picture suffice"
+)
 
 
 @dataclass(frozen=True)
@@ -20,18 +32,43 @@ class Reading:
             class, which is then the last one.
         pages: "one", where a file of several pages is an error, or "all", where each page is a
             picture of its own.
+        unlabelled: in data sets of polygons, what no shape covers: "background" (where there is
+            such a class) or "ignore".
         stretch: the stored numbers that become 0 and 255 in pictures of more than 8 bits
             (`kfcn.data.stretch`); None for 0 and 65535.
     """
 
     ignore: str = "255"
     pages: str = "one"
+    unlabelled: str = "background"
     stretch: tuple[int, int] | None = None
 
     def __post_init__(self):
-        for name, choices in (("ignore", ("255", "none")), ("pages", ("one", "all"))):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
+        if self.stretch is not None:
+            low, high = self.stretch
+            if type(low) is not int or type(high) is not int or low >= high:
+                raise UsageError(f"stretch {self.stretch}: expected two numbers, low and high")
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any] | None) -> "Reading":
+        """How the data of a net were read, as its card says; as usual where it says nothing.
+
+        Raises:
+            UsageError: the card says something else.
+        """
+        stored = (card or {}).get("reading") or {}
+        try:
+            pair = stored.get("stretch")
+            return cls(**{**stored, "stretch": None if pair is None else (pair[0], pair[1])})
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise UsageError("the card of the net does not say how its data are read") from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a card."""
+        return asdict(self)
 
 
 AS_USUAL = Reading()

@@ -123,7 +123,11 @@ class Instances:
         return self._outlines.get(picture.id, [])
 
     def paint(
-        self, picture: Picture, label_of: Mapping[int, int], size: tuple[int, int]
+        self,
+        picture: Picture,
+        label_of: Mapping[int, int],
+        size: tuple[int, int],
+        background: int = 0,
     ) -> np.ndarray:
         """The label map of a picture.
 
@@ -135,9 +139,10 @@ class Instances:
             picture: one of `pictures`.
             label_of: category id -> label; objects of other categories are background.
             size: height and width of the image itself.
+            background: the label of what no object covers.
 
         Returns:
-            uint8 `(H, W)`, 0 where there is no object.
+            uint8 `(H, W)`.
 
         Raises:
             DataError: the file gives another size, or an outline that cannot be painted.
@@ -148,7 +153,7 @@ class Instances:
             outline.area or int(np.count_nonzero(self._mask(picture, outline, size)))
             for outline in found
         ]
-        labels = np.zeros(size, np.uint8)
+        labels = np.full(size, background, np.uint8)
         for index in sorted(range(len(found)), key=lambda index: -areas[index]):
             labels[self._mask(picture, found[index], size)] = label_of[found[index].category]
         return labels

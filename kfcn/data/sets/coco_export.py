@@ -4,18 +4,21 @@ CVAT writes `annotations/instances_SUBSET.json`, Roboflow `SPLIT/_annotations.co
 Studio and labelme's converters a JSON file beside the images.
 """
 
+import dataclasses
 import functools
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.coco import Instances
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
+from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.pairs import find_file, part, split_names
 from kfcn.errors import DataError, shortlist
 from kfcn.files import open_file
-from kfcn.labels import voc_coloured
+from kfcn.labels import IGNORE, voc_coloured
 
 _ROBOFLOW = "_annotations.coco.json"
 _INSTANCES = "instances_"
@@ -31,6 +34,7 @@ class CocoExport(Dataset):
 
     name = Folder.name
     layout = Folder.layout
+    _background = 0
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
@@ -64,6 +68,13 @@ class CocoExport(Dataset):
         }
         self.notes = self._instances.notes
 
+    def read_as(self, reading: Reading) -> Self:
+        """The same pictures; with `unlabelled="ignore"` what no object covers is 255."""
+        other = super().read_as(dataclasses.replace(reading, unlabelled="background"))
+        if reading.unlabelled == "ignore":
+            other._background = IGNORE
+        return other
+
     def __len__(self) -> int:
         return len(self._pictures)
 
@@ -71,7 +82,8 @@ class CocoExport(Dataset):
         index = range(len(self))[index]
         picture, name = self._pictures[index], self.file_name(index)
         image = read_image(self._files[index], name, self.stretch)
-        labels = self._instances.paint(picture, self._label_of, image.shape[:2])
+        size = image.shape[:2]
+        labels = self._instances.paint(picture, self._label_of, size, self._background)
         return Sample(image, labels, name)
 
     def image_file(self, index: int) -> Path:

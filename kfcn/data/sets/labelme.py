@@ -5,7 +5,9 @@ The images lie beside their JSON files, in `images/` beside the folder of these,
 it is named so; else all files together are divided by the hash of their names.
 """
 
+import dataclasses
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from kfcn.data.formats.labelme import (
     shape_names,
 )
 from kfcn.data.formats.text import read_json
+from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.pairs import (
     FilePairs,
@@ -69,6 +72,13 @@ class Labelme(FilePairs):
         pairs = [(image, path) for image, path in found if image is not None]
         notes = left_out_notes(root, others) + _without_json(root, files)
         super().__init__(split, root, pairs, classes, notes=notes)
+
+    def read_as(self, reading: Reading) -> Self:
+        """The same files; with `unlabelled="ignore"` what no shape covers is 255."""
+        other = super().read_as(dataclasses.replace(reading, unlabelled="background"))
+        if reading.unlabelled == "ignore":
+            other._background = IGNORE  # a shape named background is the class all the same
+        return other
 
     def _labels(self, index: int) -> np.ndarray:
         path = self.label_file(index)

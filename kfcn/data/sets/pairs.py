@@ -129,7 +129,8 @@ class IndexedMasks(FilePairs):
         Raises:
             DataError: a file of several pages whose label map has another number of them.
         """
-        other = super().read_as(Reading(stretch=reading.stretch))
+        usual = Reading(unlabelled=reading.unlabelled, stretch=reading.stretch)
+        other = super().read_as(usual)
         if reading.ignore == "none":
             other._relabel = table({IGNORE: len(self.classes) - 1})
         if reading.pages == "all":
