@@ -86,13 +86,15 @@ def open_model(
     card, widths = None, {}
     if isinstance(model, (str, Path)):
         card, widths = read_card(model), read_crf(model)
-        path, model = model, load_model(model)
-        check_card(card, model.outputs[0].shape[-1], path)
+        net = load_model(model)
+        check_card(card, net.outputs[0].shape[-1], model)
+    else:
+        net = model
     if crf:
         from kfcn.crf import add_crf
 
-        model = add_crf(model, **widths)
-    return model, card
+        net = add_crf(net, **widths)
+    return net, card
 
 
 def check_classes(card: dict | None, dataset: "Dataset", outputs: int | None = None) -> None:

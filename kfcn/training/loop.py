@@ -67,7 +67,7 @@ class Loop:
         """
         again = f"the same command goes on from there (run {self.run.path})"
         with Interrupt(f"stopped; the state is saved, {again}") as interrupt:
-            while len(self.progress.rows) < self.config.epochs:
+            while len(self.progress.rows) < self.config.all_epochs:
                 self._epoch(interrupt, bar)
                 self._save()  # before the validation: who is stopped there repeats only that
                 with interrupt.anytime(), self.replicas.guard():

@@ -37,7 +37,7 @@ def build_optimizer(
     return optimizer
 
 
-class _OfSums:
+class _OfSums(keras.optimizers.Optimizer):
     """What takes gradients that are summed over the replicas; Keras would sum them once more.
 
     Keras offers no other way to pack the sum into one exchange with the rest of a step. (Where a

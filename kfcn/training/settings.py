@@ -245,6 +245,13 @@ class Settings(Checked):
         return dataclasses.replace(self, epochs=-(-steps // steps_per_epoch))
 
     @property
+    def all_epochs(self) -> int:
+        """The number of epochs, which `for_steps` has chosen where nobody else has."""
+        if self.epochs is None:
+            raise ValueError("the number of epochs has not been chosen: see `for_steps`")
+        return self.epochs
+
+    @property
     def source(self) -> catalog.Source:
         """The data set."""
         return catalog.Source(self.data, self.data_dir, self.seed, self.classes)
@@ -411,7 +418,7 @@ def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             found = {name: value for name, value in found.items() if name not in BODY_OPTIONS}
         if bare:
             found["weights"] = "none"
-        found |= (_CRF_DEFAULTS if layer.get("crf") else {}) | layer
+        found |= {**(_CRF_DEFAULTS if layer.get("crf") else {}), **layer}
     return found
 
 

@@ -73,8 +73,8 @@ class Step:
             # fused with what precedes it, a ReLU makes zero of "not a number".
             share = tf.where(_finite(moved), share, np.nan)
             figures = tf.stack([share, learner.loss.weight(labels), stop])
-            cells = count_cells(labels, logits, learner.classes, COUNTED)
-            cells = tf.reshape(cells, [learner.classes**2])
+            counted = count_cells(labels, logits, learner.classes, COUNTED)
+            cells: Any = tf.reshape(counted, [learner.classes**2])
             digits = tf.cast(tf.stack([cells // _HALF, cells % _HALF]), tf.float32)
             *gradients, figures, digits = sums_over_replicas([*gradients, figures, digits])
             high, low = tf.unstack(tf.cast(digits, tf.int64))

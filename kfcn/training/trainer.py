@@ -164,7 +164,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
             if difference := run.other_kernels():
                 say(f"the results will differ in rounding: {difference}")
-        recorder = Recorder(run, validation, config.epochs, where, say)
+        recorder = Recorder(run, validation, config.all_epochs, where, say)
         saving = checkpoint.Saving(60 * conduct.save_minutes, conduct.keep)
         loop = Loop(stage, learner, train_set, where, progress, recorder, saving)
         loop.to_the_end(bar=loud)
@@ -232,7 +232,7 @@ def new_learner(
 
         model = add_crf(model, **config.crf_options)
         no_decay = (*NO_DECAY, *NO_WEIGHT_DECAY)
-    steps = config.epochs * batches.steps_per_epoch(train_set, config.batch_size)
+    steps = config.all_epochs * batches.steps_per_epoch(train_set, config.batch_size)
     optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     loss = SegmentationLoss(class_weights, config.iou_loss)
     average = Average(model, config.ema) if config.ema else None

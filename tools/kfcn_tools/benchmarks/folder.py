@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -46,7 +47,9 @@ def draw_pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def ways(net, model, paths: Sequence[Path], root: Path) -> dict[str, Callable[[], object]]:
+def ways(
+    net: Any, model: Any, paths: Sequence[Path], root: Path
+) -> dict[str, Callable[[], object]]:
     """The ways to be timed, by their names; each writes into a folder of its own."""
     import kfcn
     from kfcn.data.formats.images import read_image

@@ -86,12 +86,14 @@ def profile(args: argparse.Namespace) -> Profile:
             loop.one_step()
         tf.profiler.experimental.stop()
         seconds = (loop.progress.seconds - seconds) / args.steps
-        names = [layer.name for layer in loop.model.layers]
+        names = [layer.name for layer in loop.learner.model.layers]
         events = [
             (layer_of(path, names), kind_of(f"{path}:{operation}"), time / args.steps)
             for path, operation, time in read(folder)
         ]
-        outputs = keras.Model(loop.model.inputs, [layer.output for layer in loop.model.layers])
+        outputs = keras.Model(
+            loop.learner.model.inputs, [layer.output for layer in loop.learner.model.layers]
+        )
         maps = outputs(tf.zeros((args.batch_size, *args.crop, 3)), training=False)
         sizes = (x.dtype.size * int(tf.size(x)) for x in keras.tree.flatten(maps))
         return Profile(events, seconds, memory, sum(sizes) / MIB)

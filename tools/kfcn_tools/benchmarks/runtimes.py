@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ NETS = {
 }
 
 
-def ways(model, threads: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def ways(model: Any, threads: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Functions from images uint8 `(1, H, W, 3)` to labels, by the runtime's name."""
     from kfcn.inference.runtime.from_keras import program_of
     from kfcn.inference.runtime.net import KerasNet
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def spread_scores(model) -> None:
+def spread_scores(model: Any) -> None:
     """Random weights for the score layers: a fresh net's are zeros, and so are its labels."""
     rng = np.random.default_rng(0)
     for layer in model.layers:

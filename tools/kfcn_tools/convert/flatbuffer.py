@@ -1,9 +1,11 @@
 """A `.tflite` file as objects that can be changed, and back."""
 
+from typing import Any
+
 import numpy as np
 
 
-def unpacked(content: bytes):
+def unpacked(content: bytes) -> Any:
     """The file's `ModelT`, with the weights inside their buffers."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -16,7 +18,7 @@ def unpacked(content: bytes):
     return model
 
 
-def packed(model, size: int = 1024) -> bytes:
+def packed(model: Any, size: int = 1024) -> bytes:
     """The content of the file with this `ModelT`; `size` is about how large it will be."""
     import flatbuffers
 

@@ -19,18 +19,20 @@ def write(net: Net, folder: Path) -> dict[str, str]:
         convert_variables_to_constants_v2,
     )
 
+    if net.size is None:
+        raise ValueError("Core ML's file takes images of one size")
     height, width = net.size
     model, scores = net.model, net.scores
 
     # Core ML's images come as floats of 0..255, and it has no 8-bit numbers to give.
-    @tf.function(input_signature=[tf.TensorSpec((1, height, width, 3), tf.float32, name="image")])
     def segment(image):
         logits = model(image, training=False)
         if scores:
             return tf.nn.softmax(logits, name="scores")
         return tf.argmax(logits, axis=-1, output_type=tf.int32, name="labels")
 
-    frozen = convert_variables_to_constants_v2(segment.get_concrete_function())
+    image = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
+    frozen = convert_variables_to_constants_v2(tf.function(segment).get_concrete_function(image))
     package = coremltools.convert(
         [frozen],
         source="tensorflow",

@@ -74,7 +74,7 @@ def export(
     module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
     val = data_sets.load(data, "val", data_dir, seed, classes) if data else None
     names, source = identity(model, val)
-    loaded = model if isinstance(model, keras.Model) else load_model(model)
+    loaded = load_model(model) if isinstance(model, (str, Path)) else model
     info = {
         "format": format,
         "output": "scores" if scores else "labels",

@@ -9,8 +9,9 @@ import numpy as np
 from kfcn_mobile.targets.exported import open_onnxruntime
 
 from kfcn.errors import KfcnError
-from kfcn.inference.runtime.from_keras import UnsupportedError, program_of
+from kfcn.inference.runtime.from_keras import program_of
 from kfcn.inference.runtime.onnx_graph import write_onnx
+from kfcn.inference.runtime.program import UnsupportedError
 from kfcn_tools.export.net import Net, Run
 
 FILE, INT8_FILE = "model.onnx", "model_int8.onnx"

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def write(net: Net, folder: Path) -> dict[str, str]:
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return {"labels": tf.cast(labels, tf.uint8)}
 
-    module = tf.Module()
+    module: Any = tf.Module()
     # Keras' variables are not TensorFlow's own: what the function reads must hang on the module.
     module.weights = [variable.value for variable in model.variables]
     module.serve = tf.function(
@@ -79,7 +80,7 @@ def opened(net: Net, folder: Path, file: str) -> Run:
         names = [str(index) for index in range(len(batches))]
         with tempfile.TemporaryDirectory(prefix="kfcn-export-") as temporary:
             given, made = Path(temporary) / "images.npz", Path(temporary) / "made.npz"
-            np.savez(given, **dict(zip(names, batches, strict=True)))
+            np.savez(given, allow_pickle=False, **dict(zip(names, batches, strict=True)))
             command = [sys.executable, "-c", _ALONE, str(folder), str(given), str(made), net.output]
             done = subprocess.run(
                 command, capture_output=True, encoding="utf-8", errors="replace", check=False
