@@ -233,6 +233,8 @@ def _own(settings: dict[str, Any]) -> str:
     more: dict[str, Any] = {"init_from": "-"} if settings["crf"] else {}
     defaults = dataclasses.asdict(resolve(**named, arch=settings["arch"], **more))
     left_out = {*OWN_COLUMN} - {"epochs"}
+    if defaults["epochs"] is None:  # then it followed the size of the data set
+        left_out.add("epochs")
     changed = {n: v for n, v in settings.items() if n not in left_out and v != defaults[n]}
     start = f"those of the recipe `{settings['recipe']}`" if settings["recipe"] else "the defaults"
     return f"{start}, {_listed(changed)}" if changed else start

@@ -5,7 +5,8 @@
 makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
 card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card. FACTS is
 what no program knows: `description`, `trained_on`, `terms` (of the data), `does_not_know`,
-`command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of the examples.
+`command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of the examples,
+or `unseen`, the figures of a twin where this net has seen all pictures there are.
 
 Half-precision numbers in a float32 file are half zeros: the wheel, which is compressed, is smaller
 by as much. The card says how many labels the rounding has changed.
@@ -59,7 +60,7 @@ def ship(
 
     Raises:
         UsageError: a fact is missing, or the folder exists.
-        KfcnError: the run has no card, or the labels of all images together miss a gate.
+        KfcnError: the run has no card.
     """
     from kfcn_mobile.bundle import read_bundle
     from kfcn_mobile.validate import validate
@@ -88,10 +89,6 @@ def ship(
             folder, Path(temporary) / "bundle", size, modes=MODES, golden=golden, **source
         )
         report, _ = validate(read_bundle(bundle), runs=10)
-        # A picture on which the net itself is undecided stands in the page, as the worst one.
-        missed = [f for m in report["models"] for f in m["failures"] if f["gate"] != "image"]
-        if missed:
-            raise KfcnError(f"{run}: {missed}")
         for mode in MODES:
             shutil.copy(bundle / f"{mode}.tflite", folder / f"{mode}.tflite")
         for number, example in enumerate(examples, start=1):
@@ -146,6 +143,7 @@ def _gist(model: dict[str, Any], path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "agreement": model["agreement"],
         "worst_image": model["worst_image"]["agreement"],
+        "missed_gates": {miss["gate"]: miss["limit"] for miss in model["failures"]},
         "confident": model["confident"],
         "mean_iou": model["mean_iou"],
         "milliseconds": one.get("median_ms"),
@@ -177,6 +175,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         *(["", f"**Pictures that come along**: {card['credits']}"] if "credits" in card else []),
         "",
         f"## Measured on {card['measured_on']}",
+        *(["", f"{card['unseen']}."] if "unseen" in card else []),
         "",
         f"{metrics['images']} images at full size, {metrics['protocol']}. Boundary IoU says little "
         "where the labels leave the outlines void, as PASCAL VOC's and NYUDv2's do.",
@@ -212,12 +211,32 @@ def page(name: str, card: dict[str, Any]) -> str:
             f"{100 * m['worst_image']:.3f} | {100 * m['mean_iou']:.2f} | {m['milliseconds']:.1f} |"
             for m in card["tflite"]["models"]
         ),
+        *_missed(card["tflite"]["models"]),
         "",
         f"Kernels are rounded to half precision; that changed "
         f"{100 * card['labels_changed_by_rounding']:.4f} % of the labels.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _missed(models: list[dict[str, Any]]) -> list[str]:
+    """A paragraph on the gates of `kfcn-validate` that files miss; nothing where they miss none."""
+    words = {
+        "agreement": "all pixels together",
+        "image": "the worst image",
+        "confident": "sure pixels",
+    }
+    lines = [
+        f"`{model['file']}` misses the gate of {100 * limit:.1f} % for {words.get(gate, gate)}."
+        for model in models
+        for gate, limit in model.get("missed_gates", {}).items()
+    ]
+    return (
+        ["", *lines, "The more classes there are, the more pixels lie between two."]
+        if lines
+        else []
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,22 @@
+"""FCN-32s, then 16s, then 8s on EfficientNet-Lite0 for NYUDv2: the stages of the paper, from RGB.
+
+Command:   kfcn-train --recipe nyudv2_fcn32s_16s_8s --data-dir NYUDv2
+Data:      NYU Depth v2, 40 classes of Gupta et al. at 480x640, the FCN paper's split: train (381),
+           val (414); test is not looked at
+Hardware:  any
+Time:      not run
+Metric:    not run
+
+Each stage starts from the net of the one before, its new score layer from zero (Long et al. 2015,
+section 4.2). Crop, scales and rate are those of `nyudv2_fcn8s_fpn`.
+"""
+
+from kfcn.recipes.nyudv2_fcn8s_fpn import SETTINGS as PYRAMID
+
+_SHARED = {key: PYRAMID[key] for key in ("backbone", "weights", "data", "crop", "scale")}
+_SHARED["class_weights"] = "sqrt"
+STAGES = (
+    {**_SHARED, "arch": "fcn32s", "epochs": 12, "learning_rate": 6e-4},
+    {**_SHARED, "arch": "fcn16s", "epochs": 6, "learning_rate": 2e-4},
+    {**_SHARED, "arch": "fcn8s", "epochs": 6, "learning_rate": 2e-4},
+)
