@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kfcn.commands._cli import OVERWRITE_HELP, source_of
+from kfcn.data.reading import Reading
 
 
 def add_next(actions: Any) -> None:
@@ -38,7 +39,8 @@ def next_pictures(args: argparse.Namespace) -> int:
     from kfcn.saved import open_model
 
     model, card = open_model(args.model)
-    proposal = propose(model, args.images, args.count, _labelled(args.model), progress=True)
+    labelled, stretch = _labelled(args.model), Reading.of_card(card).stretch
+    proposal = propose(model, args.images, args.count, labelled, progress=True, stretch=stretch)
     inputs = [*inputs_of(args.model, args.images), *proposal.uncertainty]
     outputs = Outputs(args.out, inputs, args.overwrite)
     writer = writer_for(model.outputs[0].shape[-1], card, outputs, args.format)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kfcn.data.reading import Reading
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import sha256
 from kfcn.inference.collect import collect
@@ -162,11 +163,14 @@ def _handler() -> type:
                 with contextlib.suppress(RuntimeError):  # TensorFlow has begun to compute
                     tf.config.threading.set_intra_op_parallelism_threads(self.threads)
                     tf.config.threading.set_inter_op_parallelism_threads(self.threads)
-            return open_net(self.model, self.crf, self.threads)[0]
+            net, card = open_net(self.model, self.crf, self.threads)
+            return net, Reading.of_card(card).stretch
 
         def run_inference(self, batch, model, inference_args=None):
             for path in batch:
-                yield PredictionResult(path, predict_file(model, Path(path), self.writer))
+                net, stretch = model
+                failure = predict_file(net, Path(path), self.writer, stretch)
+                yield PredictionResult(path, failure)
 
         def batch_elements_kwargs(self):
             # Images have their own sizes and go through the net one by one; a batch is what a

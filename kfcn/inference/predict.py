@@ -11,6 +11,7 @@ import numpy as np
 
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
+from kfcn.data.reading import Reading
 from kfcn.errors import KfcnError
 from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
@@ -105,6 +106,7 @@ def predict(
     outputs = Outputs(out, [*inputs_of(model, images), *paths], overwrite)
     net, card = open_net(model, crf)
     writer = writer_for(net.classes, card, outputs, format)
+    read = functools.partial(read_image, stretch=Reading.of_card(card).stretch)
     writer.check(paths)
     pixels: dict[Path, dict[str, int]] = {}
     failed: dict[Path, str] = {}
@@ -117,7 +119,7 @@ def predict(
         kept = writer.check(paths)  # again, now that nobody else writes there
         writer.start()
         chosen = [path for path in paths if path not in kept]
-        outcomes = pipelined(chosen, read_image, functools.partial(segment, net), write, is_large)
+        outcomes = pipelined(chosen, read, functools.partial(segment, net), write, is_large)
         with contextlib.closing(outcomes):  # whatever ends the loop, no thread writes after it
             for path, outcome in tqdm(
                 outcomes, "predict", len(chosen), unit="image", disable=None if progress else True
@@ -138,10 +140,12 @@ def inputs_of(model: "keras.Model | Path | str", images: Sequence[Path | str]) -
     return [*images, *(files_of(model) if isinstance(model, (str, Path)) else ())]
 
 
-def predict_file(net: Net, path: Path, writer: Writer) -> str | None:
+def predict_file(
+    net: Net, path: Path, writer: Writer, stretch: tuple[int, int] | None = None
+) -> str | None:
     """Segments one image file and writes the result; why that could not be done, or None."""
     try:
-        image = read_image(path)
+        image = read_image(path, stretch=stretch)
         writer.write(path, image, segment(net, image))
     except KfcnError as error:
         return str(error)

@@ -40,12 +40,14 @@ class Proposal:
         uncertainty: of each picture that was looked at, 0..1.
         labelled: how many were left out because they have labels already.
         failed: pictures that could not be read, and why.
+        stretch: how pictures of more than 8 bits are read (`kfcn.data.Reading`).
     """
 
     chosen: list[Path]
     uncertainty: dict[Path, float]
     labelled: int
     failed: dict[Path, str]
+    stretch: tuple[int, int] | None = None
 
 
 def propose(
@@ -54,6 +56,7 @@ def propose(
     count: int,
     labelled: Dataset | None = None,
     progress: bool = False,
+    stretch: tuple[int, int] | None = None,
 ) -> Proposal:
     """Looks at all pictures and chooses `count` of them.
 
@@ -64,6 +67,7 @@ def propose(
         labelled: what the net was trained on; pictures of the same file name are left out, and
             those like them come late.
         progress: show a progress bar.
+        stretch: how pictures of more than 8 bits are read (`kfcn.data.Reading`).
 
     Raises:
         UsageError: no picture is left to choose from.
@@ -83,7 +87,7 @@ def propose(
     uncertainty, found, failed = {}, [], {}
     for path in tqdm(rest, "pictures", unit="image", disable=hidden):
         try:
-            image = read_image(path)
+            image = read_image(path, stretch=stretch)
         except DataError as error:
             failed[path] = str(error)
             continue
@@ -98,7 +102,8 @@ def propose(
         list(uncertainty.values()), np.stack(found), count, np.stack(vectors) if vectors else None
     )
     ready = list(uncertainty)
-    return Proposal([ready[i] for i in chosen], uncertainty, len(paths) - len(rest), failed)
+    known_already = len(paths) - len(rest)
+    return Proposal([ready[i] for i in chosen], uncertainty, known_already, failed, stretch)
 
 
 def write_proposal(
@@ -122,7 +127,7 @@ def write_proposal(
     writer.start()
     net, figures = quickest(model), []
     for number, path in enumerate(proposal.chosen, start=1):
-        image = read_image(path)
+        image = read_image(path, stretch=proposal.stretch)
         logits = image_logits(net, image)
         labels = logits.argmax(-1).astype(np.uint8)
         if path not in kept:

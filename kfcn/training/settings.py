@@ -7,6 +7,7 @@ from typing import Any
 
 from kfcn import recipes
 from kfcn.data import catalog
+from kfcn.data.reading import CHOICES, IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets import architectures
 from kfcn.nets.backbones import BACKBONES
@@ -136,6 +137,11 @@ class Settings(Checked):
         group="data",
         metavar="FILE|LIST",
     )
+    ignore: str = option("255", IGNORE_HELP, group="data", choices=CHOICES["ignore"])
+    pages: str = option("one", PAGES_HELP, group="data", choices=CHOICES["pages"])
+    unlabelled: str = option(
+        "background", UNLABELLED_HELP, group="data", choices=CHOICES["unlabelled"]
+    )
     train_split: str = option("train", "the split to train on", group="data", metavar="NAME")
     val_split: str = option(
         "val", "the split that decides which net is kept", group="data", metavar="NAME"
@@ -254,7 +260,8 @@ class Settings(Checked):
     @property
     def source(self) -> catalog.Source:
         """The data set."""
-        return catalog.Source(self.data, self.data_dir, self.seed, self.classes)
+        reading = Reading(self.ignore, self.pages, self.unlabelled)
+        return catalog.Source(self.data, self.data_dir, self.seed, self.classes, reading)
 
     @property
     def window(self) -> tuple[int, int] | None:

@@ -9,14 +9,16 @@ from typing import Any
 import keras
 
 from kfcn import __version__
-from kfcn.data.audit.check import check, class_weights
+from kfcn.data.audit.audit import before_training
+from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
 from kfcn.data.feed.views import Skipping, cached
+from kfcn.data.stretch import open_splits
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
-from kfcn.labels import IGNORE, Classes
+from kfcn.labels import IGNORE
 from kfcn.losses import SegmentationLoss
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
@@ -126,17 +128,16 @@ def _nothing(line: str) -> None:
 def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool) -> Result:
     """Trains one run to its end; `loud` prints what happens."""
     config, run, say = stage.config, stage.run, print if loud else _nothing
-    opened = {s: config.source.open(s) for s in (config.train_split, config.val_split)}
+    splits = (config.train_split, config.val_split)
+    opened = dict(zip(splits, open_splits(config.source, splits, loud), strict=True))
     data = {split: dataset.fingerprint() for split, dataset in opened.items()}
     run.check_data(config, data)
     train_set, validation = (
-        cached(Skipping(opened[split], conduct.skip_bad, print))
-        for split in (config.train_split, config.val_split)
+        cached(Skipping(opened[split], conduct.skip_bad, print)) for split in splits
     )
-    for line in (*train_set.notes, *validation.notes):
+    counts, warnings = before_training(train_set, validation, progress=loud)
+    for line in warnings:
         say(line)
-    counts = check(train_set, progress=loud)
-    check(validation, progress=loud)
     batches.check_shares(len(train_set), config.batch_size, where.total)
     steps = batches.steps_per_epoch(train_set, config.batch_size)
     if config.epochs is None:
@@ -175,7 +176,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         if where.chief:
             row = best(progress.rows)
             assert row is not None  # there was at least one epoch
-            write_json(run.path / CARD, _card(config, net, result, run, row, validation.classes))
+            write_json(run.path / CARD, _card(config, net, result, run, row, validation))
             recorder.save_overlays(net)
         where.sum(0)
     return Result(run.path, result, where.worker)
@@ -264,9 +265,11 @@ def _card(
     result: Evaluation,
     run: RunFolder,
     row: dict[str, Any],
-    classes: Classes,
+    validation: Dataset,
 ) -> dict[str, Any]:
     """The model's card: what an app, a converter or a reader needs to know of `model.keras`."""
+    classes = validation.classes
+    reading = dataclasses.replace(config.source.reading, stretch=validation.stretch)
     return {
         "kfcn_version": __version__,
         "architecture": config.arch,
@@ -280,6 +283,7 @@ def _card(
         "parameters": model.count_params(),
         "sha256": sha256(run.path / MODEL),
         "data": config.data,
+        "reading": reading.as_dict(),
         "grouping": None
         if config.classes is None or Path(config.classes).is_file()
         else config.classes,

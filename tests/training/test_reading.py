@@ -1,0 +1,76 @@
+"""How pictures are read is chosen by the training data, stands in the card, and is kept to."""
+
+import json
+
+import numpy as np
+import pytest
+from drawn import SIZE, mask, picture, save, write
+from PIL import Image
+
+from kfcn import data
+from kfcn.data.formats.images import read_image
+from kfcn.errors import DataError
+from kfcn.inference.evaluate import evaluate
+from kfcn.inference.predict import predict
+from kfcn.inference.segment import segment
+from kfcn.saved import load_model
+from kfcn.training import train
+
+TINY = {
+    "weights": "none", "backbone": "mobilenet_v2", "alpha": 0.35, "epochs": 1, "crop": (32, 32),
+    "batch_size": 2, "verbose": False,
+}  # fmt: skip
+
+
+def deep(root, value=255):
+    """Pairs of 12 bits of grey in files of 16; the mask is stored as 255."""
+    for split, count in (("train", 4), ("val", 2)):
+        for index in range(count):
+            grey = picture(index)[..., 0].astype(np.uint16) * 16
+            save(root / f"images/{split}/p{index}.png", grey)
+            save(root / f"labels/{split}/p{index}.png", mask(value))
+    write(root / "classes.txt", "background\ncell\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("deep")
+    deep(root / "data")
+    run = train(root / "run", data="folder", data_dir=root / "data", ignore="none", **TINY)
+    return root / "data", run.run_dir
+
+
+def test_the_card_says_how_the_data_were_read(trained):
+    _, run = trained
+    card = json.loads((run / "model.json").read_text())
+    assert card["reading"] == {
+        "ignore": "none", "pages": "one", "unlabelled": "background", "stretch": [0, 4095],
+    }  # fmt: skip
+    assert data.Reading.of_card(card) == data.Reading("none", stretch=(0, 4095))
+    assert data.Reading.of_card({}) == data.Reading()
+
+
+def test_predict_reads_as_training_did(trained, tmp_path):
+    folder, run = trained
+    path = folder / "images/val/p0.png"
+    predict(run, path, tmp_path / "out")
+    found = np.array(Image.open(tmp_path / "out/p0.png"))
+    model = load_model(run)
+    np.testing.assert_array_equal(found, segment(model, read_image(path, stretch=(0, 4095))))
+    assert read_image(path, stretch=(0, 4095)).max() > 10 * read_image(path).max()
+
+
+def test_evaluate_reads_as_training_did(trained):
+    folder, run = trained
+    result = evaluate(run, "folder", "val", folder)
+    # Nothing is ignored: the stored 255 is the second class.
+    assert result.matrix.sum() == 2 * SIZE[0] * SIZE[1]
+    assert result.matrix.sum(axis=1).tolist() == [2 * (SIZE[0] * SIZE[1] - 560), 2 * 560]
+
+
+def test_a_second_class_stored_as_255_stops_the_training(tmp_path):
+    deep(tmp_path / "data")
+    with pytest.raises(DataError, match=r"18\.2 % are 255 = ignore.*--ignore none"):
+        train(tmp_path / "run", data="folder", data_dir=tmp_path / "data", **TINY)
+    assert not (tmp_path / "run/model.keras").exists()
