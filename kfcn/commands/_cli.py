@@ -1,13 +1,14 @@
 """What every command shares: its flags, the exit codes and how an error is told."""
 
 import argparse
+import dataclasses
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from kfcn.data import catalog
-from kfcn.data.reading import IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
+from kfcn.data.reading import CHOICES, IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
 from kfcn.errors import KfcnError, Stopped, UsageError
 from kfcn.machine import import_tensorflow, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
@@ -82,15 +83,10 @@ def add_source(
     parser.add_argument(flag, **more)
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--classes", metavar="FILE|LIST", help=catalog.CLASSES_HELP)
-    usual = Reading()
-    parser.add_argument("--ignore", default=usual.ignore, metavar="255|none", help=IGNORE_HELP)
-    parser.add_argument("--pages", default=usual.pages, metavar="one|all", help=PAGES_HELP)
-    parser.add_argument(
-        "--unlabelled",
-        default=usual.unlabelled,
-        metavar="background|ignore",
-        help=UNLABELLED_HELP,
-    )
+    # Without defaults: what is not given is as the net's card says (`reading_of`).
+    parser.add_argument("--ignore", metavar="255|none", help=IGNORE_HELP)
+    parser.add_argument("--pages", metavar="one|all", help=PAGES_HELP)
+    parser.add_argument("--unlabelled", metavar="background|ignore", help=UNLABELLED_HELP)
     seed = number(int, least=0, most=2**32 - 1)
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of drawn data (0)")
 
@@ -102,10 +98,16 @@ def _data_set(name: str) -> str:
     return name
 
 
-def source_of(args: argparse.Namespace) -> catalog.Source:
-    """The data set that the flags of `add_source` name."""
-    reading = Reading(args.ignore, args.pages, args.unlabelled)
+def source_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> catalog.Source:
+    """The data set that the flags of `add_source` name, read by `reading_of`."""
+    reading = reading_of(args, card)
     return catalog.Source(args.data, args.data_dir, args.seed, args.classes, reading)
+
+
+def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> Reading:
+    """How the flags of `add_source` ask to read; what is not given is as a net's card says."""
+    given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
+    return dataclasses.replace(Reading.of_card(card), **given)
 
 
 def number(type: type, **bounds: float) -> Callable[[str], Any]:

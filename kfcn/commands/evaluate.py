@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run
+from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, reading_of, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.inference.evaluate import evaluate
     from kfcn.inference.protocol import Protocol
     from kfcn.outputs import one_file
-    from kfcn.saved import files_of
+    from kfcn.saved import files_of, read_card
 
     protocol = Protocol(tuple(args.scales), args.flip)
     claim = contextlib.nullcontext()
@@ -54,6 +54,7 @@ def work(args: argparse.Namespace) -> None:
             crf=args.crf,
             classes=args.classes,
             protocol=protocol,
+            reading=reading_of(args, read_card(args.model)),
         )
         print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
         print(result.table())

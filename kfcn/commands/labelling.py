@@ -104,14 +104,14 @@ def suspects(args: argparse.Namespace) -> int:
     from kfcn.outputs import Outputs
     from kfcn.saved import check_classes, open_model
 
-    source = source_of(args)
+    model, card = open_model(args.model) if args.model else (None, None)
+    source = source_of(args, card)
     dataset = source.open(args.split)
     out = Path(args.out)
     outputs = Outputs(out, overwrite=args.overwrite)
     outputs.check([out / name for name in FILES])
     with outputs.lock():
-        if args.model:
-            model, card = open_model(args.model)
+        if model is not None:
             check_classes(card, dataset, model.outputs[0].shape[-1])
             folds = iter([Fold(dataset, 0, model)])
         else:

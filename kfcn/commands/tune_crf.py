@@ -32,7 +32,7 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.saved import CRF, check_classes, model_path
 
     net, card = open_net(args.run)
-    dataset = source_of(args).open_for(card, args.split)
+    dataset = source_of(args, card).open_for(card, args.split)
     check_classes(card, dataset, net.classes)
     count = min(args.images, len(dataset))
     samples = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, count).round()]

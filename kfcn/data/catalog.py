@@ -146,7 +146,7 @@ class Source:
         return load(self.name, split, self.data_dir, self.seed, self.classes, self.reading)
 
     def open_for(self, card: Mapping[str, Any] | None, split: str) -> "Dataset":
-        """Opens one split in the classes that a net was trained for, read as its data were.
+        """Opens one split in the classes that a net was trained for.
 
         Those of this source where it chooses some, and its own where they are the net's already;
         else what the net's card says of them.
@@ -155,8 +155,6 @@ class Source:
             card: of the net; None where it has none.
             split: the split.
         """
-        if self.reading == AS_USUAL and (reading := Reading.of_card(card)) != AS_USUAL:
-            return dataclasses.replace(self, reading=reading).open_for(card, split)
         dataset = self.open(split)
         if card is None or self.classes is not None or not card.get("grouping"):
             return dataset

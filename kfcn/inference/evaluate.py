@@ -10,6 +10,7 @@ from kfcn import metrics
 from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset
+from kfcn.data.reading import Reading
 from kfcn.errors import DataError
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import Net, as_net, open_net
@@ -103,6 +104,7 @@ def evaluate(
     crf: bool = False,
     classes: str | None = None,
     protocol: Protocol = SINGLE_SCALE,
+    reading: Reading | None = None,
 ) -> Evaluation:
     """Opens a model and a split and measures the one on the other.
 
@@ -116,6 +118,7 @@ def evaluate(
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
         classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
         protocol: to average over scales and mirror images; by default neither.
+        reading: how the files are read; None for as the data of the net were.
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
@@ -123,7 +126,8 @@ def evaluate(
     """
     net, card = open_net(model, crf)
     if isinstance(data, str):
-        dataset = Source(data, data_dir, seed, classes).open_for(card, split)
+        reading = Reading.of_card(card) if reading is None else reading
+        dataset = Source(data, data_dir, seed, classes, reading).open_for(card, split)
     else:
         dataset = data
     check_classes(card, dataset, net.classes)

@@ -9,8 +9,9 @@ import keras
 
 from kfcn.data import Dataset
 from kfcn.data.catalog import Source
+from kfcn.data.reading import Reading
 from kfcn.errors import UsageError
-from kfcn.saved import load_model
+from kfcn.saved import open_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +72,15 @@ def train_folds(
             data_dir=source.data_dir,
             seed=source.seed,
             classes=source.classes,
+            ignore=source.reading.ignore,
+            pages=source.reading.pages,
+            unlabelled=source.reading.unlabelled,
             train_split=rest,
             val_split=part,
             **settings,
         )
-        dataset = source.open(part)
-        yield Fold(dataset, first, load_model(result.run_dir))
+        net, card = open_model(result.run_dir)
+        # As its training read them: the stretch of deep pictures is the fold's own.
+        dataset = dataclasses.replace(source, reading=Reading.of_card(card)).open(part)
+        yield Fold(dataset, first, net)
         first += len(dataset)

@@ -1,6 +1,7 @@
 """How pictures are read is chosen by the training data, stands in the card, and is kept to."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from drawn import SIZE, mask, picture, save, write
 from PIL import Image
 
 from kfcn import data
+from kfcn.commands import evaluate as command
+from kfcn.commands._cli import reading_of
 from kfcn.data.formats.images import read_image
 from kfcn.errors import DataError
 from kfcn.inference.evaluate import evaluate
@@ -67,6 +70,33 @@ def test_evaluate_reads_as_training_did(trained):
     # Nothing is ignored: the stored 255 is the second class.
     assert result.matrix.sum() == 2 * SIZE[0] * SIZE[1]
     assert result.matrix.sum(axis=1).tolist() == [2 * (SIZE[0] * SIZE[1] - 560), 2 * 560]
+
+
+@pytest.mark.parametrize(
+    ("card", "flags", "absent"),
+    [
+        (True, [], []),
+        (True, ["--ignore", "255"], ["cell"]),
+        (False, [], ["cell"]),
+        (False, ["--ignore", "none"], []),
+    ],
+)
+def test_the_flags_of_evaluate_go_before_the_card(trained, tmp_path, card, flags, absent):
+    folder, run = trained
+    for name in ("model.keras", *(["model.json"] if card else [])):
+        shutil.copy(run / name, tmp_path)
+    out = tmp_path / "figures.json"
+    source = ["--data", "folder", "--data-dir", str(folder)]
+    given = [str(tmp_path / "model.keras"), *source, *flags, "--json", str(out)]
+    assert command.main(given) == 0
+    assert json.loads(out.read_text())["absent"] == absent
+
+
+def test_a_flag_leaves_the_rest_to_the_card():
+    args = command.parser().parse_args(["model", "--pages", "all"])
+    card = {"reading": {"ignore": "none", "stretch": [0, 4095]}}
+    assert reading_of(args, card) == data.Reading("none", "all", stretch=(0, 4095))
+    assert reading_of(args) == data.Reading(pages="all")
 
 
 def test_a_second_class_stored_as_255_stops_the_training(tmp_path):

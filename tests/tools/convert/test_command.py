@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 
+import drawn
 import numpy as np
 import pytest
+from drawn import save, write
 from kfcn_mobile.bundle import read_bundle
 from kfcn_mobile.gates import MODES
 from kfcn_tools.convert import command, convert, metadata, modes
@@ -147,7 +149,7 @@ def test_a_net_with_a_crf_becomes_a_bundle_that_validates(run_folder, tmp_path, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--data", "nothing"], "unknown data set 'nothing'"),
+        (["--data", "camvid"], "camvid is read from a folder"),
         (["--size", "8", "64"], "expected at least 32"),
         (["--golden", "0"], "golden 0: expected at least 1"),
         (["--min-agreement", "99"], "expected a share"),
@@ -164,6 +166,31 @@ def test_a_model_without_a_card_fails(run_folder, tmp_path, capsys):
     (tmp_path / "model.keras").write_bytes((run_folder / "model.keras").read_bytes())
     assert command.main(arguments(tmp_path / "model.keras", tmp_path / "out")) == 1
     assert "no model.json beside the model" in capsys.readouterr().err
+
+
+def test_golden_images_are_read_as_the_card_and_the_flags_say(tmp_path):
+    for split in ("train", "val"):
+        for index in range(4):
+            save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
+            save(tmp_path / f"data/labels/{split}/p{index}.png", drawn.mask(255))
+    write(tmp_path / "data/classes.txt", "background\ncell\n")
+    save_model(tiny_fcn(classes=2), tmp_path / "model.keras")
+    card = {
+        "classes": ["background", "cell"], "palette": [[0, 0, 0], [128, 0, 0]],
+        "reading": {"ignore": "none"},
+    }  # fmt: skip
+    write(tmp_path / "model.json", json.dumps(card))
+
+    def truth(out, *flags):
+        source = ["--data", "folder", "--data-dir", str(tmp_path / "data")]
+        counts = ["--calibration", "4", "--golden", "1", "--quantize", "float32"]
+        size = ["--size", "48", "64", "--out", str(tmp_path / out)]
+        args = [str(tmp_path / "model.keras"), *size, *source, *counts, *flags]
+        assert command.main(args) == 0
+        return set(np.unique(read_bundle(tmp_path / out).golden[0].truth).tolist())
+
+    assert truth("card") == {0, 1}
+    assert truth("flag", "--ignore", "255") == {0, 255}
 
 
 def test_the_tables_and_the_help_speak_of_the_same_modes():

@@ -9,7 +9,7 @@ from pathlib import Path
 from kfcn_mobile.gates import MODES
 
 from kfcn import __version__
-from kfcn.commands._cli import Parser, add_source, run
+from kfcn.commands._cli import Parser, add_source, reading_of, run
 
 CALIBRATIONS = ("min-max", "percentile", "least-squares")
 
@@ -89,6 +89,7 @@ def work(args: argparse.Namespace) -> int:
     """Converts, and prints what came of it."""
     import dataclasses
 
+    from kfcn.saved import read_card
     from kfcn_tools.convert.conversion import convert
     from kfcn_tools.convert.modes import Int8Options
 
@@ -101,6 +102,7 @@ def work(args: argparse.Namespace) -> int:
         data_dir=args.data_dir,
         classes=args.classes,
         seed=args.seed,
+        reading=reading_of(args, read_card(args.model)),
         modes=None if "all" in args.quantize else args.quantize,
         calibration=args.calibration,
         golden=args.golden,

@@ -28,6 +28,7 @@ def convert(
     data_dir: Path | str | None = None,
     classes: str | None = None,
     seed: int = 0,
+    reading: data_sets.Reading | None = None,
     modes: Sequence[str] | None = None,
     calibration: int = 100,
     golden: int = 16,
@@ -48,6 +49,7 @@ def convert(
         data_dir: its folder.
         classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
         seed: of the scenes that are drawn.
+        reading: how the files are read; None for as the data of the net were.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4.
         golden: validation images in the bundle, at least 1.
@@ -65,7 +67,8 @@ def convert(
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
     card = None if isinstance(model, keras.Model) else read_card(model)
-    origin = data_sets.Source(data, data_dir, seed, classes)
+    reading = data_sets.Reading.of_card(card) if reading is None else reading
+    origin = data_sets.Source(data, data_dir, seed, classes, reading)
     train, val = (origin.open_for(card, split) for split in ("train", "val"))
     names, source = identity(model, val)
     info = {

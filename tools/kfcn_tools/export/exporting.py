@@ -14,7 +14,7 @@ from kfcn import data as data_sets
 from kfcn.errors import UsageError
 from kfcn.files import sha256
 from kfcn.outputs import new_folder
-from kfcn.saved import load_model
+from kfcn.saved import load_model, read_card
 from kfcn_tools.convert.pictures import pictures
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
@@ -72,7 +72,9 @@ def export(
     _check(format, size, quantize, data, calibration)
     kind = FORMATS[format]
     module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
-    val = data_sets.load(data, "val", data_dir, seed, classes) if data else None
+    card = read_card(model) if isinstance(model, (str, Path)) else None
+    read = data_sets.Reading.of_card(card)
+    val = data_sets.load(data, "val", data_dir, seed, classes, read) if data else None
     names, source = identity(model, val)
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
     info = {
@@ -96,7 +98,7 @@ def export(
             checked["float32"] = compare(run, net, batches)
             require_equal(checked["float32"], format)
         if quantize:
-            train = data_sets.load(data, "train", data_dir, seed, classes)
+            train = data_sets.load(data, "train", data_dir, seed, classes, read)
             progress(f"{format}: int8, calibrating on {min(calibration, len(train))} images")
             at = size or CHECKED[0]
             images = [picture.image for picture in pictures(train, calibration, at)]
