@@ -6,6 +6,7 @@ Every worker must see the folders by the same paths. The files are the same byte
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -164,13 +165,12 @@ def _handler() -> type:
                     tf.config.threading.set_intra_op_parallelism_threads(self.threads)
                     tf.config.threading.set_inter_op_parallelism_threads(self.threads)
             net, card = open_net(self.model, self.crf, self.threads)
-            return net, Reading.of_card(card).stretch
+            stretch = Reading.of_card(card).stretch
+            return functools.partial(predict_file, net, writer=self.writer, stretch=stretch)
 
         def run_inference(self, batch, model, inference_args=None):
             for path in batch:
-                net, stretch = model
-                failure = predict_file(net, Path(path), self.writer, stretch)
-                yield PredictionResult(path, failure)
+                yield PredictionResult(path, model(Path(path)))
 
         def batch_elements_kwargs(self):
             # Images have their own sizes and go through the net one by one; a batch is what a

@@ -144,6 +144,7 @@ def test_every_flag_gives_its_setting():
         "weight_decay": "0", "ema": "0.5", "class_weights": "sqrt", "iou_loss": "1", "seed": "9",
         "precision": "mixed_float16", "strategy": "one", "cpu_replicas": "2",
         "save_minutes": "0.5", "keep": "1", "skip_bad": "2",
+        "ignore": "none", "pages": "all", "unlabelled": "ignore",
     }  # fmt: skip
     for cls in (Settings, Conduct):
         for name, kind in kinds(cls).items():
