@@ -229,13 +229,13 @@ class Trim(NamedTuple):
         operation: the gather; called on the map and the indices.
         axis: 1 for rows, 2 for columns.
         indices: symbolic int32 `(n,)`. They follow from the sizes of the two maps.
-        reference: the map whose size is wanted.
+        reference: the map whose size is wanted; None where that is a constant.
     """
 
     operation: keras.Operation
     axis: int
     indices: keras.KerasTensor
-    reference: keras.KerasTensor
+    reference: keras.KerasTensor | None
 
 
 def trims(model: keras.Model) -> list[Trim]:
@@ -251,8 +251,11 @@ def as_trim(operation: keras.Operation) -> Trim | None:
     of_map = len(x.shape) == 4 and len(indices) == 1
     if not of_map or not is_operation(producer(indices[0]), "Minimum"):
         return None
+    positions, *last = inputs(producer(indices[0]))
+    if not last:  # positions that were constants when the net was built
+        return Trim(operation, operation.axis, indices[0], None)
     # Back along the positions of the reference (`_positions`) to the line they were counted on.
-    line = producer(inputs(producer(indices[0]))[0])
+    line = producer(positions)
     while not is_operation(line, "GetItem"):
         if not is_operation(line, "Subtract", "Cumsum", "OnesLike"):
             return None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kfcn import data, predict
 from kfcn.commands import predict as command
-from kfcn.errors import UsageError
+from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.beam import predict_by_beam
 from kfcn.inference.formats import FORMATS
 from kfcn.inference.formats.coco import regions
@@ -192,8 +192,9 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(picture
     card = json.loads((colon / "model.json").read_text())
     card |= {"classes": list(COLOURS), "palette": [[0, 0, 0], [1, 1, 1], [1, 1, 1]]}
     (colon / "model.json").write_text(json.dumps(card))
-    with pytest.raises(UsageError, match="two classes have one colour"):
+    with pytest.raises(KfcnError, match="two classes of the colour"):
         predict(colon, folder, tmp_path / "out", format="voc")
+    colon = save_run(tmp_path / "other", ["background", "a:b", "c"])
     pytest.importorskip("apache_beam")
     with pytest.raises(UsageError, match="one file of all pictures"):
         predict_by_beam(colon, folder, tmp_path / "out", format="coco")

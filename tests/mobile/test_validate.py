@@ -181,7 +181,7 @@ def pickled_margin(bundle):
 
 
 def outside(bundle):
-    describe(bundle, lambda info: info["files"].update({"../secret": "0"}))
+    describe(bundle, lambda info: info["files"].update({"../secret": "0" * 64}))
     return "'../secret' points outside"
 
 
@@ -277,7 +277,7 @@ def folder_that_is_a_link(bundle):
 
 def address_as_a_name(bundle):
     name = "http://example.org/x.tflite"
-    describe(bundle, lambda info: info["files"].update({name: "0"}))
+    describe(bundle, lambda info: info["files"].update({name: "0" * 64}))
     return f"{name!r} points outside the folder"
 
 

@@ -171,7 +171,9 @@ def test_the_finer_nets_go_on_as_the_paper_s():
 def test_names_that_match_nothing_are_an_error():
     with pytest.raises(KfcnError, match="fit fcn32s: score_pool4 fits nothing there"):
         carry_weights(fcn8s(3, **TINY), fcn32s(3, **TINY))
-    with pytest.raises(KfcnError, match="expected the same backbone and options"):
+    with pytest.raises(
+        KfcnError, match="expected a coarser net with the same backbone and options"
+    ):
         carry_weights(fcn32s(3, **TINY), fcn16s(3, "mobilenet_v2", alpha=0.5))
 
 

@@ -135,5 +135,5 @@ def test_with_loss_scaling_and_from_another_run(averaged, short, tmp_path):
 
 @pytest.mark.parametrize("ema", [-0.1, 1.0])
 def test_a_momentum_out_of_range_is_told(ema):
-    with pytest.raises(UsageError, match="expected a number in"):
+    with pytest.raises(UsageError, match="expected a number of at least 0 and below 1"):
         resolve(ema=ema)

@@ -1,5 +1,6 @@
 """A net for inference, and which runtime computes it."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -103,7 +104,7 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     That is TensorFlow where it has a GPU. On CPUs it is LiteRT: with all nets but ResNet50 the
     quickest of four runtimes (docs/benchmarks.md), whatever oneDNN does with the processor, and a
     new size of image costs it a tenth of a second, where TensorFlow traces for seconds. What LiteRT
-    has no operation for stays on TensorFlow.
+    has no operation for stays on TensorFlow, and so does all where LiteRT is not installed.
 
     Args:
         model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.
@@ -113,7 +114,7 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
 
     from kfcn.inference.runtime.from_keras import program_of, without_crf
 
-    if tf.config.list_physical_devices("GPU"):
+    if tf.config.list_physical_devices("GPU") or not _has_litert():
         return KerasNet(model)
     body, crf = without_crf(model)
     try:
@@ -121,6 +122,13 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     except UnsupportedError:
         return KerasNet(model)
     return net if crf is None else NetWithCRF(net, crf)
+
+
+def _has_litert() -> bool:
+    try:
+        return importlib.util.find_spec("ai_edge_litert") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def open_net(
@@ -142,7 +150,7 @@ def open_net(
     from kfcn.saved import check_card, model_path, open_model, read_card
 
     named = isinstance(model, (str, Path))
-    if named and not crf and not _may_have_gpu():
+    if named and not crf and not _may_have_gpu() and _has_litert():
         program = store.load(model_path(model))
         if program is not None:
             net, card = LiteRTNet(program, threads or _cores()), read_card(model)
