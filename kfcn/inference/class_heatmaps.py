@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kfcn.errors import UsageError
-from kfcn.inference.protocol import resize
+from kfcn.inference.protocol import resize, softmax
 from kfcn.rewrite import convolutionalize, to_atrous
 from kfcn.rewrite.classifier import gives_probabilities
 
@@ -66,10 +66,7 @@ def dense_net(
 def run_dense(net: keras.Model, image: np.ndarray, probabilities: bool) -> np.ndarray:
     """Class probabilities `(rows, columns, classes)` of one image; logits get their softmax."""
     maps = np.asarray(net(image[None], training=False))[0]
-    if not probabilities:
-        maps = np.exp(maps - maps.max(axis=-1, keepdims=True))
-        maps /= maps.sum(axis=-1, keepdims=True)
-    return maps
+    return maps if probabilities else softmax(maps)
 
 
 def classifier_size(model: keras.Model, size: tuple[int, int] | None = None) -> tuple[int, int]:

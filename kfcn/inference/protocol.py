@@ -55,10 +55,10 @@ class Protocol:
         size, total = image.shape[:2], 0.0
         for scale in self.scales:
             scaled = resize(image, tuple(max(round(scale * side), 1) for side in size))
-            total = total + _softmax(resize(image_logits(net, scaled), size))
+            total = total + softmax(resize(image_logits(net, scaled), size))
             if self.flip:
                 mirrored = image_logits(net, scaled[:, ::-1])[:, ::-1]
-                total = total + _softmax(resize(mirrored, size))
+                total = total + softmax(resize(mirrored, size))
         mean = total / (len(self.scales) * (1 + self.flip))
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
 
@@ -74,7 +74,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return keras.ops.convert_to_numpy(resized)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities `(..., C)` of logits."""
     exponents = np.exp(logits - logits.max(-1, keepdims=True))
     return exponents / exponents.sum(-1, keepdims=True)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from kfcn.errors import KfcnError
 from kfcn.fused import run_net
-from kfcn.labelling.suspects import softmax
+from kfcn.inference.protocol import softmax
 
 SIDE = 256
 """Long side, in pixels, of the picture that is described: what it shows, not how sharp it is."""

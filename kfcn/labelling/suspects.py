@@ -11,6 +11,7 @@ import dataclasses
 import cv2
 import numpy as np
 
+from kfcn.inference.protocol import softmax
 from kfcn.labels import IGNORE
 
 TEMPERATURE = 0.1
@@ -61,12 +62,6 @@ def own_probabilities(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     known = labels != IGNORE
     own = np.take_along_axis(shares, np.where(known, labels, 0)[..., None], axis=-1)[..., 0]
     return np.where(known, own, np.float32(1))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities `(..., C)` of logits."""
-    exponents = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponents / exponents.sum(-1, keepdims=True)
 
 
 def picture_score(own: np.ndarray, temperature: float = TEMPERATURE) -> float:

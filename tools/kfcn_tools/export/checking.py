@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kfcn.errors import KfcnError
+from kfcn.inference.protocol import softmax
 from kfcn_tools.export.net import Net, Run
 
 # Another order of summation may decide for the other of two classes whose logits are so close, as
@@ -12,12 +13,6 @@ from kfcn_tools.export.net import Net, Run
 TIE = 1e-4
 MOST_TIES = 1e-3
 CLOSE = 1e-3
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits (..., C)."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def compare(run: Run, net: Net, batches: Sequence[np.ndarray]) -> list[dict]:
