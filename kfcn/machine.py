@@ -15,6 +15,12 @@ def cpu_name() -> str:
     return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def instruction_set() -> str:
     """The widest vectors of the processor: "avx512", "avx2", "" for neither or unknown.
 

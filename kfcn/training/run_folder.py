@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import io
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import make_folder, write_json, write_text
-from kfcn.machine import cpu_name, onednn_is_on
+from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
 from kfcn.training.settings import FORMAT, Settings, from_stored
 
@@ -155,9 +154,7 @@ def machine() -> dict[str, Any]:
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "onednn": onednn_is_on(),
         "gpus": [gpu.get("device_name", "GPU") for gpu in details],
     }

@@ -1,7 +1,6 @@
 """A net for inference, and which runtime computes it."""
 
-import importlib.util
-import os
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -11,7 +10,7 @@ import numpy as np
 from kfcn.inference.runtime import store
 from kfcn.inference.runtime.on_litert import LiteRTNet
 from kfcn.inference.runtime.program import UnsupportedError
-from kfcn.machine import import_tensorflow
+from kfcn.machine import cores, import_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -104,7 +103,7 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     That is TensorFlow where it has a GPU. On CPUs it is LiteRT: with all nets but ResNet50 the
     quickest of four runtimes (docs/benchmarks.md), whatever oneDNN does with the processor, and a
     new size of image costs it a tenth of a second, where TensorFlow traces for seconds. What LiteRT
-    has no operation for stays on TensorFlow, and so does all where LiteRT is not installed.
+    cannot compute stays on TensorFlow; where it is not installed, that is all.
 
     Args:
         model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.
@@ -114,21 +113,14 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
 
     from kfcn.inference.runtime.from_keras import program_of, without_crf
 
-    if tf.config.list_physical_devices("GPU") or not _has_litert():
+    if tf.config.list_physical_devices("GPU"):
         return KerasNet(model)
     body, crf = without_crf(model)
     try:
-        net = LiteRTNet(program_of(body), threads or _cores())
+        net = LiteRTNet(program_of(body), threads or cores())
     except UnsupportedError:
         return KerasNet(model)
     return net if crf is None else NetWithCRF(net, crf)
-
-
-def _has_litert() -> bool:
-    try:
-        return importlib.util.find_spec("ai_edge_litert") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def open_net(
@@ -150,24 +142,20 @@ def open_net(
     from kfcn.saved import check_card, model_path, open_model, read_card
 
     named = isinstance(model, (str, Path))
-    if named and not crf and not _may_have_gpu() and _has_litert():
+    if named and not crf and not _may_have_gpu():
         program = store.load(model_path(model))
         if program is not None:
-            net, card = LiteRTNet(program, threads or _cores()), read_card(model)
-            check_card(card, net.classes, model)
-            return net, card
+            with contextlib.suppress(UnsupportedError):
+                net = LiteRTNet(program, threads or cores())
+                card = read_card(model)
+                check_card(card, net.classes, model)
+                return net, card
     import_tensorflow()
     loaded, card = open_model(model, crf)
     net = quickest(loaded, threads)
     if named and isinstance(net, LiteRTNet):
         store.save(model_path(model), net.program)
     return net, card
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _may_have_gpu() -> bool:

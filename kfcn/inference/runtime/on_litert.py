@@ -24,7 +24,7 @@ class LiteRTNet:
         threads: that LiteRT may use.
 
     Raises:
-        UnsupportedError: a step that TFLite has no operation for.
+        UnsupportedError: a step that TFLite has no operation for, or LiteRT is not installed.
     """
 
     name = "litert"
@@ -88,8 +88,10 @@ class Writer:
     """
 
     def __init__(self, program: Program):
-        from ai_edge_litert import schema_py_generated as schema
-
+        try:
+            from ai_edge_litert import schema_py_generated as schema
+        except ModuleNotFoundError as error:
+            raise UnsupportedError("LiteRT is not installed") from error
         for step in program.steps:
             if step.kind == "max_pool" and (
                 step.options["dilation"] != [1, 1] or not isinstance(step.options["padding"], str)
