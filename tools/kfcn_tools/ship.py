@@ -256,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_argument("--package", type=Path, default=Path("kfcn/pretrained"), metavar="DIR")
     cli.add_argument("--docs", type=Path, default=Path("docs/pretrained"), metavar="DIR")
     args = cli.parse_args(argv)
-    dataset = data_sets.load(args.data, args.split, args.data_dir, classes=args.classes)
+    origin = data_sets.Source(args.data, args.data_dir, classes=args.classes)
+    dataset = origin.open_for(read_card(args.run), args.split)
     facts = json.loads(args.facts.read_text(encoding="utf-8"))
     source = {"data": args.data, "data_dir": args.data_dir, "classes": args.classes}
     size = (args.size[0], args.size[1])

@@ -11,6 +11,7 @@ from kfcn_tools.export import FORMATS, checking, command, export, exporting, sav
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
 
+from kfcn.data import Source
 from kfcn.errors import KfcnError, UsageError
 from kfcn.labels import voc_coloured
 from kfcn.saved import save_model
@@ -152,6 +153,22 @@ def test_help_names_the_formats_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_data_set_is_opened_in_the_classes_that_the_net_was_trained_for(tmp_path):
+    pytest.importorskip("onnxruntime")
+    grouping = "disc, ring"
+    wanted = Source("scenes", classes=grouping).open("val").classes
+    assert wanted.names == ("background", "disc", "ring")
+    save_model(tiny_fcn(classes=3), tmp_path / "model.keras")
+    card = {"classes": wanted.names, "palette": wanted.palette}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(UsageError, match="classes"):  # the control: seven of the data set's own
+        export(tmp_path, tmp_path / "out", "onnx", data="scenes")
+    (tmp_path / "model.json").write_text(json.dumps(card | {"grouping": grouping}))
+    out = export(tmp_path, tmp_path / "out", "onnx", data="scenes")
+    described = json.loads((out / exporting.DESCRIPTION).read_text())
+    assert described["classes"] == ["background", "disc", "ring"]
 
 
 def test_the_command(tmp_path, capsys):

@@ -73,8 +73,9 @@ def export(
     kind = FORMATS[format]
     module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
     card = read_card(model) if isinstance(model, (str, Path)) else None
-    read = data_sets.Reading.of_card(card)
-    val = data_sets.load(data, "val", data_dir, seed, classes, read) if data else None
+    reading = data_sets.Reading.of_card(card)
+    origin = data_sets.Source(data, data_dir, seed, classes, reading) if data else None
+    val = origin.open_for(card, "val") if origin else None
     names, source = identity(model, val)
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
     info = {
@@ -97,8 +98,8 @@ def export(
             progress(f"{format}: checking")
             checked["float32"] = compare(run, net, batches)
             require_equal(checked["float32"], format)
-        if quantize:
-            train = data_sets.load(data, "train", data_dir, seed, classes, read)
+        if quantize and origin:
+            train = origin.open_for(card, "train")
             progress(f"{format}: int8, calibrating on {min(calibration, len(train))} images")
             at = size or CHECKED[0]
             images = [picture.image for picture in pictures(train, calibration, at)]
