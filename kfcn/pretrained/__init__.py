@@ -9,6 +9,7 @@ Each net is a folder beside this file: `model.keras`, its card `model.json`, `in
 `python -m kfcn_tools.ship`.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,18 @@ def path(name: str, file: str = MODEL) -> Path:
     if file not in files:
         raise UsageError(f"{name} has no {file}; expected one of: {', '.join(files)}")
     found = folder(name) / file
-    if not found.is_file() or sha256(found) != files[file]:
+    if not found.is_file() or _sha256(found, found.stat().st_mtime_ns) != files[file]:
         raise KfcnError(
             f"{found}: the installed file is missing or damaged (its sha256 is not the card's); "
             "install kfcn again"
         )
     return found
+
+
+@functools.cache
+def _sha256(file: Path, mtime: int) -> str:
+    """Once for a process: a command asks for the path of its net again and again."""
+    return sha256(file)
 
 
 def load(name: str) -> "keras.Model":
