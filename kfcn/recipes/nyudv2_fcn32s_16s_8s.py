@@ -13,8 +13,8 @@ section 4.2). Crop, scales and rate are those of `nyudv2_fcn8s_fpn`.
 
 from kfcn.recipes.nyudv2_fcn8s_fpn import SETTINGS as PYRAMID
 
-_SHARED = {key: PYRAMID[key] for key in ("backbone", "weights", "data", "crop", "scale")}
-_SHARED["class_weights"] = "sqrt"
+_TAKEN = ("backbone", "weights", "data", "crop", "scale", "class_weights")
+_SHARED = {name: PYRAMID[name] for name in _TAKEN}
 STAGES = (
     {**_SHARED, "arch": "fcn32s", "epochs": 12, "learning_rate": 6e-4},
     {**_SHARED, "arch": "fcn16s", "epochs": 6, "learning_rate": 2e-4},
