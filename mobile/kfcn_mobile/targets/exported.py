@@ -1,7 +1,5 @@
 """ONNX Runtime and OpenVINO on this machine, on what `kfcn-export` wrote from the bundle's net."""
 
-import concurrent.futures
-import multiprocessing
 import platform
 import time
 from collections.abc import Callable
@@ -12,6 +10,7 @@ import numpy as np
 
 from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError, check_file, read_json
 from kfcn_mobile.targets import Outcome, Say, Target, TargetError, Timing, summary
+from kfcn_mobile.targets.apart import Apart
 
 DESCRIPTION = "export.json"
 
@@ -60,15 +59,13 @@ def make_openvino(argument: str, say: Say) -> list[Target]:
     return [Exported("openvino", Path(argument))]
 
 
-class Exported(Target):
+class Exported(Apart):
     """The runtime of a folder that `kfcn-export` wrote.
 
     Args:
         name: of `RUNTIMES`.
         folder: what `kfcn-export` wrote.
     """
-
-    _pool: concurrent.futures.ProcessPoolExecutor | None = None
 
     def __init__(self, name: str, folder: Path):
         self.name = f"{name}:{folder.resolve().name}"
@@ -84,8 +81,7 @@ class Exported(Target):
                 f"{self._package}: is not installed; pip install 'kfcn[{self._format}]'"
             ) from None
         self.machine = f"{platform.system()} {platform.machine()}, {self._title} {version}"
-        # In a process of its own: what a file makes the runtime do does not end this one.
-        self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        super().start()
 
     def file(self, bundle: Bundle, model: dict) -> dict | None:
         """The exported file of the same mode.
@@ -119,26 +115,16 @@ class Exported(Target):
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         images = [golden.image for golden in bundle.golden]
-        assert self._pool is not None, "the target is not started"
-        output = self._info.get("output", "labels")
-        try:
-            work = self._pool.submit(
-                _run, self._package, Path(model["file"]), output, images, timing
-            )
-            results, latency = work.result()
-        except concurrent.futures.BrokenExecutor:
-            raise BundleError(f"{model['file']}: {self._title} crashed") from None
+        output, path = self._info.get("output", "labels"), Path(model["file"])
+        results, latency = self._there(
+            path, self._title, _run, self._package, path, output, images, timing
+        )
         kernels = f"{self._title}'s"
         if output != "scores":
             return Outcome(results, latency, kernels)
         labels = [scores.argmax(-1).astype(np.uint8) for scores in results]
         some = [scores[::LOGITS_STEP, ::LOGITS_STEP] for scores in results]
         return Outcome(labels, latency, kernels, some)
-
-    def close(self) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
 
 
 def _run(

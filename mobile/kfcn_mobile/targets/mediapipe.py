@@ -4,8 +4,6 @@ It is what most apps on Android, iOS and the web use. Files of label maps are no
 reads them without an error and shows nonsense.
 """
 
-import concurrent.futures
-import multiprocessing
 import os
 import platform
 import time
@@ -16,6 +14,7 @@ import numpy as np
 
 from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError
 from kfcn_mobile.targets import Outcome, Say, Target, TargetError, Timing, summary
+from kfcn_mobile.targets.apart import Apart
 
 WANTED = "pip install 'kfcn[mediapipe]'"
 
@@ -25,18 +24,16 @@ def make(argument: str, say: Say) -> list[Target]:
     return [MediaPipe()]
 
 
-class MediaPipe(Target):
+class MediaPipe(Apart):
     """ImageSegmenter: category masks are the labels, confidence masks are checked as well."""
 
     name = "mediapipe"
     kernels = "MediaPipe's XNNPACK"
-    _pool: concurrent.futures.ProcessPoolExecutor | None = None
 
     def start(self) -> None:
-        # In a process of its own: what a file makes MediaPipe do does not end this one.
-        self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        super().start()
         try:
-            version = self._pool.submit(_version).result()
+            version = self._there(self.name, "MediaPipe", _version)
         except ImportError as error:
             raise TargetError(f"mediapipe: cannot be imported ({error}); {WANTED}") from None
         self.machine = f"{platform.system()} {platform.machine()}, MediaPipe {version}"
@@ -48,21 +45,13 @@ class MediaPipe(Target):
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         path = bundle.path.resolve() / model["file"]
-        assert self._pool is not None, "the target is not started"
         images = [golden.image for golden in bundle.golden]
-        try:
-            work = self._pool.submit(_segment, path, bundle.classes, images, timing)
-            labels, confidences, times = work.result()
-        except concurrent.futures.BrokenExecutor:
-            raise BundleError(f"{path}: MediaPipe crashed") from None
+        labels, confidences, times = self._there(
+            path, "MediaPipe", _segment, path, bundle.classes, images, timing
+        )
         # It does not say how many threads it uses; on a desktop it is one.
         latency = [summary(times, 1)] if times else []
         return Outcome(labels, latency, self.kernels, confidences)
-
-    def close(self) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
 
 
 def _version() -> str:
