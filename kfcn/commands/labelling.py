@@ -46,7 +46,7 @@ def next_pictures(args: argparse.Namespace) -> int:
     writer = writer_for(model.outputs[0].shape[-1], card, outputs, args.format)
     writer.check(proposal.chosen)
     with outputs.lock():
-        kept = write_proposal(proposal, model, writer, writer.palette)
+        kept = write_proposal(proposal, model, writer)
     for message in proposal.failed.values():
         print(f"kfcn-data: not read: {message}")
     print(

@@ -1,10 +1,8 @@
 """`kfcn-data next`: chooses the pictures to label next and writes labels to be corrected."""
 
-import csv
 import dataclasses
 import html
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -14,6 +12,7 @@ from PIL import Image
 from kfcn.data import Dataset
 from kfcn.data.formats.images import read_image
 from kfcn.errors import DataError, UsageError
+from kfcn.files import as_csv
 from kfcn.inference.collect import collect
 from kfcn.inference.runtime.net import quickest
 from kfcn.inference.segment import image_logits
@@ -106,16 +105,13 @@ def propose(
     return Proposal([ready[i] for i in chosen], uncertainty, known_already, failed, stretch)
 
 
-def write_proposal(
-    proposal: Proposal, model: keras.Model, writer: Writer, palette: Sequence[Sequence[int]]
-) -> list[Path]:
+def write_proposal(proposal: Proposal, model: keras.Model, writer: Writer) -> list[Path]:
     """Writes labels to be corrected for each chosen picture, `next.csv` and `next.html`.
 
     Args:
         proposal: what was chosen.
         model: the net.
         writer: of the pre-labels; its folder is locked by the caller.
-        palette: RGB of each class.
 
     Returns:
         Files that a person has corrected already; they stay as they are.
@@ -132,17 +128,14 @@ def write_proposal(
         labels = logits.argmax(-1).astype(np.uint8)
         if path not in kept:
             writer.write(path, image, labels)
-        figures += _figures(number, path, image, labels, logits, proposal, palette)
+        figures += _figures(number, path, image, labels, logits, proposal, writer.palette)
     writer.finish([path for path in proposal.chosen if path not in kept])
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("order", "picture", "uncertainty"))
     order = {path: number for number, path in enumerate(proposal.chosen, start=1)}
     ranked = sorted(
         proposal.uncertainty, key=lambda p: (order.get(p, np.inf), -proposal.uncertainty[p])
     )
-    rows.writerows((order.get(p, ""), p, f"{proposal.uncertainty[p]:.5f}") for p in ranked)
-    outputs.write_text(table, text.getvalue())
+    rows = ((order.get(p, ""), p, f"{proposal.uncertainty[p]:.5f}") for p in ranked)
+    outputs.write_text(table, as_csv(("order", "picture", "uncertainty"), rows))
     title = f"{len(proposal.chosen)} pictures to label next"
     outputs.write_text(page, document(title, f"<h1>{title}</h1>{''.join(figures)}"))
     return list(kept.values())

@@ -1,9 +1,7 @@
 """`kfcn-data suspects`: ranks the labels of a data set by how much nets contradict them."""
 
-import csv
 import dataclasses
 import html
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,11 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kfcn.data import Dataset
+from kfcn.files import as_csv
 from kfcn.inference.formats.labelme import seen_from
 from kfcn.inference.runtime.net import quickest
 from kfcn.inference.segment import image_logits
 from kfcn.labelling.folds import Fold
-from kfcn.labelling.suspects import Region, own_probabilities, picture_score, regions
+from kfcn.labelling.suspects import Region, own_probabilities, picture_score, ranked, regions
 from kfcn.outputs import Outputs
 from kfcn.pages import document, figure
 from kfcn.visualize import overlay
@@ -66,6 +65,7 @@ def find_suspects(dataset: Dataset, folds: Iterable[Fold], progress: bool = Fals
 
     scores = np.full(len(dataset), np.nan)
     found: list[Region] = []
+    best: list[Region] = []  # those that stand on the page
     shown: dict[int, np.ndarray] = {}
     hidden = None if progress else True
     with tqdm(total=len(dataset), desc="suspects", unit="image", disable=hidden) as bar:
@@ -79,11 +79,12 @@ def find_suspects(dataset: Dataset, folds: Iterable[Fold], progress: bool = Fals
                 here = regions(picture, logits, labels)
                 if here:
                     shown[picture] = logits.argmax(-1).astype(np.uint8)
-                    found = sorted([*found, *here], key=lambda region: -region.score)
-                    keep = {region.picture for region in found[:SHOWN]}
+                    found += here
+                    best = ranked([*best, *here])[:SHOWN]
+                    keep = {region.picture for region in best}
                     shown = {key: value for key, value in shown.items() if key in keep}
                 bar.update()
-    return Suspects(dataset, scores, found, shown)
+    return Suspects(dataset, scores, ranked(found), shown)
 
 
 def write_suspects(suspects: Suspects, outputs: Outputs) -> None:
@@ -91,16 +92,17 @@ def write_suspects(suspects: Suspects, outputs: Outputs) -> None:
     page, pictures, table = (outputs.folder / name for name in FILES)
     dataset, names = suspects.dataset, suspects.dataset.classes.names
     order = np.argsort(suspects.scores, kind="stable").tolist()
+    worst = suspects.picture_scores()
     outputs.write_text(
         pictures,
-        _csv(
+        as_csv(
             ("picture", "labels", "score", "worst_region"),
             (
                 (
                     dataset.file_name(i),
                     dataset.label_name(i),
                     f"{suspects.scores[i]:.6f}",
-                    f"{suspects.picture_scores()[i]:.3f}",
+                    f"{worst[i]:.3f}",
                 )
                 for i in order
             ),
@@ -108,7 +110,7 @@ def write_suspects(suspects: Suspects, outputs: Outputs) -> None:
     )
     outputs.write_text(
         table,
-        _csv(
+        as_csv(
             (
                 *("picture", "labels", "label", "seen", "score", "own_probability", "pixels"),
                 *("left", "top", "right", "bottom"),
@@ -129,14 +131,6 @@ def write_suspects(suspects: Suspects, outputs: Outputs) -> None:
         ),
     )
     outputs.write_text(page, _page(suspects, outputs.folder))
-
-
-def _csv(header: Iterable[str], rows: Iterable[Iterable]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _page(suspects: Suspects, folder: Path) -> str:

@@ -118,7 +118,7 @@ def regions(picture: int, logits: np.ndarray, labels: np.ndarray) -> list[Region
                     float(evidence[window][inside].sum() / np.sqrt(pixels)),
                 )
             )
-    return sorted(found, key=lambda region: -region.score)
+    return ranked(found)
 
 
 def average_precision(scores: np.ndarray, wrong: np.ndarray) -> float:
@@ -138,3 +138,8 @@ def average_precision(scores: np.ndarray, wrong: np.ndarray) -> float:
         return float("nan")
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return float(precision[hits].mean())
+
+
+def ranked(found: list[Region]) -> list[Region]:
+    """Regions, the most suspicious first."""
+    return sorted(found, key=lambda region: -region.score)
