@@ -32,12 +32,15 @@ def add_next(actions: Any) -> None:
 
 
 def next_pictures(args: argparse.Namespace) -> int:
+    from kfcn.inference.collect import left_out
     from kfcn.inference.formats import writer_for
     from kfcn.inference.predict import inputs_of
     from kfcn.labelling.proposal import propose, write_proposal
     from kfcn.outputs import Outputs
     from kfcn.saved import open_model
 
+    for note in left_out(args.images):
+        print(f"kfcn-data: {note}")
     model, card = open_model(args.model)
     labelled, stretch = _labelled(args.model), Reading.of_card(card).stretch
     proposal = propose(model, args.images, args.count, labelled, progress=True, stretch=stretch)

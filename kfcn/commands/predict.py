@@ -45,10 +45,13 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> int:
     from kfcn import pretrained
+    from kfcn.inference.collect import left_out
     from kfcn.inference.predict import predict, shares
 
     if pretrained.is_name(args.model):
         print(pretrained.summary(args.model), flush=True)
+    for note in left_out(args.images):
+        print(f"kfcn-predict: {note}", file=sys.stderr)
     skipped = 0
     if args.beam is None:
         result = predict(

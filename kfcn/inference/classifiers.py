@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kfcn.data.formats.text import read_text
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
 from kfcn.saved import MODEL, load_model
@@ -164,11 +165,7 @@ def _build_application(function: Callable, weights: Path | str | None) -> keras.
 
 
 def _read_labels(path: Path | str, classes: int) -> tuple[str, ...]:
-    try:
-        labels = tuple(Path(path).read_text(encoding="utf-8").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise KfcnError(f"cannot read the labels in {path}: {first_line(error)}") from error
-    labels = tuple(label.strip() for label in labels)
+    labels = tuple(label.strip() for label in read_text(path).split("\n"))
     while labels and not labels[-1]:
         labels = labels[:-1]
     if len(labels) != classes:

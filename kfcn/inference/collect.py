@@ -1,41 +1,51 @@
 """Which pictures a person means by files, folders, patterns and lists."""
 
 import glob
-import unicodedata
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kfcn.errors import UsageError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+from kfcn.data.formats.images import IMAGE_SUFFIXES
+from kfcn.data.formats.lists import read_lines
+from kfcn.data.formats.text import nfc
+from kfcn.data.sets.pairs import find_file
+from kfcn.errors import UsageError, shortlist
 
 
 def collect(images: Sequence[Path | str]) -> list[Path]:
     """All images that are meant, in order.
 
-    A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name; a `.txt` file holds a path a
-    line.
+    A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name, without what is hidden; a
+    `.txt` file holds a path a line.
+
+    Raises:
+        UsageError: there is none, or two would be written to one file.
+        DataError: a list is empty or not in UTF-8.
     """
-    paths = []
+    paths: list[Path] = []
     for path in map(Path, images):
-        if glob.has_magic(str(path)) and not path.exists():
+        if _is_pattern(path):
             inside = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
             if not inside:
                 raise UsageError(f"{path}: no file is named like this")
             paths += inside
-        elif path.suffix.lower() == ".txt" and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            paths += [Path(line.strip()) for line in lines if line.strip()]
+        elif _is_list(path):
+            paths += _listed(path)
         elif path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside, others, folders = _in_folder(path)
             if not inside:
-                raise UsageError(f"{path}: no images; expected {', '.join(sorted(SUFFIXES))}")
+                raise UsageError(
+                    f"{path}: no images"
+                    + (f", only other files: {shortlist(others)}" if others else "")
+                    + (f", but folders: {shortlist(folders)}; name them" if folders else "")
+                    + f"; expected {', '.join(sorted(IMAGE_SUFFIXES))}"
+                )
             paths += inside
         else:
             paths.append(path)  # a missing file is told with the unreadable ones
-    seen = {}
+    seen: dict[str, Path] = {}
     for path in paths:
-        stem = unicodedata.normalize("NFC", path.stem)  # two spellings of one name on some disks
+        stem = nfc(path.stem)  # two spellings of one name on some disks
         if stem in seen:
             raise UsageError(
                 f"{seen[stem]} and {path} would both be written to {stem}.png; rename one, or "
@@ -45,3 +55,75 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
     if not paths:
         raise UsageError("no image to segment; expected image files or folders of them")
     return paths
+
+
+def left_out(images: Iterable[Path | str]) -> list[str]:
+    """What lies in the folders that are meant and is not taken, a line for each folder."""
+    notes = []
+    for path in map(Path, images):
+        if _is_pattern(path) or not path.is_dir():
+            continue
+        _, others, folders = _in_folder(path)
+        if others:
+            notes.append(
+                f"{path}: left out {len(others)} file(s) of another kind: {shortlist(others)}"
+            )
+        if folders:
+            notes.append(
+                f"{path}: left out its {len(folders)} folder(s) with images, which have to be "
+                f"named themselves: {shortlist(folders)}"
+            )
+    return notes
+
+
+def _is_pattern(path: Path) -> bool:
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and path.is_file()
+
+
+def _listed(file: Path) -> list[Path]:
+    """The files that a list names, seen from the working folder or from that of the list.
+
+    A path may be quoted, have the separators of Windows, or an accent in another Unicode form than
+    on the disk. One that leads to no file is given as it stands.
+    """
+    paths = []
+    for line in read_lines(file):
+        forms = dict.fromkeys((line, line.replace("\\", "/")))
+        places = [place for form in forms for place in (Path(form), file.parent / form)]
+        found = next(filter(None, map(find_file, places)), None)
+        if found is not None or not line.startswith("#"):  # a comment
+            paths.append(found or Path(line))
+    return paths
+
+
+def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[str]]:
+    """The images of a folder, the names of its other files, and of its folders with images."""
+    images, others, folders = [], [], []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if _holds_images(entry):
+                folders.append(entry.name)
+        elif _is_image(entry.name):
+            images.append(entry)
+        else:
+            others.append(entry.name)
+    return images, others, folders
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images lie in a folder or below it; links to folders are not followed."""
+    return any(
+        _is_image(name) and not name.startswith(".")
+        for _, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a name, no path)

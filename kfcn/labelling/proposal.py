@@ -11,6 +11,7 @@ from PIL import Image
 
 from kfcn.data import Dataset
 from kfcn.data.formats.images import read_image
+from kfcn.data.formats.text import nfc
 from kfcn.errors import DataError, UsageError
 from kfcn.files import as_csv
 from kfcn.inference.collect import collect
@@ -80,9 +81,9 @@ def propose(
     hidden = None if progress else True
     for index in tqdm(range(len(labelled or ())), "labelled", unit="image", disable=hidden):
         assert labelled is not None
-        known.add(Path(labelled.file_name(index)).stem)
+        known.add(nfc(Path(labelled.file_name(index)).stem))
         vectors.append(description(body, labelled[index].image))
-    rest = [path for path in paths if path.stem not in known]
+    rest = [path for path in paths if nfc(path.stem) not in known]
     uncertainty, found, failed = {}, [], {}
     for path in tqdm(rest, "pictures", unit="image", disable=hidden):
         try:

@@ -75,14 +75,14 @@ class Settings(Checked):
     )
     alpha: float | None = option(
         None,
-        "width of mobilenet_v2: 0.35, 0.5, 0.75, 1.0 ...",
+        "width of mobilenet_v2, which it chooses: 0.35, 0.5, 0.75, 1.0 ...",
         group="net",
         otherwise="1",
         range=Range(above=0),
     )
     fc_filters: int | None = option(
         None,
-        "channels of vgg16's fc6 and fc7",
+        "channels of fc6 and fc7 of vgg16, which it chooses",
         group="net",
         otherwise="the paper's 4096",
         range=Range(least=1),
@@ -348,6 +348,8 @@ def resolve(**given: Any) -> Settings:
 
         given["crf_options"] = read_crf(given["init_from"])
     layers = (_DATA_DEFAULTS.get(name, {}), start, recipe, given)
+    if architectures.row(arch).backbone and not any("backbone" in layer for layer in layers):
+        given |= _backbone_of(given)
     settings = Settings(**_merged(layers))
     _check_together(settings, given)
     return settings
@@ -406,6 +408,15 @@ def from_stored(contents: Mapping[str, Any]) -> Settings:
     if unknown := sorted(set(stored) - set(kinds(Settings))):
         raise KfcnError(f"the unknown setting {', '.join(unknown)}: another kfcn wrote it")
     return Settings(**stored)
+
+
+def _backbone_of(given: Mapping[str, Any]) -> dict[str, str]:
+    """The backbone that options are of, where only one has them and the default has not."""
+    asked = set(BODY_OPTIONS) & set(given)
+    if asked <= set(BACKBONES[Settings.backbone].options):
+        return {}
+    found = [name for name, row in BACKBONES.items() if asked <= set(row.options)]
+    return {"backbone": found[0]} if len(found) == 1 else {}
 
 
 # A net that is trained already, refined end to end (Zheng et al. 2015, section 6: a rate far below

@@ -177,7 +177,7 @@ def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(fol
         (["names.keras", "image.png"], 1, "does not load as a Keras model"),
         (["NoSuchNet", "image.png"], 2, "neither a file nor a net of keras.applications"),
         (["mobilenetv", "image.png"], 2, "MobileNetV2"),
-        (["model.keras", "image.png", "--labels", "image.png"], 1, "cannot read the labels"),
+        (["model.keras", "image.png", "--labels", "image.png"], 1, "image.png: is stored as"),
         (["model.keras", "image.png", "--class", "red"], 2, "--labels FILE"),
         (["model.keras", "image.png", "--class", "7"], 2, "received 7"),
         (["model.keras", "image.png", "--weights", "w.h5"], 2, "holds its own weights"),

@@ -6,20 +6,30 @@
     lesion   = 255
 
 A colour as `#rrggbb` or three numbers is what the class is painted in, and what stands for it in
-masks that are stored in colours. `= 255` says that masks store the class as this number.
+masks that are stored in colours. `= 255` says that masks store the class as this number; so does a
+number before the name (`7 road`, `7: road`), where every line has one. A line that begins with `#`
+is a comment; `__ignore__`, labelme's name for what is ignored, is no class.
 """
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kfcn.data.formats.text import nfc, read_text
+from kfcn.data.formats.labelme import IGNORE_NAME
+from kfcn.data.formats.text import is_name, nfc, read_text, unquoted
 from kfcn.errors import DataError
 from kfcn.labels import Classes, voc_colour, voc_coloured
 
+Colour = tuple[int, int, int]
+
 _STORED = re.compile(r"^(?P<rest>.*\S)\s*=\s*(?P<value>\d+)$")
-_COLOUR = re.compile(r"^(?P<name>.*\S)\s+(?:#(?P<hex>[0-9a-fA-F]{6})|(?P<rgb>\d+\s+\d+\s+\d+))$")
+_COLOUR = re.compile(
+    r"^(?P<name>.*\S)\s+(?:#(?P<hex>[0-9a-fA-F]{6})|(?P<rgb>\d+(?:[\s,]+\d+){2}))$"
+)
+_NUMBERED = re.compile(r"^(?P<value>\d+)(?:\s*[:;,]\s*|\s+)(?P<rest>\S.*)$")
+_COLOUR_FIRST = re.compile(r"^(#[0-9a-fA-F]{6}|\d+[\s,]+\d+[\s,]+\d+)[\s,:]+\D")
 
 
 class ClassFile(NamedTuple):
@@ -49,48 +59,83 @@ def read_class_file(path: Path) -> ClassFile:
             a number is out of range.
     """
     try:
-        lines = read_text(path).splitlines()
+        # Not `splitlines`, which takes other characters for ends of lines as well.
+        lines = [line.strip() for line in re.split(r"[\r\n]+", nfc(read_text(path)))]
     except DataError as error:
         raise DataError(
             f"{error}; expected a text file with one class a line, in the order of the label's "
             "indices"
         ) from error
     names: list[str] = []
-    palette: list[tuple[int, int, int]] = []
-    given: dict[tuple[int, int, int], str] = {}
+    palette: list[Colour] = []
+    given: dict[Colour, str] = {}
     stored: list[int] = []
-    for line in filter(None, map(str.strip, map(nfc, lines))):
-        name, colour, value = line, voc_colour(len(names)), len(names)
+    ignored_after = None
+    for line, number, text in _numbered(list(filter(None, lines))):
+        row = _row(text)
+        if row.name == IGNORE_NAME:
+            ignored_after = len(names) if row.stored is None and number is None else None
+            continue
+        numbers = (number, row.stored, len(names))
+        value = next(value for value in numbers if value is not None)
         fault = None
-        if found := _STORED.match(name):
-            name, value = found["rest"], int(found["value"])
-            if value > 255:
-                fault = "a stored number above 255"
-        if found := _COLOUR.match(name):
-            name = found["name"]
-            if found["hex"]:
-                red, green, blue = bytes.fromhex(found["hex"])
-            else:
-                red, green, blue = map(int, found["rgb"].split())
-            colour = (red, green, blue)
-            if max(colour) > 255:
-                fault = "a colour above 255"
-            elif colour in given:
-                fault = f"the colour of {given[colour]!r}"
-            given[colour] = name
-        if value in stored:
-            fault = f"the stored number of {names[stored.index(value)]!r}"
-        if name in names:
+        if ignored_after:
+            fault = f"{IGNORE_NAME} before it; expected that in the first line"
+        elif _COLOUR_FIRST.match(line):
+            fault = "a colour before its name; expected the name first"
+        elif not is_name(row.name):
+            fault = "a character that cannot be printed"
+        elif value > 255:
+            fault = "a stored number above 255"
+        elif row.colour is not None and max(row.colour) > 255:
+            fault = "a colour above 255"
+        elif row.colour in given:
+            fault = f"the colour of {given[row.colour]!r}"
+        elif row.name in names:
             fault = "a class named before"
+        elif value in stored:
+            fault = f"the stored number of {names[stored.index(value)]!r}"
         if fault:
             raise DataError(f"{path}: line {line!r} has {fault}")
-        names.append(name)
-        palette.append(colour)
+        if row.colour is not None:
+            given[row.colour] = row.name
+        palette.append(row.colour or voc_colour(len(names)))
+        names.append(row.name)
         stored.append(value)
     if not 1 <= len(names) <= 255:
         raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one a line")
     classes = Classes(tuple(names), tuple(palette))
     return ClassFile(classes, tuple(stored), len(given) == len(names))
+
+
+class _Row(NamedTuple):
+    name: str
+    colour: Colour | None
+    stored: int | None
+
+
+def _row(text: str) -> _Row:
+    """The parts of `NAME [COLOUR] [= NUMBER]`."""
+    name, colour, stored = text, None, None
+    if found := _STORED.match(name):
+        name, stored = found["rest"], int(found["value"])
+    if found := _COLOUR.match(name):
+        name = found["name"]
+        values = bytes.fromhex(found["hex"]) if found["hex"] else re.split(r"[\s,]+", found["rgb"])
+        red, green, blue = map(int, values)
+        colour = (red, green, blue)
+    return _Row(unquoted(name), colour, stored)
+
+
+def _numbered(lines: list[str]) -> Iterator[tuple[str, int | None, str]]:
+    """Each line that names a class, with the number before the name, if all have one."""
+    lines = [line for line in lines if not line.startswith("#") or _COLOUR_FIRST.match(line)]
+    found = [match for line in lines if (match := _NUMBERED.match(line))]
+    different = min(len({match[key] for match in found}) for key in ("value", "rest"))
+    if len(lines) < 2 or different < len(lines) or any(map(_STORED.match, lines)):
+        yield from ((line, None, line) for line in lines)
+    else:
+        yield from ((match.string, int(match["value"]), match["rest"]) for match in found)
 
 
 def read_classes_csv(path: Path) -> ClassFile:

@@ -69,8 +69,11 @@ class Instances:
             self.pictures = sorted(
                 (_picture(entry) for entry in content["images"]), key=lambda p: p.file_name
             )
-            rows = sorted(content["categories"], key=lambda row: row["id"])
-            self.categories: dict[int, str] = {row["id"]: nfc(_text(row["name"])) for row in rows}
+            rows = content["categories"]
+            names = {_id(row["id"]): nfc(_text(row["name"])) for row in rows}
+            if len(names) < len(rows):
+                raise ValueError("two categories have one id")
+            self.categories: dict[int, str] = dict(sorted(names.items()))
             parents = {
                 nfc(str(row.get("supercategory"))) for row in rows
                 if row.get("supercategory") != row["name"]
@@ -98,9 +101,10 @@ class Instances:
         left_out: dict[str, list] = {}
         for item in annotations:
             number = item.get("id")
-            if item["image_id"] not in ids:
+            image, category = _id(item["image_id"]), _id(item["category_id"])
+            if image not in ids:
                 left_out.setdefault("of no image in the file", []).append(number)
-            elif item["category_id"] not in self.categories:
+            elif category not in self.categories:
                 left_out.setdefault("of no category in the file", []).append(number)
             elif not item.get("segmentation"):
                 left_out.setdefault("without an outline (a box at most)", []).append(number)
@@ -109,8 +113,8 @@ class Instances:
                 if short:
                     left_out.setdefault("with rings under three points", []).append(number)
                 if shape:
-                    outline = Outline(number, item["category_id"], _area(item.get("area")), shape)
-                    outlines.setdefault(item["image_id"], []).append(outline)
+                    outline = Outline(number, category, _area(item.get("area")), shape)
+                    outlines.setdefault(image, []).append(outline)
         notes = tuple(
             f"{self.path.name}: {len(numbers)} annotation(s) {what} left out: "
             f"number {shortlist(map(received, numbers))}"
@@ -204,7 +208,14 @@ class Instances:
 
 def _picture(entry: dict[str, Any]) -> Picture:
     name = nfc(_text(entry["file_name"])).replace("\\", "/")
-    return Picture(entry["id"], name, entry.get("height"), entry.get("width"))
+    return Picture(_id(entry["id"]), name, entry.get("height"), entry.get("width"))
+
+
+def _id(value: Any) -> Any:
+    """An id, the same for 7, 7.0 and "7", which programs write for one another."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text(value: Any) -> str:

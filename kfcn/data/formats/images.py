@@ -74,8 +74,10 @@ def read_image(
             return _read_jpeg(content)
         with open_image(content, page) as image:
             _check_bands(image)
+            inverted = tiff_tags(image).get(262) == 0
             if (deep := deep_values(content, image, page)) is not None:
-                return _eight_bits(deep, stretch or (0, 65535))
+                pixels = _eight_bits(deep, stretch or (0, 65535))
+                return 255 - pixels if inverted else pixels  # Pillow inverts 8 bits and fewer
             image.load()
             image = ImageOps.exif_transpose(image)
             return np.array(image if _plain(image) else _rgb(image))
@@ -187,6 +189,8 @@ def deep_values(content: bytes, image: Image.Image, page: int | None) -> np.ndar
         return values if values.dtype != np.dtype(">u2") else values.astype(np.uint16)
     if not _deep_colour(content, image):
         return None
+    if tiff_tags(image).get(284) == 2:  # OpenCV mixes them up
+        raise ValueError("16 bits with its colours in planes of their own; save it as PNG")
     stored, number = np.frombuffer(content, np.uint8), image.tell()
     if number:
         found = cv2.imdecodemulti(stored, cv2.IMREAD_UNCHANGED, range=(number, number + 1))[1]
@@ -239,8 +243,9 @@ def _bytes_each(image: Image.Image) -> int:
 def _check_bands(image: Image.Image) -> None:
     """Raises a ValueError where bands of a TIFF would be left out without a word."""
     tags = tiff_tags(image)
-    bands, extra = tags.get(277, 1), tags.get(338, ())
-    if bands > 4 or (bands == 4 and extra == (0,)):
+    bands, extra, rgb = tags.get(277, 1), tags.get(338, ()), tags.get(262) == 2
+    # A fourth band is the opacity only where the file says so; it may as well be near infrared.
+    if bands > 4 or (bands == 4 and (extra == (0,) or (rgb and extra not in ((1,), (2,))))):
         raise ValueError(f"{bands} bands; {_BANDS}")
 
 

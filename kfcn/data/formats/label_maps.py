@@ -4,7 +4,9 @@ OpenCV decodes 8-bit grey PNG, which most masks are, in two thirds of Pillow's t
 """
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -78,23 +80,33 @@ def read_labels(
             raise ValueError(fault)
         if _grey_png(content):
             return _fast(content)
-        mode, labels = _stored(content, page)
+        stored = stored_mask(content, page)
+        if stored.inverted and stored.white > 1:
+            raise ValueError(
+                "its numbers count down from white (WhiteIsZero), so that it does not say which of "
+                "them are the labels; save it as PNG"
+            )
     except Exception as error:
         raise DataError(f"{name}: cannot be read as a label map ({reason(error)})") from error
+    labels = stored.numbers
     if labels.ndim == 3:
         grey = labels[..., 0]
         if not _is_grey(labels):
             raise DataError(
-                f"{name}: the label map is stored as {mode} colours; expected one class index a "
-                "pixel (a palette or grey PNG): give every class its colour in classes.txt, or "
-                "convert the colours to indices"
+                f"{name}: the label map is stored as {stored.mode} colours; expected one class "
+                "index a pixel (a palette or grey PNG): give every class its colour in "
+                "classes.txt, or convert the colours to indices"
             )
         labels = grey
-    return _checked(labels, name)
+    return whole_labels(labels, name)
 
 
-def _checked(labels: np.ndarray, name: str) -> np.ndarray:
-    """Stored numbers of whatever type as uint8."""
+def whole_labels(labels: np.ndarray, name: str) -> np.ndarray:
+    """Stored numbers of whatever type as uint8.
+
+    Raises:
+        DataError: one of them is no whole number of 0 to 255.
+    """
     if labels.dtype in (np.bool_, np.uint8):
         return labels.astype(np.uint8)
     wrong = ~((labels >= 0) & (labels <= 255) & (labels == np.floor(labels)))  # and NaN
@@ -130,31 +142,98 @@ def _fast(content: bytes) -> np.ndarray:
     return labels
 
 
-def _stored(content: bytes, page: int | None) -> tuple[str, np.ndarray]:
-    """Pillow's mode of a file, and its numbers `(H, W[, C])` as they are stored."""
+class StoredMask(NamedTuple):
+    """What a mask file holds, as it lies in the file: no orientation is applied.
+
+    Attributes:
+        mode: Pillow's, in words.
+        numbers: `(H, W[, C])`, of whatever type.
+        white: the number that is shown as white; 0 where numbers are not shown as greys.
+        inverted: whether the file counts down from white; `numbers` are as they are shown.
+        palette: uint8 `(256, 3)`, the colours of the numbers; None where there is none.
+    """
+
+    mode: str
+    numbers: np.ndarray
+    white: int
+    inverted: bool = False
+    palette: np.ndarray | None = None
+
+
+def stored_mask(content: bytes, page: int | None) -> StoredMask:
+    """Decodes a mask file.
+
+    Raises:
+        ValueError, and whatever Pillow raises: it is damaged, or of a kind that changes labels.
+    """
     with open_image(content, page) as image:
-        mode = image.mode
-        tile = str(image.tile[0].args) if isinstance(image, ImageFile) and image.tile else ""
-        orientation = tiff_tags(image).get(0x0112, 1)
+        mode, tags = image.mode, tiff_tags(image)
+        if lossy := _lossy(content, image):
+            raise ValueError(f"{lossy} cannot hold labels, because it changes the numbers")
+        tile = image.tile[0] if isinstance(image, ImageFile) and image.tile else None
+        inverted, orientation = tags.get(262) == 0, tags.get(0x0112, 1)
         if mode in ("RGB", "RGBA", "LA"):
             deep = deep_values(content, image, page)
             if deep is not None:
-                return f"16-bit {mode}", deep
+                return StoredMask(f"16-bit {mode}", deep, 65535)
         image.load()
         if orientation in _BACK:  # Pillow has turned it
             image = image.transpose(_BACK[orientation])
         if mode not in ("P", "L", "1", "F", "RGB", "RGBA", "LA") and not mode.startswith("I"):
             image = image.convert("RGB")
-        labels = np.array(image)
-    # Pillow stretches grey of 2 and 4 bits to 0..255; the stored numbers are the labels.
-    if mode == "L" and ";2" in tile:
-        labels //= 85
-    elif mode == "L" and ";4" in tile:
-        labels //= 17
-    return mode, labels
+        palette = None
+        if mode == "P":
+            colours = np.frombuffer(bytes(image.getpalette("RGB") or ()), np.uint8).reshape(-1, 3)
+            palette = np.zeros((256, 3), np.uint8)
+            palette[: len(colours)] = colours[:256]
+        numbers = np.array(image)
+    numbers, white = _unscaled(mode, numbers, tile)
+    if inverted and mode.startswith("I"):  # Pillow inverts 8 bits and fewer
+        numbers = white - numbers
+    return StoredMask(mode, numbers, white, inverted, palette)
 
 
-def is_coloured(content: bytes) -> bool:
-    """Whether a mask is stored in colours (RGB), as its head says."""
+def _unscaled(mode: str, values: np.ndarray, tile: Any) -> tuple[np.ndarray, int]:
+    """The numbers behind what Pillow gives, and which of them is white.
+
+    Pillow stretches grey of 2 and 4 bits, and PGM with its own white, to 0..255 or 0..65535.
+    """
+    args = str(tile.args) if tile is not None else ""
+    if tile is not None and tile.codec_name.startswith("ppm") and isinstance(tile.args, tuple):
+        full, white = 65535 if mode.startswith("I") else 255, int(tile.args[1])
+        numbers = values if white == full else np.rint(values * (white / full))
+        return numbers.astype(values.dtype), white
+    if mode == "L" and ";2" in args:
+        return values // 85, 3
+    if mode == "L" and ";4" in args:
+        return values // 17, 15
+    if mode in ("P", "F"):
+        return values, 0
+    return values, 1 if mode == "1" else 65535 if mode.startswith("I") else 255
+
+
+def _lossy(content: bytes, image: Image.Image) -> str | None:
+    """What a file is called that does not give back the numbers that were saved in it."""
+    if tiff_tags(image).get(259) in (6, 7):
+        return "a TIFF compressed as JPEG"
+    if image.format == "WEBP" and b"VP8 " in (content[12:16], *_inner_chunks(content)):
+        return "a lossy WebP"
+    return "an AVIF" if image.format == "AVIF" else None
+
+
+def _inner_chunks(content: bytes) -> Iterator[bytes]:
+    """The kinds of the chunks of an extended WebP file, those of its frames among them."""
+    place = 12
+    while place + 8 <= len(content):
+        kind, length = (
+            content[place : place + 4],
+            int.from_bytes(content[place + 4 : place + 8], "little"),
+        )
+        yield kind
+        place += 8 + 16 if kind == b"ANMF" else 8 + length + length % 2
+
+
+def mask_mode(content: bytes) -> str:
+    """Pillow's mode of a mask file, as its head says: "P" with a palette, "RGB" in colours ..."""
     with Image.open(io.BytesIO(content)) as image:
-        return image.mode in ("RGB", "RGBA")
+        return image.mode

@@ -3,7 +3,7 @@
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-from kfcn.data.formats.text import nfc, read_text
+from kfcn.data.formats.text import nfc, read_text, unquoted
 from kfcn.errors import DataError
 
 
@@ -17,25 +17,18 @@ def read_lines(path: Path) -> list[str]:
         DataError: the file cannot be read, or has no line.
     """
     lines = [line.strip() for line in read_text(path).splitlines()]
-    lines = [nfc(_unquoted(line)) for line in lines if line]
+    lines = [nfc(unquoted(line)) for line in lines if line]
     if not lines:
         raise DataError(f"{path}: is empty; expected one name a line")
     return lines
-
-
-def _unquoted(line: str) -> str:
-    quote = line[0]
-    if quote not in "\"'":
-        return line
-    end = line.find(quote, 1)
-    return line[1:end] if end > 1 else line
 
 
 def read_names(path: Path, known: Container[str] = ()) -> list[str]:
     """The names of a list file.
 
     A line is a name as a whole where `known` holds it, so that a name may have blanks; else its
-    first word is, as in the lists with further columns. A name may also stand with a suffix.
+    first word is, as in the lists with further columns. A name may also stand with a suffix. A
+    line that begins with `#` is a comment.
 
     Args:
         path: the list.
@@ -44,7 +37,15 @@ def read_names(path: Path, known: Container[str] = ()) -> list[str]:
     Raises:
         DataError: the file cannot be read, or has no line.
     """
-    return [_name(line, known) for line in read_lines(path)]
+    lines = read_lines(path)
+    names = [_name(line, known) for line in lines if not _is_comment(line, known)]
+    if not names:
+        raise DataError(f"{path}: holds comments alone; expected one name a line")
+    return names
+
+
+def _is_comment(line: str, known: Container[str]) -> bool:
+    return line.startswith("#") and _name(line, known) not in known
 
 
 def _name(line: str, known: Container[str]) -> str:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.formats.images import contents, open_image, reason
-from kfcn.data.formats.label_maps import no_mask, read_labels
+from kfcn.data.formats.images import contents, reason
+from kfcn.data.formats.label_maps import StoredMask, no_mask, read_labels, stored_mask
 from kfcn.errors import DataError, shortlist
 
 Colour = tuple[int, int, int]
-_GREY = ("L", "1", "F")
 
 
 def read_colours(
@@ -18,17 +17,19 @@ def read_colours(
     label_of: Mapping[Colour, int],
     source: str = "labelmap.txt",
     page: int | None = None,
+    name: str | None = None,
 ) -> np.ndarray:
     """A mask in colours as labels.
 
-    A mask in grey is read by its greys where all of them are colours of `label_of`; else it holds
-    the class indices themselves.
+    A mask in grey, of however many bits, is read by its greys where all of them are colours of
+    `label_of`; else it holds the class indices themselves.
 
     Args:
         file: an image file in RGB, palette or grey.
         label_of: colour -> label.
         source: the file that gives the colours, for errors.
         page: which page of a file of several; None where there must be one.
+        name: what an error calls it; None for the file's own path.
 
     Returns:
         uint8 `(H, W)`.
@@ -36,40 +37,90 @@ def read_colours(
     Raises:
         DataError: the file cannot be read, or holds a colour that is not in `label_of`.
     """
-    try:
-        content = contents(file)
-        if fault := no_mask(content):
-            raise ValueError(fault)
-        with open_image(content, page) as image:
-            grey = image.mode in _GREY or image.mode.startswith("I")
-            black_and_white = image.mode == "1"
-            values = None if grey else np.asarray(image.convert("RGB")).astype(np.int32)
-    except Exception as error:  # Pillow raises whatever its decoder meets
-        raise DataError(f"{file}: cannot be read as a mask ({reason(error)})") from error
+    name = name or str(file)
+    content, stored = _opened(file, page, name)
+    values = _colours(stored)
     if values is None:
-        return _by_greys(read_labels(content, str(file), page), label_of, black_and_white)
-    code = values @ np.array([1 << 16, 1 << 8, 1], np.int32)  # (H, W)
+        found = _by_greys(stored, label_of)
+        return read_labels(content, name, page) if found is None else found
+    code = values.astype(np.int64) @ np.array([1 << 32, 1 << 16, 1])  # (H, W)
     colours, inverse = np.unique(code, return_inverse=True)
     labels = np.zeros(len(colours), np.uint8)
     for index, number in enumerate(colours.tolist()):
-        colour = (number >> 16, number >> 8 & 255, number & 255)
+        colour = (number >> 32, number >> 16 & 65535, number & 65535)
         if colour not in label_of:
             raise DataError(
-                f"{file}: found the colour {colour}; expected one of {shortlist(label_of)} "
+                f"{name}: found the colour {colour}; expected one of {shortlist(label_of)} "
                 f"({source})"
             )
         labels[index] = label_of[colour]
     return labels[inverse].reshape(code.shape)
 
 
-def _by_greys(
-    stored: np.ndarray, label_of: Mapping[Colour, int], black_and_white: bool
+def read_indices(
+    file: Path, label_of: Mapping[Colour, int], source: str, page: int | None = None
 ) -> np.ndarray:
-    greys = stored * np.uint8(255) if black_and_white else stored
-    found = np.flatnonzero(np.bincount(greys.ravel(), minlength=256)).tolist()
-    if not all((grey, grey, grey) in label_of for grey in found):
-        return stored
-    labels = np.zeros(256, np.uint8)
-    for grey in found:
-        labels[grey] = label_of[(grey, grey, grey)]
-    return labels[greys]
+    """A mask with a palette as its indices, unless its colours say that others are meant.
+
+    A program that makes files smaller gives colours the indices that it likes.
+
+    Raises:
+        DataError: the file cannot be read, or its colours are those of other classes than its
+            indices.
+    """
+    content, stored = _opened(file, page, str(file))
+    labels = read_labels(content, str(file), page)
+    if stored.palette is None:
+        return labels
+    found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
+    meant = [label_of.get(tuple(stored.palette[index].tolist())) for index in found]
+    if None not in meant and meant != found:
+        index, label = next(pair for pair in zip(found, meant, strict=True) if pair[0] != pair[1])
+        raise DataError(
+            f"{file}: the index {index} of its palette has the colour of class {label} "
+            f"({source}), so that it does not say which is meant; save it as RGB if the colours "
+            "are right, or as grey if the indices are"
+        )
+    return labels
+
+
+def _opened(file: str | Path | bytes, page: int | None, name: str) -> tuple[bytes, StoredMask]:
+    try:
+        content = contents(file)
+        if fault := no_mask(content):
+            raise ValueError(fault)
+        return content, stored_mask(content, page)
+    except Exception as error:  # Pillow raises whatever its decoder meets
+        raise DataError(f"{name}: cannot be read as a mask ({reason(error)})") from error
+
+
+def _colours(stored: StoredMask) -> np.ndarray | None:
+    """The colours of a mask, `(H, W, 3)`; None for a mask in grey."""
+    if stored.palette is not None:
+        return stored.palette[stored.numbers]
+    if stored.numbers.ndim == 2:
+        return None
+    values = (
+        stored.numbers[..., :3] if stored.numbers.shape[2] > 2 else stored.numbers[..., [0] * 3]
+    )
+    return _in_eight_bits(values, stored.white)
+
+
+def _in_eight_bits(values: np.ndarray, white: int) -> np.ndarray:
+    """Numbers of which `white` is white as 0 to 255, where that is exact; else as they are."""
+    if white == 255 or not white:
+        return values
+    scaled, rest = np.divmod(values.astype(np.int64) * 255, white)
+    return values if rest.any() else scaled
+
+
+def _by_greys(stored: StoredMask, label_of: Mapping[Colour, int]) -> np.ndarray | None:
+    """The labels of a mask by its greys, as they are shown or as numbers; None where both fail."""
+    for greys in (_in_eight_bits(stored.numbers, stored.white), stored.numbers):
+        found, inverse = np.unique(greys, return_inverse=True)
+        labels = [label_of.get((grey, grey, grey)) for grey in found.tolist()]
+        if None not in labels:
+            return np.array(labels, np.uint8)[inverse].reshape(greys.shape)
+        if stored.inverted:  # its numbers are not those that are shown
+            break
+    return None

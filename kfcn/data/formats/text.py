@@ -62,8 +62,20 @@ def is_name(value: Any) -> bool:
     return (
         isinstance(value, str)
         and bool(value.strip())
-        and not any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
+        and not any(c < " " or "\ud800" <= c <= "\udfff" or c in _BREAKS for c in value)
     )
+
+
+_BREAKS = "\x7f\x85\u2028\u2029"
+
+
+def unquoted(line: str) -> str:
+    """What stands in quotes at the beginning of a line; the line itself where it has none."""
+    quote = line[:1]
+    if not quote or quote not in "\"'":
+        return line
+    end = line.find(quote, 1)
+    return line[1:end] if end > 1 else line
 
 
 def nfc(text: str) -> str:

@@ -85,8 +85,7 @@ def _pairs(folder: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
         for name, path in images.files.items()
         if name not in masks and name not in pairs
     ]
-    notes = left_out_notes(folder, alone)
-    return pairs, [note.replace("of another kind", "without a mask") for note in notes]
+    return pairs, left_out_notes(folder, alone, "without a mask")
 
 
 def _classes(root: Path, folder: Path) -> tuple[ClassFile, str]:

@@ -15,7 +15,7 @@ from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import find_file, part, split_names
+from kfcn.data.sets.pairs import find_file, part, refuse_shared, split_names
 from kfcn.errors import DataError, shortlist
 from kfcn.files import open_file
 from kfcn.labels import IGNORE, voc_coloured
@@ -56,6 +56,8 @@ class CocoExport(Dataset):
                 "images, or put them there"
             )
         self._files = [file for file in found if file is not None]
+        named = (f"{p.file_name} (id {p.id})" for p in pictures)
+        refuse_shared(self._instances.path, zip(self._files, named, strict=True))
         categories = _categories(tuple(files.values()))
         names = dict.fromkeys(n for n in categories.values() if n not in BACKGROUND_NAMES)
         if len(names) > 254:

@@ -68,7 +68,9 @@ class MaskExport(FilePairs):
         def read(path: Path, page: int | None = None) -> np.ndarray:
             return read_colours(path, colour_of, page=page)
 
+        alone = [p.name for name, p in images.files.items() if name not in masks.files]
         notes = left_out_notes(folder, images.left_out) + left_out_notes(place, masks.left_out)
+        notes += left_out_notes(folder, alone, "without a mask")
         super().__init__(split, root, pairs, classes, read=read, notes=notes)
 
     @classmethod

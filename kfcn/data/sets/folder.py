@@ -19,8 +19,8 @@ import numpy as np
 
 from kfcn.data.formats.classes_txt import ClassFile, read_class_file
 from kfcn.data.formats.images import IMAGE_SUFFIXES
-from kfcn.data.formats.label_maps import LABEL_SUFFIXES, is_coloured, read_labels
-from kfcn.data.formats.rgb_masks import read_colours
+from kfcn.data.formats.label_maps import LABEL_SUFFIXES, mask_mode, read_labels
+from kfcn.data.formats.rgb_masks import read_colours, read_indices
 from kfcn.data.sets.pairs import (
     NO_LABEL_SUFFIXES,
     IndexedMasks,
@@ -132,8 +132,11 @@ class MaskReader:
 
     def __call__(self, path: Path, page: int | None = None) -> np.ndarray:
         """The labels of a mask file, uint8 `(H, W)`."""
-        if self._colours and (self._greys or self._in_colours(path)):
+        mode = _mode(path) if self._colours else ""
+        if self._colours and (self._greys or mode in ("RGB", "RGBA")):
             return read_colours(path, self._colours, self._source, page)
+        if mode == "P" and self._numbers is None:
+            return read_indices(path, self._colours, self._source, page)
         labels = read_labels(path, page=page)
         if self._numbers is None:
             return labels
@@ -145,8 +148,9 @@ class MaskReader:
             )
         return table(self._numbers)[labels]
 
-    def _in_colours(self, path: Path) -> bool:
-        try:
-            return is_coloured(read_bytes(path))
-        except Exception:  # told by the reader
-            return False
+
+def _mode(path: Path) -> str:
+    try:
+        return mask_mode(read_bytes(path))
+    except Exception:  # told by the reader
+        return ""

@@ -30,6 +30,7 @@ from kfcn.data.sets.pairs import (
     left_out_notes,
     list_files,
     part,
+    refuse_shared,
     split_in_path,
 )
 from kfcn.errors import DataError, shortlist
@@ -70,6 +71,7 @@ class Labelme(FilePairs):
                 f"{shortlist(path.relative_to(root).as_posix() for path in missing)}"
             )
         pairs = [(image, path) for image, path in found if image is not None]
+        refuse_shared(root, pairs)
         notes = left_out_notes(root, others) + _without_json(root, files)
         super().__init__(split, root, pairs, classes, notes=notes)
 
@@ -184,8 +186,7 @@ def _without_json(root: Path, files: dict[str, Path]) -> list[str]:
     """A line about the images that nobody has annotated, or none."""
     images = {name.split("/")[-1] for name in _images_below(root)}
     alone = sorted(images - {name.split("/")[-1] for name in files})
-    notes = left_out_notes(root, alone)
-    return [note.replace("of another kind", "without a JSON file") for note in notes]
+    return left_out_notes(root, alone, "without a JSON file")
 
 
 def _images_below(root: Path) -> list[str]:
@@ -199,10 +200,6 @@ def _images_below(root: Path) -> list[str]:
 def _classes(root: Path, files: list[Path]) -> Classes:
     for file in (root / "classes.txt", root / "labels.txt"):
         if file.is_file():
-            found = read_classes(file)
-            kept = [i for i, name in enumerate(found.names) if name != IGNORE_NAME]
-            names = tuple(found.names[i] for i in kept)
-            palette = found.palette if len(kept) == len(found) else voc_coloured(names).palette
-            return Classes(names, palette)
+            return read_classes(file)
     names = set().union(*map(shape_names, files))
     return voc_coloured(["background", *sorted(names - {*BACKGROUND_NAMES, IGNORE_NAME})])

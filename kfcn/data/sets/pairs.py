@@ -250,11 +250,27 @@ def _walk(folder: Path, deep: bool) -> Iterator[str]:
 
 
 def find_file(path: Path) -> Path | None:
-    """The file of this name, whatever the Unicode form and the case of the suffix on the disk."""
-    if path.is_file():
+    """The file of this path, whatever its Unicode form and the case of its suffix on the disk."""
+    if is_file(path):
         return path
-    found = _names_in(path.parent).get(_loose(path.name)) if path.name else None
-    return None if found is None else path.parent / found
+    found = _in_any_form(path)
+    return found if found is not None and is_file(found) else None
+
+
+def _in_any_form(path: Path) -> Path | None:
+    """What has this path, up to the Unicode form of each of its names."""
+    parent: Path | None = path.parent
+    if not path.name:
+        return None
+    if not os.path.isdir(path.parent):  # noqa: PTH112 (as in `is_file`)
+        parent = _in_any_form(path.parent)
+    name = None if parent is None else _names_in(parent).get(_loose(path.name))
+    return None if parent is None or name is None else parent / name
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a path that cannot be one leads to none."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises where a name is too long)
 
 
 def _loose(name: str) -> str:
@@ -266,14 +282,14 @@ def _loose(name: str) -> str:
 def _listed(folder: str, _changed: int) -> dict[str, str]:
     try:
         return {_loose(path.name): path.name for path in Path(folder).iterdir()}
-    except OSError:
+    except (OSError, ValueError):  # a name may be too long, or hold a zero byte
         return {}
 
 
 def _names_in(folder: Path) -> dict[str, str]:
     try:
         return _listed(str(folder), folder.stat().st_mtime_ns)
-    except OSError:
+    except (OSError, ValueError):
         return {}
 
 
@@ -355,11 +371,28 @@ def refuse_no_masks(folder: Path, masks: Iterable[Path]) -> None:
     )
 
 
-def left_out_notes(folder: Path, names: list[str]) -> list[str]:
+def left_out_notes(folder: Path, names: list[str], what: str = "of another kind") -> list[str]:
     """A line that counts and names files that are no part of the data, or none."""
     if not names:
         return []
-    return [f"{folder}: left out {len(names)} file(s) of another kind: {shortlist(names)}"]
+    return [f"{folder}: left out {len(names)} file(s) {what}: {shortlist(names)}"]
+
+
+def refuse_shared(source: Path, images: Iterable[tuple[Path, object]]) -> None:
+    """Raises a DataError where two sets of labels are for one picture.
+
+    Args:
+        source: what the labels belong to, for the error.
+        images: the file of each picture, and what an error calls its labels.
+    """
+    seen: dict[Path, object] = {}
+    for image, labels in images:
+        if image in seen:
+            raise DataError(
+                f"{source}: {seen[image]} and {labels} are both labels of the picture {image}; "
+                "expected one for each: remove or merge them"
+            )
+        seen[image] = labels
 
 
 def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, Path]]:
@@ -368,7 +401,7 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     Raises:
         DataError: files that `source`, a list of names, asks for are missing.
     """
-    missing = [path for pair in pairs for path in pair if not path.is_file()]
+    missing = [path for pair in pairs for path in pair if not is_file(path)]
     if missing:
         raise DataError(
             f"{source}: lists {len(pairs)} pairs, and {len(missing)} of their files are not "

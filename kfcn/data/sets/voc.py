@@ -10,7 +10,7 @@ import numpy as np
 
 from kfcn.data.formats.label_maps import read_labels
 from kfcn.data.formats.lists import read_names
-from kfcn.data.sets.pairs import FilePairs, existing, find_or
+from kfcn.data.sets.pairs import FilePairs, existing, find_or, is_file
 from kfcn.errors import DataError, UsageError, first_line, require
 from kfcn.labels import voc_coloured
 
@@ -122,21 +122,21 @@ class _Known:
         self._voc, self._sbd = voc, sbd
 
     def __contains__(self, name: str) -> bool:
-        return _image(name, self._voc, self._sbd).is_file()
+        return is_file(_image(name, self._voc, self._sbd))
 
 
 def _image(name: str, voc: Path, sbd: Path | None) -> Path:
     path = find_or(voc / "JPEGImages" / f"{name}.jpg")
-    return path if sbd is None or path.is_file() else find_or(sbd / "img" / f"{name}.jpg")
+    return path if sbd is None or is_file(path) else find_or(sbd / "img" / f"{name}.jpg")
 
 
 def _label_file(name: str, voc: Path, sbd: Path | None) -> Path:
     """VOC's map before SBD's: it is the finer one and marks the objects' borders as void."""
     path = find_or(voc / "SegmentationClass" / f"{name}.png")
-    if path.is_file():
+    if is_file(path):
         return path
     dense = find_or(voc / "SegmentationClassAug" / f"{name}.png")
-    if dense.is_file():
+    if is_file(dense):
         return dense
     return path if sbd is None else sbd / "cls" / f"{name}.mat"
 

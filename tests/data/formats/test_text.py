@@ -6,6 +6,7 @@ import pytest
 from drawn import CORNERS, labelme, mask, picture, save, shape, shares, write
 
 from kfcn import data
+from kfcn.data.formats.classes_txt import read_class_file
 from kfcn.data.formats.lists import read_lines, read_names
 from kfcn.data.formats.text import read_text
 from kfcn.errors import DataError
@@ -72,3 +73,48 @@ def test_names_are_compared_in_one_unicode_form(tmp_path):
         save(root / f"lm/train/{name}.jpg", picture())
         write(root / "lm/classes.txt", f"background\n{door}\n")
         assert shares(data.load("folder", "train", root / "lm")) == [80.176, 19.824]
+
+
+def class_file(tmp_path, text):
+    return read_class_file(write(tmp_path / "classes.txt", text))
+
+
+@pytest.mark.parametrize("text", [
+    "0 background\n1 car\n", "0: background\n1: car\n", "0,background\n1,car\n",
+    "background\t#000000  \ncar \n", "# a comment\nbackground\n#another\ncar\n",
+    '"background"\n\'car\'\n', "background\rcar\r", "__ignore__\nbackground\ncar\n",
+    "background\ncar\n__ignore__\n", "0 background\n1 car\n255 __ignore__\n",
+])  # fmt: skip
+def test_class_files_as_people_write_them(tmp_path, text):
+    found = class_file(tmp_path, text)
+    assert found.classes.names == ("background", "car") and found.stored == (0, 1)
+
+
+def test_a_number_before_the_name_is_what_masks_hold(tmp_path):
+    found = class_file(tmp_path, "7 road 128,64,128\n0 background 0 0 0\n")
+    assert found.classes.names == ("road", "background") and found.stored == (7, 0)
+    assert found.coloured and found.classes.palette == ((128, 64, 128), (0, 0, 0))
+    # Not every number is one.
+    assert class_file(tmp_path, "road\n2 wheeler\n4 wheeler\n").stored == (0, 1, 2)
+    assert class_file(tmp_path, "2 wheeler\n4 wheeler\n").classes.names[0] == "2 wheeler"
+
+
+@pytest.mark.parametrize("text, fault", [
+    ("0 0 0 background\n255 0 0 car\n", "has a colour before its name; expected the name first"),
+    ("#000000 background\n#ff0000 car\n", "has a colour before its name"),
+    ("background\n__ignore__\ncar\n", "has __ignore__ before it; expected that in the first line"),
+    ("back\x0bground\ncar\n", "has a character that cannot be printed"),
+    ("background\u2028car\n", "has a character that cannot be printed"),
+    ("1 background\n300 car\n", "has a stored number above 255"),
+    ("__ignore__\n", "found 0 classes"),
+])  # fmt: skip
+def test_class_files_that_could_mean_something_else_are_refused(tmp_path, text, fault):
+    with pytest.raises(DataError, match=fault):
+        class_file(tmp_path, text)
+
+
+def test_comments_in_lists(tmp_path):
+    path = write(tmp_path / "train.txt", "# pictures\n#1\na\tb\n")
+    assert read_names(path, {"a", "#1"}) == ["#1", "a"]
+    with pytest.raises(DataError, match="holds comments alone"):
+        read_names(write(path, "# pictures\n"), {"a"})

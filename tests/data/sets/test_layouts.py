@@ -2,10 +2,23 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
-from drawn import CORNERS, RING, coco, labelme, mask, picture, save, shape, shares, write
+from drawn import (
+    CORNERS,
+    RING,
+    coco,
+    labelme,
+    mask,
+    picture,
+    save,
+    shape,
+    shares,
+    write,
+    write_json,
+)
 from PIL import Image
 
 from kfcn import data
@@ -196,3 +209,54 @@ def test_the_rule_keeps_a_picture_where_it_was(pairs):
     names = [f"picture{i}" for i in range(300)]
     before, after = part(names[:200], "val"), part(names, "val")
     assert before == after & set(names[:200]) and 15 <= len(after) <= 45
+
+
+def test_ids_of_another_type_are_the_same_ids(tmp_path):
+    outlines = [(image, 1, {"segmentation": [RING]}) for image in (0, 1)]
+    path = coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], outlines)
+    content = json.loads(path.read_text())
+    for item in content["annotations"]:
+        item.update(image_id=str(item["image_id"]), category_id=1.0)
+    write_json(path, content)
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg", picture())
+    assert shares(data.load("folder", "train", tmp_path)) == [81.771, 18.229]
+
+
+@pytest.mark.parametrize("what", ["ids of categories", "entries of a picture", "files of a name"])
+def test_what_is_there_twice_in_coco_is_refused(tmp_path, what):
+    path = coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], [(0, 1, {"segmentation": [RING]})])
+    content = json.loads(path.read_text())
+    entry = content["images"][0]
+    if what == "ids of categories":
+        content["categories"].append({"id": 1, "name": "road"})
+    else:
+        other = "other/a.jpg" if what == "files of a name" else "a.jpg"
+        content["images"].append({**entry, "id": 7, "file_name": other})
+    write_json(path, content)
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg", picture())
+    said = "two categories have one id" if what == "ids of categories" else "are both labels of"
+    with pytest.raises(DataError, match=said):
+        for split in ("train", "val"):
+            data.load("folder", split, tmp_path)
+
+
+def test_two_labelme_files_of_one_picture_are_refused(tmp_path):
+    save(tmp_path / "a.jpg", picture())
+    for name in ("a", "a copy"):
+        labelme(tmp_path / f"train/{name}.json", "../a.jpg", [shape("car", CORNERS)])
+    with pytest.raises(DataError, match=r"a\.json and .*a copy\.json are both labels of the pict"):
+        data.load("folder", "train", tmp_path)
+
+
+def test_cvat_names_the_pictures_without_a_mask(tmp_path):
+    for name in "abc":
+        save(tmp_path / f"JPEGImages/{name}.jpg", picture())
+    for name in "ab":
+        save(tmp_path / f"SegmentationClass/{name}.png", mask())
+    write(tmp_path / "labelmap.txt", "background:0,0,0::\ncar:250,50,83::\n")
+    notes = data.load("folder", "train", tmp_path).notes
+    assert [note.partition(": ")[2] for note in notes] == [
+        "left out 1 file(s) without a mask: c.jpg"
+    ]

@@ -1,0 +1,65 @@
+"""Files, folders, patterns and lists, as people write them."""
+
+import unicodedata
+
+import pytest
+from drawn import picture, save, write
+
+from kfcn.errors import DataError, UsageError
+from kfcn.inference.collect import collect, left_out
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("a.jfif", "b.JPG", "c.jp2", "d.tga", "._b.jpg", "deep/e.png", ".hidden/f.png"):
+        save(tmp_path / "in" / name, picture(), format="PNG")
+    write(tmp_path / "in/notes.pdf", "")
+    write(tmp_path / "in/empty/notes.txt", "")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "in"
+
+
+def test_a_folder_gives_pictures_of_every_kind_and_says_what_it_does_not(folder):
+    assert [path.name for path in collect([folder])] == ["a.jfif", "b.JPG", "c.jp2", "d.tga"]
+    assert left_out([folder, folder / "b.JPG", "in/*.jfif"]) == [
+        f"{folder}: left out 1 file(s) of another kind: notes.pdf",
+        f"{folder}: left out its 1 folder(s) with images, which have to be named themselves: deep",
+    ]
+    assert left_out([folder / "deep"]) == []
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            path.unlink()
+    with pytest.raises(UsageError, match="no images, but folders: deep; name them; expected"):
+        collect([folder])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_list_is_read_as_it_is_meant(folder, encoding):
+    name = unicodedata.normalize("NFD", "Straße Müll.png")
+    save(folder / unicodedata.normalize("NFD", "Tür") / name, picture())
+    lines = [
+        "# pictures of Monday", '"in/a.jfif"', "", "  ", "in\\b.JPG", "../in/c.jp2",
+        unicodedata.normalize("NFC", "in/Tür/Straße Müll.png"), "in/d.TGA", "in/gone.png",
+    ]  # fmt: skip
+    file = write(folder.parent / "lists/list.txt", "\r\n".join(lines) + "\r\n", encoding)
+    found = collect([file])
+    assert [path.name for path in found] == ["a.jfif", "b.JPG", "c.jp2", name, "d.tga", "gone.png"]
+    assert [path.is_file() for path in found] == [True] * 5 + [False]
+    write(folder / "#1.txt", "")
+    assert [p.name for p in collect([write(folder / "list.txt", "#1.txt\na.jfif\n")])] == [
+        "#1.txt", "a.jfif",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding, said", [("utf-16", "UTF-16"), ("latin-1", "Latin-1")])
+def test_a_list_in_another_encoding_is_told_by_its_name(folder, encoding, said):
+    file = write(folder / "list.txt", "Größe.jpg\n", encoding)
+    with pytest.raises(DataError, match=f"list.txt: is stored as {said}.*; expected UTF-8"):
+        collect([file])
+
+
+def test_two_pictures_of_one_name_are_refused_in_any_form(tmp_path):
+    names = [unicodedata.normalize(form, "Müll") for form in ("NFC", "NFD")]
+    paths = [save(tmp_path / f"{i}/{name}.png", picture()) for i, name in enumerate(names)]
+    with pytest.raises(UsageError, match=r"would both be written to Müll\.png"):
+        collect(paths)
