@@ -286,3 +286,13 @@ class TestStart:
         with pytest.raises(KfcnError) as caught:
             resolve(init_from=card(tmp_path, **values))
         assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_one_backbone_alone_has_chooses_it():
+    found = resolve(data="camvid", alpha=0.35)
+    assert (found.backbone, found.alpha) == ("mobilenet_v2", 0.35)
+    assert resolve(data="camvid", fc_filters=8).backbone == "vgg16"
+    assert resolve(data="camvid").backbone == "efficientnet_lite0"
+    for given in ({"backbone": "resnet50"}, {"fc_filters": 8}):
+        with pytest.raises(UsageError, match=r"alpha.*: fcn8s on .* has no such option"):
+            resolve(data="camvid", alpha=0.35, **given)
