@@ -6,6 +6,7 @@ import weakref
 import keras
 import numpy as np
 
+from kfcn.fused.clipped import clipped_after
 from kfcn.fused.cuts import slices
 from kfcn.fused.enlargements import by_channel
 from kfcn.fused.norms import folded
@@ -39,8 +40,8 @@ def _function(model):
     import tensorflow as tf
 
     instead = slices(model) | folded(model)
-    if not tf.config.list_physical_devices("GPU"):  # it was measured on CPUs only
-        instead |= by_channel(model)
+    if not tf.config.list_physical_devices("GPU"):  # these were measured on CPUs only
+        instead |= by_channel(model) | clipped_after(model)
     model = weakref.ref(model)
 
     @tf.function(reduce_retracing=True, autograph=False)

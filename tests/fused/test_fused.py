@@ -5,6 +5,7 @@ from nets import TINY, fit_statistics, randomize
 
 import kfcn
 from kfcn.fused import run_net
+from kfcn.fused.clipped import clipped_after
 from kfcn.fused.cuts import slices
 from kfcn.fused.depthwise import kernel_gradients_in_parts
 from kfcn.fused.enlargements import by_channel
@@ -57,6 +58,37 @@ def test_norms_are_folded_and_the_net_stays_as_it_was():
     assert "FusedBatchNormV3" not in kinds and "GatherV2" not in kinds
     assert kinds.count("DepthwiseConv2dNative") == 17 and kinds.count("Conv2D") == 38
     assert [(id(operation), vars(operation)) for operation in model.operations] == before
+
+
+def test_relu6_in_two_operations_has_the_same_bits():
+    image = keras.Input((None, None, 3))
+    x = keras.layers.ReLU(6.0, name="clipped")(image)
+    x = keras.layers.Activation("relu6", name="named")(x * 2)
+    for name, options in (("plain", {}), ("leaky", {"max_value": 6, "negative_slope": 0.1})):
+        x = keras.layers.ReLU(**options, name=name)(x + 1)
+    net = keras.Model(image, x)
+    values = keras.ops.convert_to_tensor(
+        np.r_[-np.inf, -1, -0.0, 0, 1.5, 3, 3.0000002, 5.9999995, 6, 7, np.inf, np.nan]
+        .astype(np.float32)
+        .reshape(1, 2, 2, 3)
+    )
+    instead = clipped_after(net)
+    assert {layer.name for layer in instead} == {"clipped", "named"}
+    (usual, *_), kinds = traced(net, values)
+    (ours, *_), ours_kinds = traced(net, values, instead)
+    np.testing.assert_array_equal(ours, usual)
+    assert kinds.count("Relu6") == ours_kinds.count("Relu6") + 2  # "leaky" has one of its own
+
+
+def test_inference_joins_no_relu6_to_a_convolution():
+    model = kfcn.fcn8s(4, **TINY)
+    graph = _function(model).get_concrete_function(keras.ops.zeros((1, 32, 32, 3))).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert "Relu6" not in kinds and kinds.count("Relu") == sum(map(_clips, model.layers)) > 30
+
+
+def _clips(layer):
+    return isinstance(layer, keras.layers.ReLU) and layer.max_value == 6
 
 
 def test_a_training_step_sees_the_variables_and_the_training_layers():
