@@ -1,10 +1,12 @@
 """What a trained net leaves: `model.keras` and its card `model.json`."""
 
+import contextlib
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfcn import pretrained
 from kfcn.errors import KfcnError, UsageError, first_line
@@ -70,7 +72,21 @@ def load_model(path: Path | str) -> "keras.Model":
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged zip, JSON or HDF5 file makes Keras raise
-        raise KfcnError(f"{path} does not load as a Keras model: {first_line(error)}") from error
+        raise KfcnError(
+            f"{path} does not load as a Keras model: {first_line(error)}{_other_keras(path)}"
+        ) from error
+
+
+def _other_keras(path: Path) -> str:
+    """Which Keras wrote a file, in words; nothing where it was this one or cannot be told."""
+    import keras
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        with zipfile.ZipFile(path) as archive:
+            writer = json.loads(archive.read("metadata.json"))["keras_version"]
+        if writer != keras.__version__:
+            return f" (written by Keras {writer}; this is Keras {keras.__version__})"
+    return ""
 
 
 def open_model(
@@ -122,12 +138,40 @@ def _several(names: Sequence[str]) -> str:
     return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
+# Arguments that Keras has added since 3.11, the oldest release of setup.cfg, and their defaults.
+# A file that holds them is refused by the releases before, even where they say nothing.
+_NEWER = {
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+    "input_axes": None,
+    "output_axes": None,
+}
+
+
+def _without_newer(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_without_newer(item) for item in config]
+    if isinstance(config, dict):
+        return {
+            key: _without_newer(value)
+            for key, value in config.items()
+            if key not in _NEWER or value != _NEWER[key]
+        }
+    return config
+
+
 def save_model(model: "keras.Model", path: Path | str) -> None:
-    """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load."""
+    """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load.
+
+    Whichever Keras that kfcn works with wrote the file, the others read it.
+    """
     # One tensor, not a list of one: that is how it is then called, and how an export is served.
     import keras
 
     plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    config = _without_newer(plain.get_config())
+    plain.get_config = lambda: config  # asked by `save`
     with aside(path) as temporary:
         plain.save(temporary)
 

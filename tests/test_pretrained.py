@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from kfcn.commands import predict
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s
-from kfcn.saved import load_model, model_path, read_card, save_model
+from kfcn.saved import _NEWER, load_model, model_path, read_card, save_model
 
 
 @pytest.fixture
@@ -97,6 +98,14 @@ def test_shipped_files_are_those_of_their_cards(name):
     assert net.outputs[0].shape[-1] == len(card["classes"]) == len(card["palette"])
     for key in ("description", "trained_on", "terms", "does_not_know", "metrics", "command"):
         assert card[key], key
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_shipped_nets_are_read_by_older_keras(name):
+    with zipfile.ZipFile(pretrained.path(name)) as archive:
+        text = archive.read("config.json").decode()
+    assert "BatchNormalization" in text
+    assert not [argument for argument in _NEWER if argument in text]
 
 
 def test_names_are_read_without_tensorflow():

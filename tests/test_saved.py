@@ -1,6 +1,8 @@
 """Model files: how they are called once they are loaded."""
 
+import re
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 import tensorflow as tf
 from shipping import picture, tiny_model
 
-from kfcn.saved import load_model, save_model
+from kfcn.errors import KfcnError
+from kfcn.saved import _NEWER, _without_newer, load_model, save_model
 
 STRUCTURE = "structure of `inputs`"
 
@@ -44,3 +47,44 @@ def test_an_exported_net_is_served_with_a_tensor(files, tmp_path):
     exported = tf.saved_model.load(str(tmp_path / "exported"))  # functions keep no variables
     served = exported.serve(tf.constant(image))
     np.testing.assert_allclose(served, tiny_model()(image, training=False), atol=1e-4)
+
+
+def test_an_older_keras_reads_what_a_newer_one_wrote(tmp_path):
+    """Arguments that it does not know stand in a file only where they say something."""
+    net = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(2, 1),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    net = keras.Model(net.inputs, net.outputs)
+    save_model(net, tmp_path / "net.keras")
+    with zipfile.ZipFile(tmp_path / "net.keras") as archive:
+        text = archive.read("config.json").decode()
+    assert not [name for name in _NEWER if name in text]
+    configs = [
+        [layer.get_config() for layer in n.layers]
+        for n in (net, load_model(tmp_path / "net.keras"))
+    ]
+    assert configs[0] == configs[1]
+    said = {"layers": [{"config": {"renorm": True, "renorm_momentum": 0.9, "momentum": 0.9}}]}
+    assert _without_newer(said) == said
+
+
+def test_a_file_that_another_keras_wrote_and_this_one_refuses_names_both(tmp_path):
+    save_model(tiny_model(), tmp_path / "net.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "net.keras") as source,
+        zipfile.ZipFile(tmp_path / "newer.keras", "w") as archive,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                content = content.replace(b'"ReLU"', b'"ReLU9"')
+            if name == "metadata.json":
+                content = b'{"keras_version": "9.1.0"}'
+            archive.writestr(name, content)
+    versions = rf"written by Keras 9\.1\.0; this is Keras {re.escape(keras.__version__)}"
+    with pytest.raises(KfcnError, match=versions):
+        load_model(tmp_path / "newer.keras")
