@@ -39,8 +39,8 @@ def overlay(
 
     Args:
         image: uint8 `(H, W, 3)`.
-        labels: uint8 `(H, W)`; 255 is left untinted.
-        palette: RGB of each class.
+        labels: uint8 `(H, W)`; 255 is left as it is.
+        palette: RGB of each class. Black, the background's in most sets, tints nothing.
         strength: share of the class colour, 0..1.
 
     Returns:
@@ -48,10 +48,13 @@ def overlay(
     """
     labels = np.asarray(labels, np.uint8)
     # OpenCV takes a fifth of NumPy's time for this, which is most of what writing a picture takes.
-    painted = cv2.LUT(cv2.merge([labels] * 3), colours(palette)[None])
+    table = colours(palette)
+    painted = cv2.LUT(cv2.merge([labels] * 3), table[None])
     tinted = cv2.addWeighted(np.ascontiguousarray(image), 1 - strength, painted, strength, 0)
-    tinted[boundaries(labels)] = 255
-    np.copyto(tinted, image, where=(labels == 255)[..., None])
+    unlabelled = labels == 255
+    untinted = cv2.LUT(labels, (~table.any(1)).astype(np.uint8)).astype(bool) | unlabelled
+    np.copyto(tinted, image, where=untinted[..., None])
+    tinted[boundaries(labels) & ~unlabelled] = 255
     return tinted
 
 

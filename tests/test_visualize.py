@@ -22,7 +22,13 @@ def test_overlay_by_hand():
     image = np.full((3, 3, 3), 100, np.uint8)
     labels = np.ones((3, 3), np.uint8)
     labels[2, 2] = 255
+    labels[0, 2] = 0
     tinted = visualize.overlay(image, labels, PALETTE, strength=0.5)
+    assert tuple(tinted[0, 2]) == (255, 255, 255)  # boundary of the background
+    labels[:] = [[1, 1, 1], [0, 0, 0], [0, 0, 255]]
+    background = visualize.overlay(image, labels, PALETTE, strength=0.5)[1, 0]
+    assert tuple(background) == (100, 100, 100)  # black: the photograph, not darkened
+    labels[:] = [[1, 1, 0], [1, 1, 1], [1, 1, 255]]
     assert tuple(tinted[0, 0]) == (150, 50, 50)
     assert tuple(tinted[2, 2]) == (100, 100, 100)  # no label: as it was
     assert tuple(tinted[1, 2]) == (255, 255, 255)  # boundary
@@ -31,7 +37,7 @@ def test_overlay_by_hand():
 def test_overlay_against_exact_arithmetic():
     """Every grey value under every colour, rounded; where it is a half, either neighbour."""
     rng = np.random.default_rng(0)
-    palette = rng.integers(0, 256, (255, 3)).tolist()
+    palette = rng.integers(1, 256, (255, 3)).tolist()
     labels = np.arange(255, dtype=np.uint8).repeat(2)[:, None].repeat(512, 1)
     image = np.arange(256, dtype=np.uint8).repeat(2)[None, :, None].repeat(510, 0).repeat(3, 2)
     found = visualize.overlay(image, labels, palette).astype(int)
