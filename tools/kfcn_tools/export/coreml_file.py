@@ -44,6 +44,7 @@ def write(net: Net, folder: Path) -> dict[str, str]:
                 color_layout=coremltools.colorlayout.RGB,
             )
         ],
+        outputs=[coremltools.TensorType(name=net.output)],  # not the function's own: "Identity"
         # The whole net in 32 bits: 16, the default, would move labels.
         compute_precision=coremltools.precision.FLOAT32,
         minimum_deployment_target=coremltools.target.iOS15,
