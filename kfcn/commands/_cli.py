@@ -1,4 +1,4 @@
-"""What every command shares: its flags, the exit codes and how an error is told."""
+"""What every command shares: its flags, its exit codes and the form of its errors."""
 
 import argparse
 import dataclasses
@@ -66,20 +66,26 @@ def add_flags(
 
 
 def add_source(
-    parser: argparse.ArgumentParser, flag: str = "--data", default: str | None = None
+    parser: argparse.ArgumentParser,
+    flag: str = "--data",
+    default: str | None = None,
+    required: bool = True,
+    purpose: str = "",
 ) -> None:
     """Adds what names a data set, for `source_of`.
 
     Args:
         parser: gets the flags.
         flag: "data" for an argument without a flag.
-        default: the data set where none is named; None where one has to be.
+        default: the data set where none is named.
+        required: one has to be named where there is no default.
+        purpose: what it is for, in words, where the command does not say it.
     """
-    more: dict[str, Any] = {"type": _data_set, "metavar": "NAME", "help": DATA_HELP}
+    more: dict[str, Any] = {"type": _data_set, "metavar": "NAME", "help": purpose + DATA_HELP}
     if default is not None:
         more |= {"default": default, "help": f"{DATA_HELP} (default: {default})"}
     elif flag.startswith("-"):
-        more["required"] = True
+        more["required"] = required
     parser.add_argument(flag, **more)
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--classes", metavar="FILE|LIST", help=catalog.CLASSES_HELP)
@@ -105,7 +111,7 @@ def source_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -
 
 
 def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> Reading:
-    """How the flags of `add_source` ask to read; what is not given is as a net's card says."""
+    """How the flags of `add_source` say to read files; what they leave out, a net's card says."""
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
     return dataclasses.replace(Reading.of_card(card), **given)
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, reading_of, run
+from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run, source_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,15 +46,11 @@ def work(args: argparse.Namespace) -> None:
     with claim as outputs:
         result = evaluate(
             args.model,
-            args.data,
+            source_of(args, read_card(args.model)),
             args.split,
-            args.data_dir,
-            args.seed,
             progress=True,
             crf=args.crf,
-            classes=args.classes,
             protocol=protocol,
-            reading=reading_of(args, read_card(args.model)),
         )
         print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
         print(result.table())

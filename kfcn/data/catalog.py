@@ -132,29 +132,33 @@ def is_name(name: str) -> bool:
 class Source:
     """What names a data set: enough to open its splits again, in whatever process.
 
-    The fields are the arguments of `load`.
+    The fields are the arguments of `load`. Where `reading` is None files are read as usual, and
+    for a net as its training read them.
     """
 
     name: str
     data_dir: str | Path | None = None
     seed: int = 0
     classes: str | None = None
-    reading: Reading = AS_USUAL
+    reading: Reading | None = None
 
     def open(self, split: str) -> "Dataset":
         """Opens one split (`load`)."""
-        return load(self.name, split, self.data_dir, self.seed, self.classes, self.reading)
+        reading = self.reading or AS_USUAL
+        return load(self.name, split, self.data_dir, self.seed, self.classes, reading)
 
     def open_for(self, card: Mapping[str, Any] | None, split: str) -> "Dataset":
-        """Opens one split in the classes that a net was trained for.
+        """Opens one split in the classes that a net was trained for, read as its training read it.
 
-        Those of this source where it chooses some, and its own where they are the net's already;
-        else what the net's card says of them.
+        The classes are those of this source where it chooses some, and its own where they are the
+        net's already; else what the net's card says of them.
 
         Args:
             card: of the net; None where it has none.
             split: the split.
         """
+        if self.reading is None:
+            return dataclasses.replace(self, reading=Reading.of_card(card)).open_for(card, split)
         dataset = self.open(split)
         if card is None or self.classes is not None or not card.get("grouping"):
             return dataset
@@ -165,7 +169,7 @@ class Source:
     def anywhere(self) -> "Source":
         """The same in any folder and process: an absolute folder, classes without their file."""
         folder = None if self.data_dir is None else str(Path(self.data_dir).resolve())
-        return dataclasses.replace(self, data_dir=folder, classes=self.chosen_classes())
+        return Source(self.name, folder, self.seed, self.chosen_classes(), self.reading or AS_USUAL)
 
     def chosen_classes(self) -> str | None:
         """`classes` with a file replaced by what it says.
@@ -245,7 +249,7 @@ def _opened(source: Source, split: str) -> "Dataset":
     else:
         more = {"classes": chosen} if own and chosen else {}
         dataset = DATASETS[name].reader_of(data_dir)(split, data_dir, source.seed, **more)
-    dataset = dataset.read_as(source.reading)
+    dataset = dataset.read_as(source.reading or AS_USUAL)
     if own or chosen is None:
         return dataset
     from kfcn.data.regrouped import Regrouped

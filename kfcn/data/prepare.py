@@ -24,6 +24,7 @@ from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.formats.images import stored_as_read
+from kfcn.data.reading import AS_USUAL
 from kfcn.data.sets.prepared import CARD
 from kfcn.data.stretch import open_splits
 from kfcn.errors import DataError, KfcnError, UsageError
@@ -102,9 +103,8 @@ def prepare(
     out = make_folder(out).resolve()
     datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))
     if datasets and (stretch := next(iter(datasets.values())).stretch):
-        source = dataclasses.replace(
-            source, reading=dataclasses.replace(source.reading, stretch=stretch)
-        )
+        reading = dataclasses.replace(source.reading or AS_USUAL, stretch=stretch)
+        source = dataclasses.replace(source, reading=reading)
     with Outputs(out).lock():
         shards = _planned(out, source, datasets, format)
         (out / _DONE).mkdir(exist_ok=True)
@@ -208,10 +208,10 @@ def _write_by_beam(shards: list[Shard], flags: Sequence[str]) -> None:
                 | "write" >> beam.Map(write_shard)
             )
     except Exception as error:  # Beam wraps what a worker raised into errors of its runners
-        told = str(error).partition("DataError: ")[2].splitlines()
+        lines = str(error).partition("DataError: ")[2].splitlines()
         raise (
-            DataError(told[0].split(" [while running")[0])
-            if told
+            DataError(lines[0].split(" [while running")[0])
+            if lines
             else KfcnError(f"Beam failed: {error}")
         ) from error
 
@@ -348,7 +348,7 @@ def _finish(out: Path, source: Source, datasets, shards: list[Shard]) -> None:
         out / CARD,
         {
             "source": source.name,
-            "stretch": source.reading.stretch,
+            "stretch": (source.reading or AS_USUAL).stretch,
             "classes": list(classes.names),
             "palette": [list(colour) for colour in classes.palette],
             "splits": counted,

@@ -11,6 +11,7 @@ from kfcn.data.audit.check import for_each
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset
 from kfcn.data.formats.images import value_range
+from kfcn.data.reading import AS_USUAL
 from kfcn.errors import DataError
 
 
@@ -19,14 +20,14 @@ def open_splits(source: Source, splits: Sequence[str], progress: bool = False) -
 
     A stretch that the source gives is kept. The first split says it in its notes.
     """
+    reading = source.reading or AS_USUAL
     opened = [source.open(split) for split in splits]
-    if source.reading.stretch is not None or not opened:
+    if reading.stretch is not None or not opened:
         return opened
     stretch = choose_stretch(opened[0], progress)
     if stretch is None or stretch == opened[0].stretch:
         return opened
-    reading = dataclasses.replace(source.reading, stretch=stretch)
-    source = dataclasses.replace(source, reading=reading)
+    source = dataclasses.replace(source, reading=dataclasses.replace(reading, stretch=stretch))
     opened = [source.open(split) for split in splits]
     opened[0].notes += (
         f"pictures of more than 8 bits: the stored {stretch[0]} to {stretch[1]} become 0 to 255",

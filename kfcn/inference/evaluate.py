@@ -10,7 +10,6 @@ from kfcn import metrics
 from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset
-from kfcn.data.reading import Reading
 from kfcn.errors import DataError
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import Net, as_net, open_net
@@ -96,7 +95,7 @@ class Evaluation:
 
 def evaluate(
     model: keras.Model | Path | str,
-    data: str | Dataset = "scenes",
+    data: str | Source | Dataset = "scenes",
     split: str = "val",
     data_dir: Path | str | None = None,
     seed: int = 0,
@@ -104,13 +103,13 @@ def evaluate(
     crf: bool = False,
     classes: str | None = None,
     protocol: Protocol = SINGLE_SCALE,
-    reading: Reading | None = None,
 ) -> Evaluation:
     """Opens a model and a split and measures the one on the other.
 
     Args:
         model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
-        data: a name of `kfcn.data.NAMES`, or an open data set (`split` is then its own).
+        data: a `kfcn.data.Source`, or a name of `kfcn.data.NAMES`, which `data_dir`, `seed` and
+            `classes` then complete; or an open data set (`split` is then its own).
         split: e.g. "val".
         data_dir: folder of the data set.
         seed: of a data set that is drawn.
@@ -118,18 +117,14 @@ def evaluate(
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
         classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
         protocol: to average over scales and mirror images; by default neither.
-        reading: how the files are read; None for as the data of the net were.
 
     Raises:
         UsageError: unknown names, or a model of other classes than the data.
         DataError: a file that cannot be used.
     """
     net, card = open_net(model, crf)
-    if isinstance(data, str):
-        reading = Reading.of_card(card) if reading is None else reading
-        dataset = Source(data, data_dir, seed, classes, reading).open_for(card, split)
-    else:
-        dataset = data
+    source = Source(data, data_dir, seed, classes) if isinstance(data, str) else data
+    dataset = source.open_for(card, split) if isinstance(source, Source) else source
     check_classes(card, dataset, net.classes)
     result = measure(net, dataset, protocol, progress)
     return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result

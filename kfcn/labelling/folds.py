@@ -9,7 +9,7 @@ import keras
 
 from kfcn.data import Dataset
 from kfcn.data.catalog import Source
-from kfcn.data.reading import Reading
+from kfcn.data.reading import AS_USUAL, Reading
 from kfcn.errors import UsageError
 from kfcn.saved import open_model
 
@@ -61,7 +61,7 @@ def train_folds(
             f"folds {folds}: expected 2 or more, with two pictures in each; {source.name}/{split} "
             f"has {len(whole)}"
         )
-    first = 0
+    first, reading = 0, source.reading or AS_USUAL
     for number in range(folds):
         part, rest = f"{split}[{number}/{folds}]", f"{split}[!{number}/{folds}]"
         progress(f"fold {number + 1} of {folds}: training on {rest}")
@@ -72,9 +72,9 @@ def train_folds(
             data_dir=source.data_dir,
             seed=source.seed,
             classes=source.classes,
-            ignore=source.reading.ignore,
-            pages=source.reading.pages,
-            unlabelled=source.reading.unlabelled,
+            ignore=reading.ignore,
+            pages=reading.pages,
+            unlabelled=reading.unlabelled,
             train_split=rest,
             val_split=part,
             **settings,

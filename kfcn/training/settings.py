@@ -40,7 +40,7 @@ LEAST_CROP = 32
 class Settings(Checked):
     """The resolved settings of a run, as `config.json` stores them.
 
-    A field is all that there is to say of a setting: the flags of `kfcn-train`, the checks and the
+    A field says everything about its setting: the flags of `kfcn-train`, the checks and the
     reference are made from it.
     """
 
@@ -260,8 +260,12 @@ class Settings(Checked):
     @property
     def source(self) -> catalog.Source:
         """The data set."""
-        reading = Reading(self.ignore, self.pages, self.unlabelled)
-        return catalog.Source(self.data, self.data_dir, self.seed, self.classes, reading)
+        return catalog.Source(self.data, self.data_dir, self.seed, self.classes, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        """How its files are read; the stretch of deep pictures is the training split's."""
+        return Reading(self.ignore, self.pages, self.unlabelled)
 
     @property
     def window(self) -> tuple[int, int] | None:
@@ -373,12 +377,12 @@ def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Se
     folder = given.pop("data_dir", stored.data_dir)
     changed = {n: v for n, v in given.items() if v != getattr(stored, n)}
     if changed:
-        told = ", ".join(
+        differences = ", ".join(
             f"{n}={in_words(getattr(stored, n))} (now {in_words(v)})" for n, v in changed.items()
         )
         raise UsageError(
-            f"{run} was started with {told}; continue it without these changes, or start another "
-            f"run from its net: --init-from {run} --run-dir ANOTHER"
+            f"{run} was started with {differences}; continue it without these changes, or start "
+            f"another run from its net: --init-from {run} --run-dir ANOTHER"
         )
     return dataclasses.replace(stored, data_dir=folder)
 

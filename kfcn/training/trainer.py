@@ -269,7 +269,7 @@ def _card(
 ) -> dict[str, Any]:
     """The model's card: what an app, a converter or a reader needs to know of `model.keras`."""
     classes = validation.classes
-    reading = dataclasses.replace(config.source.reading, stretch=validation.stretch)
+    reading = dataclasses.replace(config.reading, stretch=validation.stretch)
     return {
         "kfcn_version": __version__,
         "architecture": config.arch,

@@ -19,7 +19,7 @@ from kfcn.nets.fcn import fcn8s
 from kfcn.saved import load_model, save_model
 
 WORDS = {name: f"some {name}" for name in FACTS} | {"measured_on": "drawn scenes"}
-SOURCE = {"data": "scenes", "data_dir": None, "classes": None}
+SOURCE = data.Source("scenes")
 
 
 def test_kernels_become_half_precision_numbers_and_vectors_stay():

@@ -64,9 +64,11 @@ def test_predict_reads_as_training_did(trained, tmp_path):
     assert read_image(path, stretch=(0, 4095)).max() > 10 * read_image(path).max()
 
 
-def test_evaluate_reads_as_training_did(trained):
+@pytest.mark.parametrize("as_source", [False, True])
+def test_evaluate_reads_as_training_did(trained, as_source):
     folder, run = trained
-    result = evaluate(run, "folder", "val", folder)
+    named = (data.Source("folder", folder), "val") if as_source else ("folder", "val", folder)
+    result = evaluate(run, *named)
     # Nothing is ignored: the stored 255 is the second class.
     assert result.matrix.sum() == 2 * SIZE[0] * SIZE[1]
     assert result.matrix.sum(axis=1).tolist() == [2 * (SIZE[0] * SIZE[1] - 560), 2 * 560]

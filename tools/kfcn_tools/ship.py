@@ -40,7 +40,7 @@ def ship(
     out: Path | str,
     size: tuple[int, int],
     dataset: data_sets.Dataset,
-    source: dict[str, Any],
+    source: data_sets.Source,
     facts: dict[str, Any],
     golden: int = 100,
     examples: Sequence[Path] = (),
@@ -52,8 +52,8 @@ def ship(
         out: the folder to make; its name is the net's.
         size: (H, W) that the `.tflite` files take.
         dataset: the split on which the net is measured.
-        source: `data`, `data_dir` and `classes` for `kfcn_tools.convert.convert`, whose training
-            split calibrates int8.
+        source: the data set whose training split calibrates int8 and whose `val` gives the golden
+            images (`kfcn_tools.convert.convert`).
         facts: what the card says beside the figures; all of `FACTS`.
         golden: validation images that prove the `.tflite` files.
         examples: pictures that may be given away, JPEG or PNG, for the page of `kfcn-serve`.
@@ -86,7 +86,7 @@ def ship(
         result = measure(net, dataset, SINGLE_SCALE, progress=True)
         changed = _changed_labels(net, before, dataset)
         bundle = convert(
-            folder, Path(temporary) / "bundle", size, modes=MODES, golden=golden, **source
+            folder, Path(temporary) / "bundle", size, data=source, modes=MODES, golden=golden
         )
         report, _ = validate(read_bundle(bundle), runs=10)
         for mode in MODES:
@@ -256,10 +256,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_argument("--package", type=Path, default=Path("kfcn/pretrained"), metavar="DIR")
     cli.add_argument("--docs", type=Path, default=Path("docs/pretrained"), metavar="DIR")
     args = cli.parse_args(argv)
-    origin = data_sets.Source(args.data, args.data_dir, classes=args.classes)
-    dataset = origin.open_for(read_card(args.run), args.split)
+    source = data_sets.Source(args.data, args.data_dir, classes=args.classes)
+    dataset = source.open_for(read_card(args.run), args.split)
     facts = json.loads(args.facts.read_text(encoding="utf-8"))
-    source = {"data": args.data, "data_dir": args.data_dir, "classes": args.classes}
     size = (args.size[0], args.size[1])
     out = ship(
         args.run, args.package / args.name, size, dataset, source, facts, args.golden, args.example

@@ -323,13 +323,14 @@ CLIENTS = 4
 
 def serve(folder: Path, count: int) -> Run:
     """`kfcn-serve` under requests of several browsers, most over connections that stay."""
+    from kfcn.data import Source
     from kfcn_tools.convert import convert
 
     pictures = draw_pairs(folder / "pairs", 8)
     bundle = folder / "bundle"
     convert(
-        untrained(folder / "net"), bundle, size=(64, 64), data="folder", data_dir=pictures,
-        modes=["float32"],
+        untrained(folder / "net"), bundle, size=(64, 64),
+        data=Source("folder", pictures), modes=["float32"],
     )  # fmt: skip
     done = itertools.count()
     answered = [0]

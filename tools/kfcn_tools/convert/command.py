@@ -9,7 +9,7 @@ from pathlib import Path
 from kfcn_mobile.gates import MODES
 
 from kfcn import __version__
-from kfcn.commands._cli import Parser, add_source, reading_of, run
+from kfcn.commands._cli import Parser, add_source, run, source_of
 
 CALIBRATIONS = ("min-max", "percentile", "least-squares")
 
@@ -98,11 +98,7 @@ def work(args: argparse.Namespace) -> int:
         args.model,
         args.out,
         tuple(args.size),
-        data=args.data,
-        data_dir=args.data_dir,
-        classes=args.classes,
-        seed=args.seed,
-        reading=reading_of(args, read_card(args.model)),
+        data=source_of(args, read_card(args.model)),
         modes=None if "all" in args.quantize else args.quantize,
         calibration=args.calibration,
         golden=args.golden,

@@ -24,11 +24,7 @@ def convert(
     out: Path | str,
     size: tuple[int, int],
     *,
-    data: str,
-    data_dir: Path | str | None = None,
-    classes: str | None = None,
-    seed: int = 0,
-    reading: data_sets.Reading | None = None,
+    data: str | data_sets.Source,
     modes: Sequence[str] | None = None,
     calibration: int = 100,
     golden: int = 16,
@@ -38,18 +34,15 @@ def convert(
 ) -> Path:
     """Converts a trained model to TFLite, with the images that prove that it labels alike.
 
-    The folder appears when all of it is written; what it holds is told in `kfcn_mobile.bundle`.
+    The folder appears when all of it is written; `kfcn_mobile.bundle` says what it holds.
 
     Args:
         model: a run folder, a `.keras` file with `model.json` beside it, or a net, whose classes
             are then those of the data set.
         out: the folder to make.
         size: (H, W) of the images that the files will take, at least 32 each way.
-        data: name of the data set; the training split calibrates, golden images come from `val`.
-        data_dir: its folder.
-        classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
-        seed: of the scenes that are drawn.
-        reading: how the files are read; None for as the data of the net were.
+        data: the data set, by its name alone where that suffices; the training split calibrates,
+            golden images come from `val`.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4.
         golden: validation images in the bundle, at least 1.
@@ -67,8 +60,7 @@ def convert(
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
     card = None if isinstance(model, keras.Model) else read_card(model)
-    reading = data_sets.Reading.of_card(card) if reading is None else reading
-    origin = data_sets.Source(data, data_dir, seed, classes, reading)
+    origin = data_sets.Source(data) if isinstance(data, str) else data
     train, val = (origin.open_for(card, split) for split in ("train", "val"))
     names, source = identity(model, val)
     info = {
@@ -114,7 +106,7 @@ def convert(
             write("float32_logits.tflite", "float32", *file, scores=True)
         progress(f"golden: {golden} images")
         shown = write_bundle.write_golden(folder, net, pictures(val, golden, size))
-        about = {"name": data, "calibration_split": "train", "golden_split": "val"}
+        about = {"name": origin.name, "calibration_split": "train", "golden_split": "val"}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
     return out
 

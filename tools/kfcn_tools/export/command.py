@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn import __version__
-from kfcn.commands._cli import DATA_HELP, run
-from kfcn.data.catalog import CLASSES_HELP
+from kfcn.commands._cli import add_source, run, source_of
 from kfcn_tools.export import FORMATS
 
 
@@ -39,10 +38,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--quantize", choices=("int8",), help=f"add a file in 8 bits ({able}); needs --data"
     )
-    cli.add_argument("--data", metavar="NAME", help=f"to check and calibrate on, {DATA_HELP}")
-    cli.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
-    cli.add_argument("--classes", metavar="FILE|LIST", help=CLASSES_HELP)
-    cli.add_argument("--seed", type=int, default=0, help="of the scenes that are drawn")
+    add_source(cli, required=False, purpose="to check and calibrate on, ")
     cli.add_argument(
         "--calibration", type=int, default=100, metavar="N", help="training images for int8 (100)"
     )
@@ -52,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> int:
     """Exports, and prints what came of it."""
+    from kfcn.saved import read_card
     from kfcn_tools.export.exporting import DESCRIPTION, export
 
     out = export(
@@ -61,10 +58,7 @@ def work(args: argparse.Namespace) -> int:
         scores=args.scores,
         size=tuple(args.size) if args.size else None,
         quantize=args.quantize == "int8",
-        data=args.data,
-        data_dir=args.data_dir,
-        classes=args.classes,
-        seed=args.seed,
+        data=source_of(args, read_card(args.model)) if args.data else None,
         calibration=args.calibration,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )

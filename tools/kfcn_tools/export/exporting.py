@@ -35,10 +35,7 @@ def export(
     scores: bool = False,
     size: tuple[int, int] | None = None,
     quantize: bool = False,
-    data: str | None = None,
-    data_dir: Path | str | None = None,
-    classes: str | None = None,
-    seed: int = 0,
+    data: str | data_sets.Source | None = None,
     calibration: int = 100,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -55,10 +52,8 @@ def export(
         scores: float32 `scores` (N, H, W, C), the probabilities of the classes, in place of labels.
         size: (H, W), for files that take images of one size.
         quantize: adds a file in 8 bits, calibrated on the training split of `data`.
-        data: name of the data set whose validation images the check uses; without it drawn scenes.
-        data_dir: its folder.
-        classes: which of its classes, where it has a choice.
-        seed: of the scenes that are drawn.
+        data: the data set whose validation images the check uses, by its name alone where that
+            suffices; without it drawn scenes.
         calibration: training images for 8 bits, at least 4.
         progress: gets a line before each step.
 
@@ -73,8 +68,7 @@ def export(
     kind = FORMATS[format]
     module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
     card = read_card(model) if isinstance(model, (str, Path)) else None
-    reading = data_sets.Reading.of_card(card)
-    origin = data_sets.Source(data, data_dir, seed, classes, reading) if data else None
+    origin = data_sets.Source(data) if isinstance(data, str) else data
     val = origin.open_for(card, "val") if origin else None
     names, source = identity(model, val)
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
@@ -86,7 +80,7 @@ def export(
     }
     plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
     net = Net(plain, names, scores, info, size)
-    dataset = val or data_sets.load("scenes", "val", None, seed)
+    dataset = val or data_sets.load("scenes", "val")
     batches = _batches(dataset, size if kind.fixed_size else None)
     out = Path(out)
     with new_folder(out) as folder:
