@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from kfcn.errors import UsageError
 from kfcn.files import aside
+from kfcn.labels import IGNORE
 
 Palette = Sequence[Sequence[int]]
 """RGB of each class, 0..255."""
@@ -21,7 +22,7 @@ def colours(palette: Palette) -> np.ndarray:
     """A palette of all 256 values, uint8 `(256, 3)`: the classes', then black, 255 cream."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    table[255] = IGNORE_COLOUR
+    table[IGNORE] = IGNORE_COLOUR
     return table
 
 
@@ -51,7 +52,7 @@ def overlay(
     table = colours(palette)
     painted = cv2.LUT(cv2.merge([labels] * 3), table[None])
     tinted = cv2.addWeighted(np.ascontiguousarray(image), 1 - strength, painted, strength, 0)
-    unlabelled = labels == 255
+    unlabelled = labels == IGNORE
     untinted = cv2.LUT(labels, (~table.any(1)).astype(np.uint8)).astype(bool) | unlabelled
     np.copyto(tinted, image, where=untinted[..., None])
     tinted[boundaries(labels) & ~unlabelled] = 255
@@ -114,7 +115,7 @@ def comparison(
         tiles = (image, table[truth], overlay(image, prediction, palette))
         for column, tile in enumerate(tiles):
             canvas.paste(Image.fromarray(tile), (column * (w + gap), y + caption))
-        agree = (prediction == truth)[truth != 255]
+        agree = (prediction == truth)[truth != IGNORE]
         share = f"{100 * agree.mean():.1f} %" if agree.size else "no label"
         draw.text((2, y + 2), f"{name}   image | truth | prediction ({share} right)", "black")
         y += height

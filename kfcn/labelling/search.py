@@ -15,6 +15,7 @@ from kfcn.inference.runtime.net import quickest
 from kfcn.inference.segment import image_logits
 from kfcn.labelling.folds import Fold
 from kfcn.labelling.suspects import Region, own_probabilities, picture_score, ranked, regions
+from kfcn.labels import IGNORE
 from kfcn.outputs import Outputs
 from kfcn.pages import document, figure
 from kfcn.visualize import overlay
@@ -166,7 +167,7 @@ def _pictures(suspects: Suspects, region: Region, folder: Path) -> Iterable[str]
     columns = slice(max(left - spare, 0), min(right + spare, width))
     box = (left - columns.start, top - rows.start, right - columns.start, bottom - rows.start)
     part, truth, found = image[rows, columns], labels[rows, columns], seen[rows, columns]
-    differs = np.where(((truth != found) & (truth != 255))[..., None], (255, 0, 80), part // 3)
+    differs = np.where(((truth != found) & (truth != IGNORE))[..., None], (255, 0, 80), part // 3)
     files = (dataset.image_file(region.picture), dataset.label_file(region.picture))
     links = [seen_from(folder, file) if file else "" for file in files]
     for what, pixels, link in (

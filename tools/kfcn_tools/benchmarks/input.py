@@ -28,7 +28,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kfcn.labels import IGNORE
+
 HEIGHT, WIDTH, CROP, BATCH = 360, 480, (352, 480), 4
+GREY = 117
+"""What kfcn pads with: `kfcn.data.feed.augment.PAD`, which would bring OpenCV to every source."""
 
 
 def draw_pairs(root: Path, count: int) -> None:
@@ -65,7 +69,7 @@ def albumentations() -> Callable:
     change = A.Compose(
         [
             A.RandomScale((-0.25, 0.75), p=1.0),
-            A.PadIfNeeded(*CROP, border_mode=cv2.BORDER_CONSTANT, fill=117, fill_mask=255),
+            A.PadIfNeeded(*CROP, border_mode=cv2.BORDER_CONSTANT, fill=GREY, fill_mask=IGNORE),
             A.RandomCrop(*CROP),
             A.HorizontalFlip(p=0.5),
             A.ColorJitter((0.9, 1.1), (0.75, 1.25), (0.75, 1.25), (0.0, 0.0), p=1.0),
@@ -87,7 +91,7 @@ def albumentations_window() -> Callable:
     sides = round(CROP[0] / 0.75), round(CROP[1] / 0.75)
     change = A.Compose(
         [
-            A.PadIfNeeded(*sides, border_mode=cv2.BORDER_CONSTANT, fill=117, fill_mask=255),
+            A.PadIfNeeded(*sides, border_mode=cv2.BORDER_CONSTANT, fill=GREY, fill_mask=IGNORE),
             A.RandomSizedCrop((least, most), CROP, w2h_ratio=CROP[1] / CROP[0]),
             A.HorizontalFlip(p=0.5),
             A.ColorJitter((0.9, 1.1), (0.75, 1.25), (0.75, 1.25), (0.0, 0.0), p=1.0),
@@ -118,7 +122,7 @@ def torchvision() -> Callable:
     from torchvision.transforms import v2
 
     torch.set_num_threads(1)
-    fill = {tv_tensors.Image: 117, tv_tensors.Mask: 255}
+    fill = {tv_tensors.Image: GREY, tv_tensors.Mask: IGNORE}
     change = v2.Compose(
         [
             v2.RandomResize(round(0.75 * HEIGHT), round(1.75 * HEIGHT) + 1, antialias=True),
@@ -279,7 +283,7 @@ def measure_memory(folder: Path, images: int) -> list[float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    cli = argparse.ArgumentParser(prog="bench_input", description=(__doc__ or "").splitlines()[0])
+    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     cli.add_argument("--images", type=int, default=200, metavar="N", help="pairs to draw (200)")
     cli.add_argument("--seconds", type=float, default=4.0, help="of each measurement (4)")
     cli.add_argument("--rounds", type=int, default=3, help="of which the best counts (3)")

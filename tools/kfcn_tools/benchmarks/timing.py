@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kfcn.machine import cpu_name
+from kfcn.machine import cpu_name, instruction_set
 
 SIDE = 4096
 """Rows and columns of the matrices whose product stands for what the CPU can do at most."""
@@ -34,8 +34,12 @@ def alternate(runs: dict[str, Callable[[], None]], rounds: int, seed: int = 0) -
 
 
 def machine() -> str:
-    """CPU, cores and load of this machine, in one line."""
-    return f"{cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    """CPU with its widest vectors, cores and load of this machine, in one line.
+
+    A processor's name does not say which instructions a virtual machine hands on to it.
+    """
+    parts = (cpu_name(), instruction_set(), f"{os.cpu_count()} cores")
+    return ", ".join((*filter(None, parts), f"load {os.getloadavg()[0]:.1f}"))
 
 
 def peak_mib() -> float:

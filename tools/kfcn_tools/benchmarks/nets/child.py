@@ -1,4 +1,4 @@
-"""The process of one net: builds it, answers one image, then does what it is told.
+"""The process of one net: builds it, answers one image, then obeys commands.
 
     python -m kfcn_tools.benchmarks.nets.child '{"maker": "torchvision", "net": "fcn_resnet50"}'
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kfcn.labels import IGNORE
 from kfcn_tools.benchmarks.flops import count_flops
 
 
@@ -55,7 +56,7 @@ class Net:
             rng = np.random.default_rng(0)
             images = rng.uniform(0, 255, (count, *self.size, 3)).astype(np.float32)
             labels = rng.integers(0, self.classes, (count, *self.size), np.uint8)
-            labels[:, :20] = 255
+            labels[:, :20] = IGNORE
             self._batches[count] = tf.constant(images), tf.constant(labels)
         return self._batches[count]
 
@@ -87,7 +88,7 @@ class Net:
         return Step(Learner(self.model, SegmentationLoss(), optimizer), where, spec)
 
     def _keras_step(self):
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
         self.model.compile(self._optimizer(), loss, metrics=[])
         return lambda batch: self.model.train_on_batch(*batch)
 

@@ -38,7 +38,7 @@ class Net:
 
 
 def write(spec: dict) -> None:
-    """Converts FCN-8s to `spec["file"]`, "naive" as `bench_convert` does or as `kfcn-convert`."""
+    """Converts FCN-8s to `spec["file"]`: "naive" without any care, else as kfcn does."""
     import keras
 
     from kfcn.nets import architectures

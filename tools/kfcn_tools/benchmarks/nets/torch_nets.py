@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from kfcn.labels import IGNORE
+
 # FCN-8s's taps in torchvision's classifiers: the module that ends stride 8, 16 and 32, and its
 # channels. They are the maps that kfcn taps.
 TAPS = {
@@ -86,7 +88,7 @@ class Net:
         if count not in self._batches:
             images = torch.rand(count, 3, *self.size).to(memory_format=torch.channels_last)
             labels = torch.randint(0, self.classes, (count, *self.size))
-            labels[:, :20] = 255
+            labels[:, :20] = IGNORE
             self._batches[count] = images, labels
         return self._batches[count]
 
@@ -107,7 +109,7 @@ class Net:
             self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-3, weight_decay=1e-4)
         images, labels = self._batch(count)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self._logits(images), labels, ignore_index=255)
+        loss = functional.cross_entropy(self._logits(images), labels, ignore_index=IGNORE)
         loss.backward()
         self.optimizer.step()
         loss.item()
