@@ -21,7 +21,7 @@ from kfcn.errors import WorkerLostError
 from kfcn.place import VARIABLE, Place, read_place
 
 FINAL = (0, 1, 2, 130, 143, 149)
-"""Exit codes after which nothing is started again: done, an error that was told, a wrong request,
+"""Exit codes after which nothing is started again: done, a reported error, a wrong request,
 stopped by Ctrl-C, SIGTERM or (on Windows) SIGBREAK with its state saved."""
 
 # A group of its own: Ctrl-C reaches the workers through us, and only once.
@@ -148,7 +148,7 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
 
 
 def _losses(lost: list[_Worker]) -> list[_Loss]:
-    """Who was lost where, as far as it is known; who only missed another is not meant."""
+    """The workers that were lost, and where; without those that ended because of another."""
     found = []
     for worker in lost:
         place, code = read_place(worker.file), worker.process.returncode

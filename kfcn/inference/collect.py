@@ -42,7 +42,7 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
                 )
             paths += inside
         else:
-            paths.append(path)  # a missing file is told with the unreadable ones
+            paths.append(path)  # a missing file is reported with the unreadable ones
     seen: dict[str, Path] = {}
     for path in paths:
         stem = nfc(path.stem)  # two spellings of one name on some disks

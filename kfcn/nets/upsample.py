@@ -4,10 +4,10 @@ Where the cells of a map lie. Cell i of a map of stride s is centred at input pi
 The usual bilinear transposed convolution (kernel 2s, stride s, padding 'same') puts cell i at
 s*i + (s - 1)/2, which is where 2x2 pooling has it. As every map of such a net starts with cell 0
 at the same fractional place, all crop offsets of the paper's Caffe nets (19, 27, 31, 5, 9) become
-zero here: what a stage has too much stands at the bottom and at the right, and is cut off there.
+zero here: what a stage has in excess lies at the bottom and the right, and is cut off there.
 
-`enlargements` and `trims` find in a net, also in one loaded from a file, what `upsample` and
-`match_size` have built; all that rewrites a net asks them.
+`enlargements` and `trims` find what `upsample` and `match_size` have built, in a net loaded from a
+file too; whatever rewrites a net asks them.
 """
 
 from typing import NamedTuple
@@ -161,9 +161,9 @@ class Enlargement(NamedTuple):
 
 
 def enlargements(model: keras.Model) -> list[Enlargement]:
-    """What `upsample` has built into a net and is still of its kind.
+    """Finds the layers of a net by which `upsample` enlarges maps.
 
-    The weights decide: a layer whose kernel has learned to mix the channels is none.
+    The weights decide: a layer whose kernel has learned to mix the channels is not one of them.
     """
     layers = {layer for layer in model.layers if _enlarges_by_channel(layer)}
     joined = [x for x in map(_joined, model.layers) if x and layers.issuperset(x.parts)]
@@ -239,7 +239,7 @@ class Trim(NamedTuple):
 
 
 def trims(model: keras.Model) -> list[Trim]:
-    """What `match_size` has built into a net."""
+    """Finds the gathers of `match_size` in a net."""
     return [trim for operation in model.operations if (trim := as_trim(operation))]
 
 

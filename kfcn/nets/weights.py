@@ -37,8 +37,8 @@ def load_weights(
 
     Raises:
         UsageError: no such file.
-        KfcnError: the file cannot be had or read, or fits fewer than half of the tensors that the
-            file or the net has: it is another backbone's.
+        KfcnError: the file cannot be downloaded or read, or it fits fewer than half of the tensors
+            of the net or of its own: it belongs to another backbone.
     """
     entry = row(backbone)
     source = _source(entry, backbone, weights, options)
@@ -55,7 +55,7 @@ def shipped_weights(backbone: str) -> Path:
     """The ImageNet weights that come with the package, body and classifier.
 
     Raises:
-        UsageError: this backbone's do not.
+        UsageError: none come with the package for this backbone.
     """
     path = Path(__file__).with_name(f"{backbone}.npz")
     if not path.is_file():
@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> Tensors:
     """Reads what `save_tensors` wrote; everything as float32.
 
     Raises:
-        KfcnError: it is no such file.
+        KfcnError: `save_tensors` did not write this file.
     """
     tensors: Tensors = {}
     try:

@@ -40,7 +40,7 @@ def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], kee
         keep: how many checkpoints stay; the older ones go when the new one is on the disk.
 
     Raises:
-        KfcnError: it could not be written; the checkpoints that were there are there.
+        KfcnError: it could not be written; the earlier checkpoints are untouched.
     """
     arrays = {
         f"{index:05d}": keras.ops.convert_to_numpy(variable)
@@ -66,8 +66,8 @@ def restore(
     Args:
         folder: `checkpoints/` of the run.
         variables: those that were saved, in the same order.
-        warn: is called with a line for each checkpoint that cannot be used.
-        parse: makes of a note what is returned; what it raises makes the checkpoint a damaged one.
+        warn: called with a line for each checkpoint that cannot be used.
+        parse: turns the note into what is returned; where it raises, the checkpoint is damaged.
 
     Raises:
         KfcnError: checkpoints are there, and none can be used.

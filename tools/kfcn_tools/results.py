@@ -25,7 +25,7 @@ FIGURES = {
     "boundary_iou": "boundary IoU",
 }
 OWN_COLUMN = ("recipe", "seed", "data", "arch", "backbone", "epochs", "val_split")
-"""Settings that are told elsewhere than under "changed"."""
+"""Settings that have columns of their own, not one under "changed"."""
 UNKNOWN = "-"
 
 
@@ -241,12 +241,12 @@ def _own(settings: dict[str, Any]) -> str:
 
 
 def _listed(changed: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_told(value)}" for name, value in changed.items())
+    return ", ".join(f"{name} {_in_words(value)}" for name, value in changed.items())
 
 
-def _told(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if isinstance(value, (tuple, list)):
-        return "x".join(map(_told, value))
+        return "x".join(map(_in_words, value))
     if isinstance(value, dict):
         return _listed(value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value).lower()

@@ -222,42 +222,42 @@ class Audit:
     @property
     def warnings(self) -> list[str]:
         """What training does not refuse, and a person should know."""
-        told = []
+        found = []
         across = [(a, b) for a, b in self.duplicates if a.split(":")[0] != b.split(":")[0]]
         if across:
-            told.append(
+            found.append(
                 f"{len(across)} image(s) are in two splits, with the same pixels: "
                 f"{across[0][0]} is {across[0][1]}; a figure measured on them is too good"
             )
         if len(self.duplicates) > len(across):
-            told.append(f"{len(self.duplicates) - len(across)} image(s) are twice in one split")
+            found.append(f"{len(self.duplicates) - len(across)} image(s) are twice in one split")
         for split in self.splits:
             title = split.dataset.split
             if split.void:
-                told.append(
+                found.append(
                     f"{title}: {len(split.void)} image(s) have no labelled pixel, such as "
                     f"{split.void[0]}"
                 )
             names = split.dataset.classes.names
             absent = [n for n, images in zip(names, split.class_images, strict=True) if not images]
             if absent and split.counts.images:
-                told.append(f"{title}: no pixel of {shortlist(absent)}")
+                found.append(f"{title}: no pixel of {shortlist(absent)}")
             if (
                 split.counts.images
                 and not split.errors
                 and (few := one_class_alone(split.dataset, split.counts))
             ):
-                told.append(few)
+                found.append(few)
             for orientation, images in sorted(split.turned.items()):
-                told.append(
+                found.append(
                     f"{title}: {len(images)} image(s) are turned upright by their EXIF orientation "
                     f"{orientation}, such as {images[0]}; their label maps are not: look at the "
                     "overlays"
                 )
             colour = {kind: n for kind, n in split.masks.items() if kind.startswith("RGB")}
             if colour:
-                told.append(f"{title}: {sum(colour.values())} mask(s) are stored in RGB colours")
-        return told
+                found.append(f"{title}: {sum(colour.values())} mask(s) are stored in RGB colours")
+        return found
 
     @property
     def notes(self) -> list[str]:
@@ -282,10 +282,10 @@ class Audit:
         for split in self.splits:
             lines += _split_lines(split)
         groups = {"notes": self.notes, "warnings": self.warnings, "errors": self.errors}
-        for title, told in groups.items():
-            if told:
-                lines += [f"{title}:", *(f"  {line}" for line in told[:20])]
-                lines += [f"  and {len(told) - 20} more"] if len(told) > 20 else []
+        for title, messages in groups.items():
+            if messages:
+                lines += [f"{title}:", *(f"  {line}" for line in messages[:20])]
+                lines += [f"  and {len(messages) - 20} more"] if len(messages) > 20 else []
         if not self.errors:
             lines.append("no errors: ready for training")
         return "\n".join(lines)

@@ -115,14 +115,14 @@ def one_class_alone(dataset: Dataset, counts: Counts) -> str | None:
     total = counts.ignored + int(counts.pixels.sum())
     share = 100 * counts.ignored / total
     other = next(index for index in range(len(names)) if index != seen[0])
-    told = (
+    message = (
         f"{dataset.name}: split {dataset.split!r} holds one class of {len(names)}: "
         f"{100 - share:.1f} % of its pixels are {names[seen[0]]}"
     )
     if not counts.ignored:
-        return f"{told}; expected pixels of {names[other]} (stored as {other}) as well"
+        return f"{message}; expected pixels of {names[other]} (stored as {other}) as well"
     return (
-        f"{told}, {share:.1f} % are {IGNORE} = ignore; a second class is stored as {other}: if "
+        f"{message}, {share:.1f} % are {IGNORE} = ignore; a second class is stored as {other}: if "
         f"{IGNORE} stands for {names[-1]}, say --ignore none, or write `{names[-1]} = {IGNORE}` "
         "into classes.txt"
     )

@@ -86,7 +86,7 @@ class Skipping(Wrapped):
     Args:
         dataset: any data set.
         allowed: how many different files may fail; one more raises its DataError.
-        say: is told each file once, with the reason and the count.
+        say: called once for each file, with the reason and the count.
     """
 
     def __init__(self, dataset: Dataset, allowed: int, say: Callable[[str], None]):
@@ -112,7 +112,7 @@ class Skipping(Wrapped):
     def head(self, index: int) -> ImageHead:
         try:
             return self._dataset.head(index)
-        except DataError:  # it is told when it is read
+        except DataError:  # reported when it is read
             return ImageHead((256, 256), 1, False)
 
 

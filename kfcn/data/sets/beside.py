@@ -27,7 +27,7 @@ CSV = "_classes.csv"
 
 
 class Beside(IndexedMasks):
-    """Images and masks in one folder, told apart by the end of their names."""
+    """Images and masks in one folder, told apart by the ends of their names."""
 
     name = Folder.name
     layout = Folder.layout

@@ -152,5 +152,5 @@ class MaskReader:
 def _mode(path: Path) -> str:
     try:
         return mask_mode(read_bytes(path))
-    except Exception:  # told by the reader
+    except Exception:  # reported by the reader
         return ""

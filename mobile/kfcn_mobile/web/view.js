@@ -6,7 +6,7 @@ const MOST_NAMES = 12;
 
 /** Shows one picture and its regions in `#frame`. */
 export class View {
-  /** @param {(label: number|null) => void} onLight is told which class is lit by the pointer. */
+  /** @param {(label: number|null) => void} onLight called with the class under the pointer. */
   constructor(frame, onLight) {
     const inside = (id) => frame.querySelector(`#${id}`);
     Object.assign(this, { frame, onLight, opacity: 0.5, lit: null, kept: null, shown: null });

@@ -1,6 +1,6 @@
 """Shift-and-stitch against à trous: time, peak memory and largest difference.
 
-    python tools/bench_dense.py
+    python -m kfcn_tools.benchmarks.dense
 
 For each stride f the first log2(f) stages of VGG16 at a quarter of its width, ending at stride f,
 are made dense (one cell a pixel) both ways on the same image and weights. The runs alternate in
@@ -115,7 +115,7 @@ def peak_of(way: str, factor: int, pixels: int) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="bench_dense", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pixels", type=int, default=256, help="side of the image")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each, alternating")
     parser.add_argument("--factors", type=int, nargs="+", default=FACTORS, choices=FACTORS)

@@ -5,8 +5,8 @@ profiler of TensorFlow notes each operation of some steps; an operation belongs 
 name stands in its own, and counts forward and back together. Where operations run at the same time
 their sum is longer than the step: look at the shares.
 
-Memory is told beside the sum of the maps that the layers give, which a backward pass needs in the
-main: how much more the process held at its peak than before its first step.
+Memory is how much more the process held at its peak than before its first step. Beside it stands
+the size of all layers' outputs, which make up most of what a backward pass needs.
 """
 
 import argparse
