@@ -53,7 +53,8 @@ def overlay(
     painted = cv2.LUT(cv2.merge([labels] * 3), table[None])
     tinted = cv2.addWeighted(np.ascontiguousarray(image), 1 - strength, painted, strength, 0)
     unlabelled = labels == IGNORE
-    untinted = cv2.LUT(labels, (~table.any(1)).astype(np.uint8)).astype(bool) | unlabelled
+    black = np.asarray(~table.any(axis=1), np.uint8)
+    untinted = cv2.LUT(labels, black).astype(bool) | unlabelled
     np.copyto(tinted, image, where=untinted[..., None])
     tinted[boundaries(labels) & ~unlabelled] = 255
     return tinted
