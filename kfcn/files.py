@@ -122,6 +122,23 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_object(path: Path | str) -> dict[str, Any]:
+    """The object in a JSON file that kfcn has written.
+
+    Raises:
+        ValueError: it cannot be read or holds something else; the message does not name the file.
+    """
+    try:
+        content = json.loads(read_bytes(path).decode("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, found a {type(content).__name__}")
+    return content
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Opens a file for reading bytes.
 

@@ -9,8 +9,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from kfcn import pretrained
-from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.files import aside
+from kfcn.data.reading import Reading
+from kfcn.errors import KfcnError, UsageError, first_line, received
+from kfcn.files import aside, read_object
 from kfcn.labels import Classes
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from kfcn.data.dataset import Dataset
 
 MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
+_PARTS = (
+    ("architecture", str, "a text"),
+    ("backbone", str, "a text"),
+    ("grouping", str, "a text"),
+    ("net", dict, "an object"),
+)
+"""Of a card, beside its classes and how its data were read."""
 
 
 def model_path(path: Path | str) -> Path:
@@ -186,17 +194,15 @@ def read_card(path: Path | str) -> dict | None:
     if not card.is_file():
         return None
     try:
-        values = json.loads(card.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("expected an object")
+        values = read_object(card)
         if lacking := {"classes", "palette"} - set(values):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         Classes.from_json(values["classes"], values["palette"])
-        if not isinstance(values.get("grouping"), (str, NoneType)):
-            raise ValueError(f"grouping {values['grouping']!r}: expected a text")
-        if not isinstance(values.get("net"), (dict, NoneType)):
-            raise ValueError(f"net {values['net']!r}: expected an object")
-    except (OSError, ValueError, RecursionError) as error:
+        for name, kind, word in _PARTS:
+            if not isinstance(values.get(name), (kind, NoneType)):
+                raise ValueError(f"{name} {received(values[name])}: expected {word}")
+        Reading.of_card(values)
+    except (ValueError, UsageError) as error:
         raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
     return values
 
@@ -231,10 +237,14 @@ def read_crf(path: Path | str) -> dict[str, float]:
     from kfcn.crf.tuning import PUBLISHED
 
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))["crf"]
-        if unknown := set(values) - set(PUBLISHED):
-            expected = ", ".join(PUBLISHED)
-            raise ValueError(f"unknown {', '.join(sorted(unknown))}; expected {expected}")
+        values = read_object(file).get("crf")
+        if not isinstance(values, dict) or not values.keys() <= set(PUBLISHED):
+            raise ValueError(
+                f"crf {received(values)}: expected some of {', '.join(PUBLISHED)} with a number"
+            )
+        for name, value in values.items():
+            if type(value) not in (int, float) or not 0 <= value < 1e9:
+                raise ValueError(f"{name} {received(value)}: expected a number of at least 0")
         return {name: float(value) for name, value in values.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise KfcnError(f"{file} holds no settings of a CRF: {first_line(error)}") from error

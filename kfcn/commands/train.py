@@ -1,7 +1,6 @@
 """kfcn-train: trains a net on pairs of image and label map."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -55,12 +54,14 @@ def print_recipes() -> None:
 
 def _kernels(args: argparse.Namespace) -> None:
     """A run goes on with the kernels that it began with: others differ in rounding."""
+    from kfcn.training.run_folder import read_config
+
     folder = Path(args.run_dir) if args.run_dir else None
     configs = [folder / "config.json", *sorted(folder.glob("*/config.json"))] if folder else []
     for file in filter(Path.is_file, configs):
         try:
-            machine = json.loads(file.read_text(encoding="utf-8")).get("machine", {})
-        except (ValueError, AttributeError):
+            machine = read_config(file).get("machine", {})
+        except ValueError:
             return  # damaged: said by who reads the settings in it
         if "onednn" in machine:  # before 0.2 TensorFlow's own choice was taken
             use_onednn(machine["onednn"])

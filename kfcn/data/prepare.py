@@ -11,11 +11,11 @@ import functools
 import hashlib
 import io
 import itertools
-import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,8 +27,8 @@ from kfcn.data.formats.images import stored_as_read
 from kfcn.data.reading import AS_USUAL
 from kfcn.data.sets.prepared import CARD
 from kfcn.data.stretch import open_splits
-from kfcn.errors import DataError, KfcnError, UsageError
-from kfcn.files import aside, make_folder, write_json
+from kfcn.errors import DataError, KfcnError, UsageError, first_line
+from kfcn.files import aside, make_folder, read_object, write_json
 from kfcn.outputs import LOCK, Outputs
 
 FORMATS = ("array_record", "tfrecord")
@@ -118,6 +118,21 @@ def prepare(
     return out
 
 
+def _stored_plan(file: Path, splits: Iterable[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    """The plan of a pass that was begun, and how many shards its splits have."""
+    try:
+        plan = read_object(file)
+        shards = plan.pop("shards", None)
+        if not isinstance(shards, dict) or any(
+            type(shards.get(split, 1)) is not int or not 1 <= shards.get(split, 1) <= 10**6
+            for split in splits
+        ):
+            raise ValueError("no number of shards for each split")
+    except ValueError as error:
+        raise DataError(f"{file} is damaged ({first_line(error)}); choose another --out") from error
+    return plan, shards
+
+
 def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
     """The shards of the pass, the same ones when it is started again."""
     plan = {
@@ -130,8 +145,7 @@ def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
     }
     file = out / _PLAN
     if file.is_file():
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        shards = stored.pop("shards")
+        stored, shards = _stored_plan(file, datasets)
         if stored != plan:
             changed = [key for key in plan if plan[key] != stored.get(key)]
             raise UsageError(
@@ -308,13 +322,31 @@ class _Writer:
         self._file.close()
 
 
+def _note(file: Path, classes: int) -> dict[str, Any]:
+    """What was counted in a shard."""
+    try:
+        note = read_object(file)
+        counts = [note.get(name) for name in ("images", "bytes", "ignored")]
+        for name in ("pixels", "image_pixels"):
+            if not isinstance(note.get(name), list) or len(note[name]) != classes:
+                raise ValueError(f"no {name} of {classes} classes")
+            counts += note[name]
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError("counts that are none")
+    except ValueError as error:
+        raise DataError(
+            f"{file} is damaged ({first_line(error)}); remove it, and its shard is written again"
+        ) from error
+    return note
+
+
 def _finish(out: Path, source: Source, datasets, shards: list[Shard]) -> None:
     """Writes what TFDS and kfcn want to know of the files."""
     import tensorflow_datasets as tfds
 
     infos, counted = [], {}
     for split, dataset in datasets.items():
-        notes = [json.loads(s.done.read_text()) for s in shards if s.split == split]
+        notes = [_note(s.done, len(dataset.classes)) for s in shards if s.split == split]
         template = tfds.core.ShardedFileTemplate(
             data_dir=out, dataset_name=TITLE, split=split, filetype_suffix=shards[0].format
         )

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from types import NoneType
+from typing import Any
 
 import keras
 import numpy as np
@@ -59,7 +61,7 @@ class Progress:
         if type(values["step"]) is not int or values["step"] < 0 or values["weight"] < 0:
             raise ValueError("its note has a negative count")
         rows = values["rows"]
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        if not isinstance(rows, list) or not all(map(_is_row, rows)):
             raise ValueError("its note has no history")
         matrix = np.asarray(values["matrix"])
         if matrix.dtype.kind not in "iu" or matrix.ndim not in (0, 2) or (matrix < 0).any():
@@ -183,6 +185,15 @@ class Recorder:
             raise KfcnError(
                 f"{self.run.tensorboard} could not be written: {first_line(error)}"
             ) from error
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is an epoch of a history: numbers by name, the mean IoU among them."""
+    return (
+        isinstance(row, dict)
+        and type(row.get("val_mean_iou")) in (int, float)
+        and all(type(value) in (int, float, NoneType) for value in row.values())
+    )
 
 
 def best(rows: list[dict]) -> dict | None:

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike
 
 from kfcn.collectives import sum_over_replicas
 from kfcn.data.feed.batches import Shares
-from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line
+from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line, received
 from kfcn.place import Marker
 from kfcn.training.settings import STRATEGIES
 
 CLUSTER_SECONDS = 300.0
 """How long to wait for the other workers at the start."""
+_MOST_NODES = 100_000
 
 
 class Replicas:
@@ -168,9 +169,7 @@ def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, int, lis
         worker, addresses = read_tf_config(os.environ["TF_CONFIG"])
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif _slurm_tasks() > 1 and "SLURM_PROCID" in os.environ:
-        resolver = _slurm()
-        addresses = resolver.cluster_spec().job_tasks("worker")
-        worker = resolver.task_id
+        resolver, worker, addresses = _slurm()
     else:
         return None
     return (resolver, worker, addresses) if len(addresses) > 1 else None
@@ -178,8 +177,10 @@ def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, int, lis
 
 def _slurm_tasks() -> int:
     text = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if not text.isdecimal():
-        raise UsageError(f"SLURM_STEP_NUM_TASKS={text}: expected the number of tasks of the step")
+    if not text.isdecimal() or not text.isascii() or len(text) > 9:
+        raise UsageError(
+            f"SLURM_STEP_NUM_TASKS={received(text)}: expected the number of tasks of the step"
+        )
     return int(text)
 
 
@@ -187,8 +188,18 @@ def _slurm():
     # Without a GPU the resolver divides by none; then each task has its own imagined one.
     on_cpu = {"auto_set_gpu": False, "gpus_per_node": 1 << 10, "gpus_per_task": 1}
     options = {} if shutil.which("nvidia-smi") else on_cpu
+    for name in ("SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE"):
+        text = os.environ.get(name, "")
+        for first, last, times in re.findall(r"(\d+)-(\d+)|x(\d+)", text):
+            count = times or last  # a number of many digits is none that int() would read
+            if len(count) > 9 or int(count) - int(first or 0) > _MOST_NODES:  # the memory is full
+                raise UsageError(f"{name}={received(text)}: expected up to {_MOST_NODES} nodes")
     try:
-        return tf.distribute.cluster_resolver.SlurmClusterResolver(**options)
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**options)
+        addresses = resolver.cluster_spec().job_tasks("worker")
+        if not 0 <= resolver.task_id < len(addresses):
+            raise ValueError(f"task {resolver.task_id} of {len(addresses)}")
+        return resolver, resolver.task_id, addresses
     except Exception as error:  # of a missing variable a KeyError, of a malformed one anything
         what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
         raise UsageError(f"Slurm's variables give no cluster: {what}") from error
@@ -207,22 +218,26 @@ def read_tf_config(text: str) -> tuple[int, list[str]]:
     try:
         config = json.loads(text)
         cluster = config["cluster"]
-        jobs = {name: cluster[name] for name in cluster}
+        if not isinstance(cluster, dict):
+            raise TypeError("a cluster that names no jobs")
+        jobs = dict(cluster)
         kind, index = config["task"]["type"], config["task"]["index"]
         if not all(isinstance(addresses, list) for addresses in jobs.values()):
             raise TypeError("a job that is no list of addresses")
         if not isinstance(kind, str) or not re.fullmatch(r"-?\d{1,9}", str(index)):
-            raise TypeError(f"a task of the type {kind!r} and the index {index!r}")
+            raise TypeError(f"a task of the type {received(kind)} and the index {received(index)}")
         index = int(index)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise UsageError(f"TF_CONFIG is wrong: {what}; {hint}") from error
     unknown = sorted({*jobs, kind} - {"chief", "worker"})
     if unknown:
-        raise UsageError(f"TF_CONFIG has the job {unknown[0]!r}; expected chief and worker only")
+        raise UsageError(
+            f"TF_CONFIG has the job {received(unknown[0])}; expected chief and worker only"
+        )
     if not 0 <= index < len(jobs.get(kind, [])):
         raise UsageError(
-            f"TF_CONFIG names task {kind} {index}, but its cluster has "
+            f"TF_CONFIG names task {received(kind)} {index}, but its cluster has "
             f"{len(jobs.get(kind, []))} of that kind"
         )
     addresses = [*jobs.get("chief", []), *jobs.get("worker", [])]
@@ -230,7 +245,9 @@ def read_tf_config(text: str) -> tuple[int, list[str]]:
         host, _, port = str(address).rpartition(":")
         if not host or not port.isdigit() or addresses.count(address) > 1:
             what = "twice" if addresses.count(address) > 1 else "as an address"
-            raise UsageError(f"TF_CONFIG has {address!r} {what}; expected different host:port")
+            raise UsageError(
+                f"TF_CONFIG has {received(address)} {what}; expected different host:port"
+            )
     return index + (len(jobs.get("chief", [])) if kind == "worker" else 0), addresses
 
 

@@ -5,14 +5,13 @@ import csv
 import dataclasses
 import importlib.metadata
 import io
-import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.files import make_folder, write_json, write_text
+from kfcn.errors import KfcnError, UsageError, first_line, received
+from kfcn.files import make_folder, read_object, write_json, write_text
 from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
 from kfcn.training.settings import FORMAT, Settings, from_stored
@@ -49,8 +48,8 @@ class RunFolder:
         """
         if self.config.is_file():
             try:
-                return from_stored(json.loads(self.config.read_text(encoding="utf-8")))
-            except (KfcnError, OSError, ValueError, KeyError, TypeError) as error:
+                return from_stored(read_config(self.config))
+            except (KfcnError, ValueError) as error:
                 raise KfcnError(
                     f"{self.config} is damaged ({first_line(error)}); choose another --run-dir"
                 ) from error
@@ -88,7 +87,7 @@ class RunFolder:
         stored = self.stored_settings()
         if stored is None:
             return
-        known = json.loads(self.config.read_text(encoding="utf-8")).get("data")
+        known = read_config(self.config).get("data")
         if isinstance(known, dict):
             changed = sorted(split for split in data if data[split] != known.get(split))
             what = f"{self.path} was started with other data: {', '.join(changed)} of " + (
@@ -130,10 +129,10 @@ class RunFolder:
 
     def other_kernels(self) -> str | None:
         """What differs from the start of the run in how this process computes; None for nothing."""
-        before = json.loads(self.config.read_text(encoding="utf-8")).get("machine", {})
-        if before.get("onednn", onednn_is_on()) == onednn_is_on():
+        before = read_config(self.config).get("machine", {}).get("onednn", onednn_is_on())
+        if before == onednn_is_on():
             return None
-        value = int(before["onednn"])
+        value = int(before)
         return (
             f"oneDNN was {'on' if value else 'off'}; TF_ENABLE_ONEDNN_OPTS={value} goes on exactly"
         )
@@ -145,6 +144,22 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.history, text.getvalue())
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What `config.json` holds, once its parts are known to be objects.
+
+    Raises:
+        ValueError: it holds something else; the message does not name the file.
+    """
+    contents = read_object(file)
+    for part in ("settings", "data", "versions", "machine"):
+        if not isinstance(contents.get(part, {}), dict):
+            raise ValueError(f"{part} {received(contents[part])}: expected an object")
+    onednn = contents.get("machine", {}).get("onednn", True)
+    if not isinstance(onednn, bool):
+        raise ValueError(f"onednn {received(onednn)}: expected true or false")
+    return contents
 
 
 def machine() -> dict[str, Any]:

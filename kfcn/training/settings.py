@@ -403,8 +403,10 @@ def from_stored(contents: Mapping[str, Any]) -> Settings:
         KfcnError: settings that this version does not know, or values that are none; the message
             does not name the file.
     """
-    stored, format = dict(contents["settings"]), contents.get("format", 1)
-    if format not in range(1, FORMAT + 1):
+    stored, format = dict(contents.get("settings", {})), contents.get("format", 1)
+    if not stored:
+        raise KfcnError("it holds no settings")
+    if type(format) is not int or not 1 <= format <= FORMAT:
         raise KfcnError(f"format {format!r}; expected at most {FORMAT}: a newer kfcn wrote it")
     if format == 1 and "iou_loss" not in stored and stored.get("arch") != "dilated":
         # Before skip nets could be dilated every run had an output stride, 8, that meant nothing.

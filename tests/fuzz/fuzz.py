@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 SECONDS = 10
 WAIT = 300  # wall time, after which a case can only wait for something that never comes
 MEMORY = 6 << 30  # of address space, where no framework is loaded
-FRAMEWORK = ("checkpoints",)
+FRAMEWORK = ("checkpoints", "clusters", "configs", "nets")
 
 
 @dataclass
@@ -84,6 +84,8 @@ def child(module: str, kind: str, numbers: list[int]) -> None:
     subject = __import__(module).SUBJECTS[kind]
     if kind in FRAMEWORK:
         import keras  # noqa: F401  (its import is no part of a case)
+
+        import kfcn.training.replicas  # noqa: F401
     else:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)

@@ -299,7 +299,7 @@ def checkpoint(rng: np.random.Generator, folder: Path) -> str:
     from kfcn.training import checkpoint as checkpoints
     from kfcn.training.recorder import Progress
 
-    row = {"epoch": 1, "loss": 0.5, "mean_iou": 0.25}
+    row = {"epoch": 1, "loss": 0.5, "mean_iou": 0.25, "val_mean_iou": 0.5}
     for step in (2, 3):
         progress = Progress(step, [row], 0.5, 3.0, np.eye(3, dtype=np.int64), 1.0, 0.1)
         values = [Value(np.full((4, 5), step, np.float32)), Value(np.arange(6) * step)]
@@ -325,6 +325,289 @@ def checkpoint(rng: np.random.Generator, folder: Path) -> str:
     return READ
 
 
+def changed_text(rng: np.random.Generator, text: str) -> str:
+    """A variable of the environment, damaged."""
+    content = damaged_text(rng, text).decode("utf-8", "replace").replace("\0", "")
+    return content.encode("utf-8", "replace").decode()
+
+
+def config(rng: np.random.Generator, folder: Path) -> str:
+    """`config.json` of a run."""
+    import dataclasses
+
+    from kfcn.commands.train import _kernels, parser
+    from kfcn.errors import KfcnError
+    from kfcn.options import kinds
+    from kfcn.training.run_folder import RunFolder
+    from kfcn.training.settings import Settings, continued
+
+    sound = dataclasses.asdict(Settings(data="folder", data_dir="x", iou_loss=0.5))
+    content = {
+        "format": 2, "settings": sound, "data": {"train": "ab", "val": "cd"},
+        "versions": {"kfcn": "0.1.0"}, "machine": {"cpu": "x", "cores": 2, "onednn": False},
+    }  # fmt: skip
+    run = RunFolder(folder)
+    run.config.write_bytes(damaged_json(rng, content))
+    _kernels(parser().parse_args(["--run-dir", str(folder)]))
+    try:
+        found = run.stored_settings()
+        assert found is not None
+        said = run.other_kernels()
+        assert said is None or "\n" not in said
+        continued(found, {}, folder)
+        run.check_data(found, {"train": "ab", "val": "cd"})
+    except KfcnError as error:
+        return told(error)
+    stored = json.loads(run.config.read_text(encoding="utf-8-sig"))["settings"]
+    for name, kind in kinds(Settings).items():
+        value = getattr(found, name)
+        expected = stored.get(name, kind.default)
+        assert json.dumps(value, allow_nan=False) == json.dumps(_as(value, expected)), name
+        assert kind.checked(value) == value
+    return READ
+
+
+def _as(value, stored):
+    """A stored number as a float where it is read as one."""
+    if isinstance(value, float):
+        return float(stored)
+    if isinstance(value, tuple):
+        return [_as(*pair) for pair in zip(value, stored, strict=True)]
+    if isinstance(value, dict):
+        return {name: float(number) for name, number in stored.items()}
+    return stored
+
+
+CARD_OF_A_NET = {
+    "kfcn_version": "0.1.0", "architecture": "fcn8s", "backbone": "mobilenet_v2",
+    "classes": ["ground", "car", "Straße"], "palette": [[0, 0, 0], [9, 9, 9], [1, 2, 3]],
+    "ignore": 255, "net": {"alpha": 0.5, "output_stride": 16}, "grouping": "ground=road\ncar",
+    "reading": {
+        "ignore": "none", "pages": "one", "unlabelled": "ignore", "stretch": [0, 4095],
+    },
+}  # fmt: skip
+
+
+def net_card(rng: np.random.Generator, folder: Path) -> str:
+    """`model.json` and `crf.json` beside a net, and all that is made of them before it is used."""
+    from kfcn.data.grouping import Grouping
+    from kfcn.data.reading import Reading
+    from kfcn.errors import KfcnError
+    from kfcn.inference.formats import writer_for
+    from kfcn.outputs import Outputs
+    from kfcn.saved import check_card, read_card, read_crf
+    from kfcn.training.settings import resolve
+
+    (folder / "model.keras").write_bytes(b"")
+    widths = {"theta_alpha": 80.0, "theta_beta": 3.0, "bilateral_weight": 0}
+    files = {"model.json": CARD_OF_A_NET, "crf.json": {"crf": widths, "mean_iou": 0.5}}
+    victim = str(rng.choice(["model.json", "model.json", "crf.json"]))
+    for name, content in files.items():
+        sound = json.dumps(content).encode()
+        (folder / name).write_bytes(damaged_json(rng, content) if name == victim else sound)
+    try:
+        found, crf = read_card(folder), read_crf(folder)
+        check_card(found, 3, folder)
+        resolve(init_from=str(folder), data="folder", data_dir=str(folder))
+        reading = Reading.of_card(found)
+        writer = writer_for(3, found, Outputs(folder / "out"), "png")
+        assert found is not None
+        if found.get("grouping"):
+            Grouping.parse(found["grouping"])
+    except KfcnError as error:
+        return told(error)
+    stored = json.loads((folder / "model.json").read_text(encoding="utf-8-sig"))
+    assert list(writer.names) == stored["classes"] and len(set(writer.names)) == 3
+    assert np.asarray(writer.palette).shape == (3, 3)
+    how = stored.get("reading") or {}
+    assert reading.ignore == how.get("ignore", "255")
+    assert list(reading.stretch or []) == (how.get("stretch") or [])
+    stored = json.loads((folder / "crf.json").read_text(encoding="utf-8-sig"))
+    assert crf == stored["crf"] and all(0 <= value < np.inf for value in crf.values())
+    return READ
+
+
+NODES = {
+    "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "n[01-02],gpu7",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NUM_NODES": "3", "SLURM_NTASKS": "5",
+    "SLURM_JOB_NODELIST": "n[01-02]", "SLURM_NODELIST": "n[01-02]", "SLURM_NODEID": "0",
+    "SLURM_LOCALID": "1",
+}  # fmt: skip
+
+
+def cluster(rng: np.random.Generator, folder: Path) -> str:
+    """What the environment says of the other workers."""
+    import os
+    from unittest import mock
+
+    from kfcn.errors import KfcnError
+    from kfcn.training import replicas
+
+    if rng.integers(2):
+        content = {
+            "cluster": {"chief": ["a:1"], "worker": ["b:22", "10.0.0.1:333", "[::1]:4444"]},
+            "task": {"type": "worker", "index": 1},
+        }
+        variables = {"TF_CONFIG": damaged_json(rng, content).decode("utf-8", "replace")}
+        variables["TF_CONFIG"] = variables["TF_CONFIG"].replace("\0", "")
+    else:
+        variables = dict(NODES)
+        for name in rng.choice(list(NODES), rng.integers(1, 3), replace=False).tolist():
+            variables[name] = changed_text(rng, NODES[name])
+            if rng.integers(3) == 0:
+                ranges = ("n[1-99999999999]", "n[9-1]", "n[", "a[1-2]b[3-4]", "2(x999999999)", "-1")
+                variables[name] = str(rng.choice(ranges))
+            if rng.integers(6) == 0:
+                del variables[name]
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "TF_CONFIG"))}
+    try:
+        with mock.patch.dict(os.environ, keep | variables, clear=True):
+            found = replicas._cluster()
+    except KfcnError as error:
+        return told(error)
+    if found is not None:
+        _, worker, addresses = found
+        assert 0 <= worker < len(addresses) and len(set(addresses)) == len(addresses) < 10_000
+        assert all(str(address).rpartition(":")[2].isdigit() for address in addresses)
+    return READ
+
+
+def _labelled_folder(rng: np.random.Generator, root: Path) -> str:
+    """Three pictures with labels in one of the layouts that people have."""
+    from drawn import coco as write_coco
+    from drawn import labelme as write_labelme
+    from drawn import save, write
+
+    layout = str(rng.choice(["pairs", "labelme", "coco", "cvat", "beside", "voc"]))
+    names = ["a", "b c", "Straße"]
+    for index, name in enumerate(names):
+        image = picture(index)
+        if layout == "pairs":
+            save(root / f"images/train/{name}.png", image)
+            save(root / f"labels/train/{name}.png", mask())
+        elif layout == "labelme":
+            save(root / f"train/{name}.png", image)
+            write_labelme(root / f"train/{name}.json", f"{name}.png", [shape("car", CORNERS)])
+        elif layout == "beside":
+            save(root / f"train/{name}.png", image)
+            save(root / f"train/{name}_mask.png", mask())
+        elif layout == "coco":
+            save(root / f"train/{name}.png", image)
+        else:
+            save(root / f"JPEGImages/{name}.png", image)
+            save(root / f"SegmentationClass/{name}.png", mask())
+    if layout == "coco":
+        annotations = [(index, 1, {"segmentation": [RING]}) for index in range(3)]
+        write_coco(root / "train/_annotations.coco.json", [f"{n}.png" for n in names], annotations)
+    elif layout == "beside":
+        write(root / "train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n")
+    elif layout == "cvat":
+        write(root / "labelmap.txt", "background:0,0,0::\ncar:1,1,1::\n")
+    else:
+        write(root / "classes.txt", "background\ncar\n")
+    if layout in ("cvat", "voc"):
+        lists = root / "ImageSets/Segmentation"
+        write(lists / "train.txt", "".join(f'"{name}"\n' for name in names))
+        write(lists / "val.txt", "a\n")
+    return "voc" if layout == "voc" else "folder"
+
+
+def data_folder(rng: np.random.Generator, folder: Path) -> str:
+    """A whole data set with one file damaged, gone or in the way, through the audit."""
+    from kfcn import data
+    from kfcn.data.audit.audit import audit_split
+    from kfcn.errors import KfcnError
+
+    kind = _labelled_folder(rng, folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    victim = files[int(rng.integers(len(files)))]
+    content, what = victim.read_bytes(), int(rng.integers(8))
+    if what == 0:
+        victim.unlink()
+    elif what == 1:
+        victim.unlink()
+        victim.mkdir()
+    elif what == 2:
+        victim.rename(victim.with_name(f"{'n' * 250}{victim.suffix}"))
+    elif what == 3:
+        victim.with_name(f"{victim.stem} copy{victim.suffix}").write_bytes(content)
+    elif victim.suffix == ".json":
+        victim.write_bytes(damaged_json(rng, json.loads(content)))
+    elif victim.suffix == ".png":
+        victim.write_bytes(damaged(rng, content))
+    else:
+        victim.write_bytes(damaged_text(rng, content.decode()))
+    outcome, shown = READ, 0
+    try:
+        for split in data.splits(kind, folder):
+            dataset = data.load(kind, split, folder)
+            audit = audit_split(dataset)
+            for faults in audit.errors.values():
+                for fault in faults:
+                    outcome = told(ValueError(fault))
+            assert all("\n" not in note for note in dataset.notes)
+            for index in range(len(dataset)):
+                try:
+                    sample = dataset[index]
+                except KfcnError as error:
+                    outcome = told(error)
+                    continue
+                assert sample.labels.dtype == np.uint8 and sample.image.dtype == np.uint8
+                shown += 1
+    except KfcnError as error:
+        return told(error)
+    assert outcome == REFUSED or shown > 0 or kind == "folder"
+    return outcome
+
+
+def manifest(rng: np.random.Generator, folder: Path) -> str:
+    """`.kfcn.jsonl`: whatever it holds, a file that somebody has changed is never kfcn's own."""
+    from kfcn.errors import KfcnError
+    from kfcn.outputs import MANIFEST, Outputs, State
+
+    outputs = Outputs(folder)
+    ours, theirs = folder / "a.png", folder / "b.png"
+    with outputs.lock():
+        outputs.write_text(ours, "kfcn")
+        outputs.write_text(theirs, "kfcn")
+    theirs.write_text("corrected")
+    file = folder / MANIFEST
+    file.write_bytes(damaged(rng, file.read_bytes()))
+    outputs = Outputs(folder)
+    try:
+        with outputs.lock():
+            states = outputs.state(ours), outputs.state(theirs)
+            left = outputs.check([theirs], leave=tuple(State))
+    except KfcnError as error:
+        return told(error)
+    assert states[1] is not State.OURS and left == [theirs]
+    assert theirs.read_text() == "corrected" and ours.read_text() == "kfcn"
+    return READ if states[0] is State.OURS else REFUSED
+
+
+def program(rng: np.random.Generator, folder: Path) -> str:
+    """A net as it is stored for the next start: whole, or made again."""
+    from kfcn.inference.runtime.program import Program, Step
+
+    weights = {"kernel": np.arange(81, dtype=np.float32).reshape(3, 3, 3, 3), "bias": np.ones(3)}
+    steps = (
+        Step("conv", (0,), {"stride": [1, 1], "dilation": [1, 1], "padding": "same"}, weights),
+        Step("activate", (1,), {"function": "relu"}, {}),
+    )
+    content = Program(steps, 3, 1).to_bytes()
+    path = folder / "x.npz"
+    path.write_bytes(damaged(rng, content))
+    found = Program.load(path)
+    if found is None:
+        return REFUSED
+    assert (found.classes, found.margin, len(found.steps)) == (3, 1, 2)
+    for step, sound in zip(found.steps, steps, strict=True):
+        assert (step.kind, step.inputs, step.options) == (sound.kind, sound.inputs, sound.options)
+        for name, array in sound.weights.items():
+            np.testing.assert_array_equal(step.weights[name], array)
+    return READ
+
+
 SUBJECTS = {
     "images": image,
     "masks": label_map,
@@ -334,4 +617,10 @@ SUBJECTS = {
     "cards": card,
     "bundles": bundle,
     "checkpoints": checkpoint,
+    "configs": config,
+    "nets": net_card,
+    "clusters": cluster,
+    "folders": data_folder,
+    "manifests": manifest,
+    "programs": program,
 }

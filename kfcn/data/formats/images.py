@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
-from kfcn.errors import DataError, UsageError, first_line
+from kfcn.errors import DataError, UsageError, first_line, received
 from kfcn.files import open_file, read_bytes
 
 IMAGE_SUFFIXES = frozenset(
@@ -308,7 +308,9 @@ def memory_limit() -> int:
     if not text:
         return USUAL_MEMORY
     if not text.isdecimal() or not int(text):
-        raise UsageError(f"{MEMORY}={text}: expected a number of bytes, such as {USUAL_MEMORY}")
+        raise UsageError(
+            f"{MEMORY}={received(text)}: expected a number of bytes, such as {USUAL_MEMORY}"
+        )
     return int(text)
 
 

@@ -34,7 +34,6 @@ The kinds of steps, with their options and weights (C channels in, F out; pads a
 
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,7 +119,7 @@ class Program(NamedTuple):
                     for index, (kind, inputs, options, names) in enumerate(card["steps"])
                 )
                 return cls(steps, card["classes"], card["margin"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except Exception:  # a flipped bit makes zipfile, zlib and NumPy raise anything
             return None
 
 
