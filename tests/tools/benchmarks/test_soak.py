@@ -88,12 +88,12 @@ def test_a_run_is_watched_to_its_end(tmp_path):
 @pytest.mark.parametrize(
     ("name", "total"),
     [
-        ("one", 1000),
-        ("replicas", 1000),
-        ("workers", 1000),
-        ("predict", 1500),
-        ("evaluate", 20),
-        ("serve", 2000),
+        ("one", 600),
+        ("replicas", 600),
+        ("workers", 600),
+        ("predict", 600),
+        ("evaluate", 15),
+        ("serve", 1000),
     ],
 )
 def test_long_runs_do_not_grow(name, total):
