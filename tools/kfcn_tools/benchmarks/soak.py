@@ -225,7 +225,7 @@ def draw_pictures(folder: Path, count: int, sizes: int, seed: int = 0) -> Path:
 
 
 def untrained(folder: Path) -> Path:
-    """A run folder with a small FCN-8s that has learnt nothing."""
+    """A run folder with a small FCN-8s of random weights."""
     import keras
 
     from kfcn.files import write_json
@@ -234,6 +234,10 @@ def untrained(folder: Path) -> Path:
 
     keras.utils.set_random_seed(0)
     net = architectures.build("fcn8s", 2, "mobilenet_v2", None, backbone_options={"alpha": 0.35})
+    rng = np.random.default_rng(0)
+    for weights in net.trainable_variables:  # those of the scores begin as zeros
+        if not weights.numpy().any():
+            weights.assign(rng.normal(0, 0.1, weights.shape))
     folder.mkdir()
     save_model(net, folder / MODEL)
     classes = {"classes": ["ground", "square"], "palette": [[128, 128, 128], [255, 0, 0]]}
