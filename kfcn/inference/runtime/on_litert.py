@@ -12,8 +12,8 @@ import numpy as np
 
 from kfcn.inference.runtime.program import Program, Step, UnsupportedError
 
-# Pixels of the sizes that are kept ready: memory grows with them, some 200 bytes each.
-_KEPT_PIXELS = 4_000_000
+_KEPT_BYTES = 800_000_000
+"""Memory of the sizes that are kept ready, but for the last one, which may take more."""
 
 
 class LiteRTNet:
@@ -53,14 +53,22 @@ class LiteRTNet:
         if key in self._ready:
             self._ready.move_to_end(key)
             return self._ready[key]
-        pixels = sum(np.prod(other[:3]) for other in self._ready) + np.prod(key[:3])
-        while self._ready and pixels > _KEPT_PIXELS:
+        used = sum(map(self._bytes, self._ready)) + self._bytes(key)
+        while self._ready and used > _KEPT_BYTES:
             old, _ = self._ready.popitem(last=False)
-            pixels -= np.prod(old[:3])
+            used -= self._bytes(old)
         batch, height, width, dtype, output = key
         content = self._writer.write(batch, height, width, dtype, output)
         self._ready[key] = _Ready(content, self._threads)
         return self._ready[key]
+
+    def _bytes(self, key):
+        """Roughly the memory that a size takes.
+
+        Its maps; the weights as the model has them and as XNNPACK packs them; and threads of its
+        own, whose number a machine limits too.
+        """
+        return 200 * np.prod(key[:3]) + 2 * self._writer.weights_bytes + 1_000_000 * self._threads
 
 
 class _Ready:
@@ -100,6 +108,7 @@ class Writer:
         self._schema = schema
         self._program = program
         self._weights = [_laid_out(step) for step in program.steps]
+        self.weights_bytes = sum(x.nbytes for arrays in self._weights for x in arrays.values())
 
     def write(self, batch: int, height: int, width: int, dtype: str, output: str) -> bytes:
         """The content of a `.tflite` file.

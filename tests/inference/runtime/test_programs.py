@@ -12,7 +12,7 @@ from nets import fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference.runtime.from_keras import program_of
-from kfcn.inference.runtime.on_litert import LiteRTNet
+from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet
 from kfcn.inference.runtime.onnx_graph import write_onnx
 from kfcn.inference.runtime.program import Program, UnsupportedError
 from kfcn.nets import architectures
@@ -186,15 +186,29 @@ def test_a_stored_program_is_the_same_and_a_damaged_one_none(tmp_path):
 def test_sizes_that_litert_keeps_ready_have_a_bound(monkeypatch):
     from kfcn.inference.runtime import on_litert
 
-    monkeypatch.setattr(on_litert, "_KEPT_PIXELS", 3 * 40 * 40)
     net = LiteRTNet(program_of(built("convnet")), threads=1)
+    of_one = net._bytes((1, 40, 41, "uint8", "labels"))
+    monkeypatch.setattr(on_litert, "_KEPT_BYTES", 2.5 * of_one)
     sizes = [(40, 40), (40, 41), (41, 40), (40, 40), (42, 42)]
     results = [net.labels(picture(size)) for size in sizes]
     assert len(net._ready) == 2
     for size, before in zip(sizes, results, strict=True):
         np.testing.assert_array_equal(net.labels(picture(size)), before)
-    net.labels(picture((200, 200)))  # more than all that may be kept
+    net.labels(picture((200, 200)))
     assert len(net._ready) == 1
+    monkeypatch.setattr(on_litert, "_KEPT_BYTES", 0.5 * of_one)  # what one size takes is needed
+    np.testing.assert_array_equal(net.labels(picture(sizes[1])), results[1])
+    assert len(net._ready) == 1
+
+
+def test_many_small_pictures_keep_no_more_weights_than_fit():
+    """Of a net of 500 MB as of one of 1.5 MB, and on many cores."""
+    kept = {}
+    for megabytes, threads in ((1.5, 2), (1.5, 64), (500, 2)):
+        net = LiteRTNet(program_of(built("convnet")), threads=threads)
+        net._writer.weights_bytes = megabytes * 1e6
+        kept[megabytes, threads] = _KEPT_BYTES // net._bytes((1, 100, 100, "uint8", "labels"))
+    assert kept == {(1.5, 2): 114, (1.5, 64): 11, (500, 2): 0}
 
 
 def test_a_stored_program_runs_without_tensorflow_and_keras(tmp_path):
