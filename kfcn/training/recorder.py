@@ -1,6 +1,7 @@
 """What happens at the end of an epoch: validate, keep the best, draw."""
 
 import dataclasses
+import gc
 import math
 from collections.abc import Callable
 from types import NoneType
@@ -143,6 +144,9 @@ class Recorder:
                 save_model(model, self.run.path / MODEL)
             self.run.write_history(progress.rows)
             curves(progress.rows, self.run.curves)
+            # A figure is a circle of 10,000 objects around its pixels. Beside TensorFlow's they are
+            # so few that Python lets twenty figures gather, 2 MB each, before it looks for them.
+            gc.collect()
             self._log(model, row)
 
     def evaluate(self, model: keras.Model) -> Evaluation:
