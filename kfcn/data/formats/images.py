@@ -107,8 +107,8 @@ def open_image(content: bytes, page: int | None) -> Image.Image:
     pages = _pages(content, image)
     if page is None and len(pages) > 1:
         raise ValueError(
-            f"{len(pages)} pages, and a picture is one; take each as a picture of its own with "
-            "--pages all, or save them apart"
+            f"{len(pages)} pages, and a picture is one; save them apart, or read a data set of "
+            "such files with --pages all"
         )
     if page is not None and page >= len(pages):
         raise ValueError(f"{len(pages)} page(s); asked for number {page + 1}")
