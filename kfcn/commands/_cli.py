@@ -1,7 +1,6 @@
 """What every command shares: its flags, its exit codes and the form of its errors."""
 
 import argparse
-import dataclasses
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -111,9 +110,13 @@ def source_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -
 
 
 def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> Reading:
-    """How the flags of `add_source` say to read files; what they leave out, a net's card says."""
+    """How the flags of `add_source` say to read files; what they leave out, a net's card says.
+
+    Raises:
+        UsageError: a flag contradicts the card (`Reading.asked`).
+    """
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
-    return dataclasses.replace(Reading.of_card(card), **given)
+    return Reading.of_card(card).asked(**given)
 
 
 def number(type: type, **bounds: float) -> Callable[[str], Any]:

@@ -167,10 +167,11 @@ class Dataset(ABC):
         """The same split, read in another way.
 
         Raises:
-            UsageError: a choice that the data set does not have.
+            UsageError: somebody has asked for a choice that the data set does not have.
         """
         for name in CHOICES:
-            if getattr(reading, name) != getattr(AS_USUAL, name):
+            unusual = getattr(reading, name) != getattr(AS_USUAL, name)
+            if unusual and name not in reading.inherited:
                 kind = "polygons" if name == "unlabelled" else "mask files with class indices"
                 raise UsageError(
                     f"--{name} {getattr(reading, name)}: {self.name} has no such choice here; it "

@@ -1,7 +1,7 @@
 """How the files of a data set are read, where there is a choice."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from kfcn.errors import UsageError
@@ -23,7 +23,7 @@ UNLABELLED_HELP = (
 )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Reading:
     """How the files of a data set are read, where there is a choice.
 
@@ -36,12 +36,15 @@ class Reading:
             such a class) or "ignore".
         stretch: the stored numbers that become 0 and 255 in pictures of more than 8 bits
             (`kfcn.data.stretch`); None for 0 and 65535.
+        inherited: the choices that a net's card makes and nobody has asked for; a data set that
+            has no such choice leaves them out.
     """
 
     ignore: str = "255"
     pages: str = "one"
     unlabelled: str = "background"
     stretch: tuple[int, int] | None = None
+    inherited: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -62,13 +65,32 @@ class Reading:
         stored = (card or {}).get("reading") or {}
         try:
             pair = stored.get("stretch")
-            return cls(**{**stored, "stretch": None if pair is None else (pair[0], pair[1])})
+            stretch = None if pair is None else (pair[0], pair[1])
+            inherited = frozenset(CHOICES) if stored else frozenset()
+            return cls(**{**stored, "stretch": stretch, "inherited": inherited})
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise UsageError("the card of the net does not say how its data are read") from error
 
+    def asked(self, **given: str) -> "Reading":
+        """The same with choices that somebody makes.
+
+        Raises:
+            UsageError: a value that does not exist, or another `ignore` than the net was trained
+                with: what is a class to it would silently be ignored, or the other way round.
+        """
+        told = given.get("ignore", self.ignore)
+        if "ignore" in self.inherited and told in CHOICES["ignore"] and told != self.ignore:
+            raise UsageError(
+                f"--ignore {told}: the net was trained with --ignore {self.ignore}, and its card "
+                "says so by itself; leave the flag out"
+            )
+        return dataclasses.replace(self, **given, inherited=self.inherited - given.keys())
+
     def as_dict(self) -> dict[str, Any]:
         """For a card."""
-        return asdict(self)
+        values = dataclasses.asdict(self)
+        del values["inherited"]
+        return values
 
 
 AS_USUAL = Reading()

@@ -1,5 +1,6 @@
 """How pictures are read is chosen by the training data, stands in the card, and is kept to."""
 
+import importlib
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from kfcn import data
 from kfcn.commands import evaluate as command
 from kfcn.commands._cli import reading_of
 from kfcn.data.formats.images import read_image
-from kfcn.errors import DataError
+from kfcn.errors import DataError, UsageError
 from kfcn.inference.evaluate import evaluate
 from kfcn.inference.predict import predict
 from kfcn.inference.segment import segment
@@ -78,26 +79,64 @@ def test_evaluate_reads_as_training_did(trained, as_source):
     ("card", "flags", "absent"),
     [
         (True, [], []),
-        (True, ["--ignore", "255"], ["cell"]),
+        (True, ["--ignore", "none"], []),
+        (True, ["--ignore", "255"], None),
         (False, [], ["cell"]),
         (False, ["--ignore", "none"], []),
     ],
 )
-def test_the_flags_of_evaluate_go_before_the_card(trained, tmp_path, card, flags, absent):
+def test_evaluate_reads_by_the_card_and_refuses_what_contradicts_it(
+    trained, tmp_path, capsys, card, flags, absent
+):
     folder, run = trained
     for name in ("model.keras", *(["model.json"] if card else [])):
         shutil.copy(run / name, tmp_path)
     out = tmp_path / "figures.json"
     source = ["--data", "folder", "--data-dir", str(folder)]
     given = [str(tmp_path / "model.keras"), *source, *flags, "--json", str(out)]
-    assert command.main(given) == 0
-    assert json.loads(out.read_text())["absent"] == absent
+    assert command.main(given) == (2 if absent is None else 0)
+    if absent is None:
+        assert "--ignore 255: the net was trained with --ignore none" in capsys.readouterr().err
+    else:
+        assert json.loads(out.read_text())["absent"] == absent
+
+
+@pytest.mark.parametrize("module, more", [
+    ("kfcn.commands.tune_crf", ["{run}"]),
+    ("kfcn.commands.data", ["suspects", "--model", "{run}", "--out", "{out}"]),
+    ("kfcn_tools.convert.command", ["{run}", "--out", "{out}", "--size", "48", "64"]),
+])  # fmt: skip
+def test_the_other_commands_refuse_it_as_well(trained, tmp_path, capsys, module, more):
+    folder, run = trained
+    words = [word.format(run=run, out=tmp_path / "out") for word in more]
+    source = ["--data", "folder"]
+    if words[0] == "suspects":
+        words, source = [words[0], "folder", *words[1:]], []
+    given = [*words, *source, "--data-dir", str(folder), "--ignore", "255"]
+    assert importlib.import_module(module).main(given) == 2
+    assert "the net was trained with --ignore none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_without_the_choice_is_read_as_it_is(trained, tmp_path):
+    """CVAT's masks are read by their colours: there is no number that could be a class or not."""
+    _, run = trained
+    for name in "abc":
+        save(tmp_path / f"JPEGImages/{name}.png", picture())
+        save(tmp_path / f"SegmentationClass/{name}.png", mask(255))
+    write(tmp_path / "labelmap.txt", "background:0,0,0::\ncell:255,255,255::\n")
+    result = evaluate(run, "folder", "val", tmp_path)
+    assert result.matrix.sum(axis=1).tolist() == [SIZE[0] * SIZE[1] - 560, 560]
+    with pytest.raises(UsageError, match="--ignore none: folder has no such choice here"):
+        data.load("folder", "val", tmp_path, reading=data.Reading("none"))
 
 
 def test_a_flag_leaves_the_rest_to_the_card():
     args = command.parser().parse_args(["model", "--pages", "all"])
     card = {"reading": {"ignore": "none", "stretch": [0, 4095]}}
-    assert reading_of(args, card) == data.Reading("none", "all", stretch=(0, 4095))
+    found = reading_of(args, card)
+    assert found == data.Reading("none", "all", stretch=(0, 4095))
+    assert found.inherited == {"ignore", "unlabelled"}
     assert reading_of(args) == data.Reading(pages="all")
 
 

@@ -1,5 +1,6 @@
 """What the data sets made of files share: files found by name, and pairs of image and label map."""
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -129,8 +130,7 @@ class IndexedMasks(FilePairs):
         Raises:
             DataError: a file of several pages whose label map has another number of them.
         """
-        usual = Reading(unlabelled=reading.unlabelled, stretch=reading.stretch)
-        other = super().read_as(usual)
+        other = super().read_as(dataclasses.replace(reading, ignore="255", pages="one"))
         if reading.ignore == "none":
             other._relabel = table({IGNORE: len(self.classes) - 1})
         if reading.pages == "all":
