@@ -14,8 +14,8 @@ def parser() -> argparse.ArgumentParser:
         description="Measure a model on a split, every image at its full resolution.",
     )
     cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
-    add_source(cli, default="scenes")
-    cli.add_argument("--split", metavar="NAME", default="val", help="default: val")
+    add_source(cli, required=False, purpose="that of the run, or scenes, if none is named; ")
+    cli.add_argument("--split", metavar="NAME", help="default: val, or what the run calls it")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(
         "--flip", action="store_true", help="average with the mirror image (another protocol)"
@@ -39,6 +39,7 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.outputs import one_file
     from kfcn.saved import files_of, read_card
 
+    _of_the_run(args)
     protocol = Protocol(tuple(args.scales), args.flip)
     claim = contextlib.nullcontext()
     if args.json:
@@ -56,6 +57,20 @@ def work(args: argparse.Namespace) -> None:
         print(result.table())
         if outputs is not None:
             outputs.write_json(Path(args.json), {"model": args.model, **result.as_dict()})
+
+
+def _of_the_run(args: argparse.Namespace) -> None:
+    """Fills in what names the data: where no set is given, that which the run was validated on."""
+    from kfcn.training.run_folder import RunFolder
+
+    run = RunFolder(args.model)
+    stored = run.stored_settings() if args.data is None and run.config.is_file() else None
+    if stored is not None:
+        args.data, args.seed = stored.data, stored.seed
+        args.data_dir = args.data_dir or stored.data_dir
+        args.classes = args.classes or stored.classes
+        args.split = args.split or stored.val_split
+    args.data, args.split = args.data or "scenes", args.split or "val"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

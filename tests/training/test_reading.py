@@ -101,6 +101,17 @@ def test_evaluate_reads_by_the_card_and_refuses_what_contradicts_it(
         assert json.loads(out.read_text())["absent"] == absent
 
 
+def test_the_data_of_the_run_are_measured_where_none_are_named(trained, tmp_path, capsys):
+    _, run = trained
+    out = tmp_path / "figures.json"
+    assert command.main([str(run), "--json", str(out)]) == 0
+    assert f"{run} on folder/val, 2 images" in capsys.readouterr().out
+    assert json.loads(out.read_text())["absent"] == []
+    shutil.copy(run / "model.keras", tmp_path)  # a file alone: the drawn scenes
+    assert command.main([str(tmp_path / "model.keras")]) == 2
+    assert "scenes has" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module, more", [
     ("kfcn.commands.tune_crf", ["{run}"]),
     ("kfcn.commands.data", ["suspects", "--model", "{run}", "--out", "{out}"]),
@@ -125,7 +136,7 @@ def test_a_data_set_without_the_choice_is_read_as_it_is(trained, tmp_path):
         save(tmp_path / f"JPEGImages/{name}.png", picture())
         save(tmp_path / f"SegmentationClass/{name}.png", mask(255))
     write(tmp_path / "labelmap.txt", "background:0,0,0::\ncell:255,255,255::\n")
-    result = evaluate(run, "folder", "val", tmp_path)
+    result = evaluate(run, data.Source("folder", tmp_path), "val")
     assert result.matrix.sum(axis=1).tolist() == [SIZE[0] * SIZE[1] - 560, 560]
     with pytest.raises(UsageError, match="--ignore none: folder has no such choice here"):
         data.load("folder", "val", tmp_path, reading=data.Reading("none"))
