@@ -136,7 +136,7 @@ def _stored_plan(file: Path, splits: Iterable[str]) -> tuple[dict[str, Any], dic
 def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
     """The shards of the pass, the same ones when it is started again."""
     plan = {
-        "source": {**dataclasses.asdict(source), "reading": source.reading.as_dict()},
+        "source": {**dataclasses.asdict(source), "reading": (source.reading or AS_USUAL).as_dict()},
         "format": format,
         "splits": {
             split: {"images": len(dataset), "files": _files_hash(dataset)}
