@@ -17,6 +17,7 @@ class Learner:
         loss: what is minimised.
         optimizer: built for the net's trainable variables (`build_optimizer`).
         average: of the weights, to be validated and saved in their place; or None.
+        gated_crf: weight of the gated CRF loss beside it; 0 for none.
         recompute: compute maps again for the gradient instead of keeping them.
     """
 
@@ -25,6 +26,7 @@ class Learner:
     optimizer: keras.optimizers.Optimizer
     average: Average | None = None
     recompute: bool = False
+    gated_crf: float = 0.0
 
     @property
     def classes(self) -> int:

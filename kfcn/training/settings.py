@@ -221,6 +221,13 @@ class Settings(Checked):
         group="training",
         range=Range(least=0),
     )
+    gated_crf: float = option(
+        0.0,
+        "add the gated CRF loss, with this weight: for labels of points, lines or strokes, whose "
+        "other pixels are 255; 0.1 in its paper",
+        group="training",
+        range=Range(least=0),
+    )
     seed: int = option(
         0,
         "of initial weights, data order, augmentation and dropout",

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kfcn.collectives import sums_over_replicas
+from kfcn.crf.gated_loss import gated_crf_loss
 from kfcn.fused.training import training_forward
 from kfcn.metrics import count_cells
 from kfcn.training.learner import Learner
@@ -24,7 +25,7 @@ class Done(NamedTuple):
     """What a step gives, the same on every worker.
 
     Attributes:
-        loss: of the global batch, as the loss defines it.
+        loss: of the global batch, as the loss defines it, with the gated CRF loss if there is one.
         weight: the sum of the weights of its labelled pixels.
         matrix: int64 `(C, C)`, the counted pixels by true class (row) and predicted class.
         stop: whether a worker was asked to stop.
@@ -65,6 +66,8 @@ class Step:
             with tf.GradientTape() as tape:
                 logits = forward(images)
                 share = learner.loss(labels, logits)
+                if learner.gated_crf:
+                    share += learner.gated_crf * gated_crf_loss(images, logits)
                 scaled = optimizer.scale_loss(share)
             gradients = tape.gradient(
                 scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO

@@ -237,7 +237,7 @@ def new_learner(
     optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     loss = SegmentationLoss(class_weights, config.iou_loss)
     average = Average(model, config.ema) if config.ema else None
-    return Learner(model, loss, optimizer, average, config.recompute)
+    return Learner(model, loss, optimizer, average, config.recompute, config.gated_crf)
 
 
 def build(config: Settings, classes: int) -> keras.Model:

@@ -36,14 +36,20 @@ def net():
     return keras.Model(inputs, keras.layers.Conv2D(3, 1)(x))
 
 
-def train(where, batches, iou_loss=0.0):
+def train(where, batches, iou_loss=0.0, gated_crf=0.0):
     """The net after steps on `batches` (lists of rows), and what the steps gave."""
     keras.utils.set_random_seed(0)
     with where.strategy.scope():
         model = net()
         optimizer = AdamW(1e-3)
         optimizer.build(model.trainable_variables)
-        learner = Learner(model, SegmentationLoss(None, iou_loss), optimizer, Average(model, 0.4))
+        learner = Learner(
+            model,
+            SegmentationLoss(None, iou_loss),
+            optimizer,
+            Average(model, 0.4),
+            gated_crf=gated_crf,
+        )
 
     def read(context):
         def rows():
@@ -97,13 +103,16 @@ found["asked for in the saved net"] = any(
 whole, means = by_hand()
 found["loss"] = {"1": done[0].loss, "2": done2[0].loss, "numpy": whole, "mean of means": means}
 
-(_, one_iou, done, _), (_, two_iou, done2, _) = (train(WAYS[n], batches, 1.0) for n in (1, 2))
-found["soft IoU"] = {
-    "synchronised": apart(one_iou[-1], two_iou[-1]),
-    "loss": abs(done[0].loss - done2[0].loss),
-    "without it": apart(one_iou[-1], one[-1]),
-    "adds": done[0].loss - found["loss"]["1"],
-}
+for name, options in (("soft IoU", {"iou_loss": 1.0}), ("gated CRF", {"gated_crf": 0.1})):
+    (_, one_with, done, _), (_, two_with, done2, _) = (
+        train(WAYS[n], batches, **options) for n in (1, 2)
+    )
+    found[name] = {
+        "synchronised": apart(one_with[-1], two_with[-1]),
+        "loss": abs(done[0].loss - done2[0].loss),
+        "without it": apart(one_with[-1], one[-1]),
+        "adds": done[0].loss - found["loss"]["1"],
+    }
 
 found["not finite"] = {}
 for number, where in WAYS.items():

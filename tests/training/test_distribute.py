@@ -122,6 +122,12 @@ def test_the_soft_iou_is_over_all_replicas(steps):
     assert found["without it"] > 1e-3  # the control
 
 
+def test_the_gated_crf_loss_is_over_all_replicas(steps):
+    found = steps["gated CRF"]
+    assert found["synchronised"] < 1e-6 and found["loss"] < 1e-6
+    assert found["adds"] > 0.01 and found["without it"] > 1e-5  # the controls
+
+
 def config(**changed):
     whole = {
         "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},

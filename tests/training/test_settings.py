@@ -142,6 +142,7 @@ def test_every_flag_gives_its_setting():
         "val_split": "b", "crop": "64 96", "scale": "0.5 1", "batch_size": "3", "epochs": "2",
         "optimizer": "sgd", "learning_rate": "0.5", "power": "2", "momentum": "0.5",
         "weight_decay": "0", "ema": "0.5", "class_weights": "sqrt", "iou_loss": "1", "seed": "9",
+        "gated_crf": "0.1",
         "precision": "mixed_float16", "strategy": "one", "cpu_replicas": "2",
         "save_minutes": "0.5", "keep": "1", "skip_bad": "2",
         "ignore": "none", "pages": "all", "unlabelled": "ignore",
