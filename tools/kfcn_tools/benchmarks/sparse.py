@@ -121,7 +121,7 @@ def longest_way(lines: np.ndarray) -> list[tuple[int, int]]:
     """
     _, parts, figures, _ = cv2.connectedComponentsWithStats(lines.astype(np.uint8))
     largest = parts == 1 + figures[1:, cv2.CC_STAT_AREA].argmax()
-    pixels = set(map(tuple, np.argwhere(largest).tolist()))
+    pixels = {(row, column) for row, column in np.argwhere(largest).tolist()}
     end = _walk(pixels, min(pixels))[-1]
     return _walk(pixels, end)
 
