@@ -30,7 +30,7 @@ def convnet(classes: int, width: int = 16, rates: tuple[int, ...] = RATES) -> ke
 
     Returns:
         A functional model of stock layers: RGB `(B, H, W, 3)` in 0..255, any size, normalised
-        inside, to logits `(B, H, W, classes)`. The layer `score` (1x1) starts at zero.
+        inside, to logits float32 `(B, H, W, classes)`. The layer `score` (1x1) starts at zero.
     """
     inputs = keras.Input((None, None, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalize")(inputs)
@@ -47,5 +47,6 @@ def convnet(classes: int, width: int = 16, rates: tuple[int, ...] = RATES) -> ke
         )(x)
         x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"conv{number}_bn")(x)
         x = layers.ReLU(name=f"conv{number}_relu")(x)  # (B, H, W, width)
-    score = layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score")(x)
+    # Float32 also under mixed precision: softmax and argmax need the resolution.
+    score = layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score", dtype="float32")(x)
     return keras.Model(inputs, score, name="convnet")
