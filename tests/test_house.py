@@ -229,6 +229,14 @@ class TestTables:
                 for choice in reader.class_choices:
                     assert choice in row.classes
 
+    def test_every_net_and_backbone_has_its_tests(self):
+        """A subclass of `NetTests` in tests/nets, which says either."""
+        texts = [file.read_text(encoding="utf-8") for file in (ROOT / "tests/nets").glob("*.py")]
+        said = re.findall(r"\(NetTests\):\n    (arch|backbone) = \"([\w-]+)\"\n", "\n".join(texts))
+        assert {name for kind, name in said if kind == "arch"} == {*ARCHITECTURES}
+        of_base = {"mobilenet_v2"}
+        assert {name for kind, name in said if kind == "backbone"} | of_base == {*BACKBONES}
+
     def test_options_of_backbones_are_settings(self):
         settings = {f.name for f in dataclasses.fields(Settings)}
         for row in BACKBONES.values():

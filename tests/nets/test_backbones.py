@@ -3,6 +3,7 @@ import os
 import keras
 import numpy as np
 import pytest
+from base import NetTests
 from nets import box_twin, fit_statistics, gradient_centre
 
 from kfcn.errors import KfcnError, UsageError
@@ -17,6 +18,27 @@ NARROW = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}
 @pytest.fixture(scope="module", params=list(BACKBONES))
 def backbone(request):
     return request.param
+
+
+@pytest.mark.slow
+class TestVGG16(NetTests):
+    backbone = "vgg16"
+    rate = 1e-6  # fresh and without batch normalisation, its activations are in the hundreds
+
+
+@pytest.mark.slow
+class TestMobileNetV3Large(NetTests):
+    backbone = "mobilenet_v3_large"
+
+
+@pytest.mark.slow
+class TestResNet50(NetTests):
+    backbone = "resnet50"
+
+
+@pytest.mark.slow
+class TestEfficientNetV2B0(NetTests):
+    backbone = "efficientnet_v2_b0"
 
 
 def test_taps_are_as_declared(backbone):

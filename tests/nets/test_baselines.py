@@ -1,11 +1,20 @@
 import keras
 import numpy as np
 import pytest
+from base import NetTests
 from keras import ops
 from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
 from kfcn.errors import KfcnError
 from kfcn.nets.baselines import dilated, heatmap
+
+
+class TestHeatmap(NetTests):
+    arch = "heatmap"
+
+
+class TestDilated(NetTests):
+    arch = "dilated"
 
 
 def test_heatmap_is_constant_in_blocks_of_32():

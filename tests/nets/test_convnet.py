@@ -1,27 +1,13 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from base import NetTests
 
 import kfcn
 
 
-def test_any_size_and_stock_layers_only(tmp_path):
-    model = kfcn.convnet(4, width=8)
-    assert model.input_shape == (None, None, None, 3)
-    for size in ((1, 1), (7, 50), (33, 64)):
-        x = np.random.default_rng(0).uniform(0, 255, (2, *size, 3)).astype("float32")
-        assert model(x).shape == (2, *size, 4)
-    model.save(tmp_path / "net.keras")
-    code = (
-        f"import keras, sys; m = keras.models.load_model({str(tmp_path / 'net.keras')!r})\n"
-        "assert not any(name.startswith('kfcn') for name in sys.modules)\n"
-        "print(m.output_shape)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
-    assert "(None, None, None, 4)" in done.stdout, done.stderr
+class TestConvNet(NetTests):
+    arch = "convnet"
 
 
 def test_convolutions_only():

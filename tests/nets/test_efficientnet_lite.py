@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from base import NetTests
 from kfcn_tools.port_weights import layer_names, port
 
 from kfcn.errors import KfcnError, UsageError
@@ -20,6 +21,11 @@ from kfcn.nets.efficientnet_lite import (
 from kfcn.nets.weights import load_weights, read_tensors, save_tensors, shipped_weights
 
 SIZE = 64
+
+
+@pytest.mark.slow
+class TestEfficientNetLite0(NetTests):
+    backbone = "efficientnet_lite0"
 
 
 def conv(x, kernel, stride=1):

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from base import NetTests
 from keras import ops
 from nets import TINY, fit_statistics, randomize
 
@@ -28,6 +29,10 @@ def output(net, layer):
 def enlarged(x, stride):
     kernel = bilinear_kernel(stride, x.shape[-1])
     return ops.convert_to_numpy(ops.conv_transpose(x, kernel, strides=stride, padding="same"))
+
+
+class TestFCN8sFPN(NetTests):
+    arch = "fcn8s-fpn"
 
 
 def test_it_starts_as_the_fcn8s_that_it_starts_from(trained):
