@@ -77,10 +77,10 @@ def opened(net: Net, folder: Path, file: str) -> Run:
     """Runs the SavedModel in a process without kfcn, by `serve` and by its signature."""
 
     def run(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
-        names = [str(index) for index in range(len(batches))]
+        names = [f"arr_{index}" for index in range(len(batches))]  # as savez has them
         with tempfile.TemporaryDirectory(prefix="kfcn-export-") as temporary:
             given, made = Path(temporary) / "images.npz", Path(temporary) / "made.npz"
-            np.savez(given, allow_pickle=False, **dict(zip(names, batches, strict=True)))
+            np.savez(given, *batches)
             command = [sys.executable, "-c", _ALONE, str(folder), str(given), str(made), net.output]
             done = subprocess.run(
                 command, capture_output=True, encoding="utf-8", errors="replace", check=False
