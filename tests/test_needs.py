@@ -1,5 +1,7 @@
 """What training, plots or conversion need is imported only there: a server can leave it out."""
 
+import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +104,14 @@ def test_an_absent_package_that_predict_needs_is_seen(name, model, tmp_path):
     """The control: the list above holds nothing that could be left out as well."""
     done = run(PREDICT, (name,), tmp_path)
     assert done.returncode != 0 and name in done.stderr
+
+
+def test_the_documentation_names_the_oldest_tensorflow_and_keras():
+    from test_docs import ROOT
+
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = setup["options"]["install_requires"].splitlines()
+    bounds = dict(re.findall(r"^(tensorflow|keras) >=([\d.]+),<", "\n".join(lines), re.M))
+    page = (ROOT / "docs/reference/platforms.md").read_text(encoding="utf-8")
+    assert f"\n| {bounds['tensorflow']} | {bounds['keras']} |" in page
