@@ -16,7 +16,8 @@ const engine = new Engine();
 const view = new View(element('frame'), markRow);
 
 let nets, net, mode, opened;
-let shown = null; // {source, width, height, labels, area}
+let picture = null; // {source, width, height}: what was last to be shown
+let shown = null; // {width, height, labels, area}: what is
 let turn = 0; // counts what is to be shown; what comes too late is dropped
 let stream = null;
 
@@ -73,7 +74,8 @@ async function change(chosen, chosenMode) {
   try {
     say('');
     await open(chosen, chosenMode);
-    if (shown && !stream) await show(shown.source, shown.width, shown.height);
+    // Which may have been chosen while the net was loading.
+    if (picture && !stream) await show(picture.source, picture.width, picture.height);
     await tune();
     await keepForOffline();
   } catch (error) {
@@ -86,8 +88,8 @@ async function tune() {
   if (mode === 'int8') return; // the same labels on every device, which WebGPU does not promise
   const before = opened.engine;
   opened = await engine.tune();
-  if (opened.engine !== before && shown && !stream) {
-    await show(shown.source, shown.width, shown.height);
+  if (opened.engine !== before && picture && !stream) {
+    await show(picture.source, picture.width, picture.height);
   }
 }
 
@@ -99,6 +101,7 @@ async function tune() {
  */
 async function show(source, width, height, smoothed = null) {
   const own = ++turn;
+  picture = { source, width, height };
   const live = stream !== null;
   const longest = Math.max(width, height);
   const side = live ? CAMERA_SIDE : Math.min(LONGEST_SIDE, Math.max(LEAST_SIDE, longest));
@@ -115,7 +118,7 @@ async function show(source, width, height, smoothed = null) {
       view.show(source, wide, high);
       hint('');
     }
-    shown = { source, width, height, ...result };
+    shown = { width, height, ...result };
     view.lay(result, net.classes, net.colours);
     listObjects(result, live);
     const { milliseconds } = result;
@@ -150,7 +153,7 @@ async function showExample() {
   const address = net.examples[0];
   if (!address) return hint('Choose a picture, drop or paste one here, or use the camera.');
   const bitmap = await createImageBitmap(await (await fetch(address)).blob());
-  if (!shown) await show(bitmap, bitmap.width, bitmap.height);
+  if (!picture) await show(bitmap, bitmap.width, bitmap.height);
 }
 
 // --- the list
