@@ -410,9 +410,10 @@ def from_stored(contents: Mapping[str, Any]) -> Settings:
         KfcnError: settings that this version does not know, or values that are none; the message
             does not name the file.
     """
-    stored, format = dict(contents.get("settings", {})), contents.get("format", 1)
-    if not stored:
+    found = contents.get("settings") if isinstance(contents, Mapping) else None
+    if not isinstance(found, Mapping) or not found:
         raise KfcnError("it holds no settings")
+    stored, format = dict(found), contents.get("format", 1)
     if type(format) is not int or not 1 <= format <= FORMAT:
         raise KfcnError(f"format {format!r}; expected at most {FORMAT}: a newer kfcn wrote it")
     if format == 1 and "iou_loss" not in stored and stored.get("arch") != "dilated":

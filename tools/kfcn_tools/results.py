@@ -131,7 +131,7 @@ def with_stored(results: Sequence[Result], path: Path | str) -> list[Result]:
         try:
             texts = json.loads(Path(path).read_text(encoding="utf-8"))
             stored = [Result.from_json(values) for values in texts]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, KfcnError) as error:
             raise KfcnError(f"{path} is damaged: {first_line(error)}") from error
     ours = {(result.same, result.settings["seed"]) for result in results}
     return [*results, *(r for r in stored if (r.same, r.settings["seed"]) not in ours)]

@@ -168,7 +168,7 @@ def test_a_model_without_a_card_fails(run_folder, tmp_path, capsys):
     assert "no model.json beside the model" in capsys.readouterr().err
 
 
-def test_golden_images_are_read_as_the_card_and_the_flags_say(tmp_path):
+def test_golden_images_are_read_as_the_card_says(tmp_path, capsys):
     for split in ("train", "val"):
         for index in range(4):
             save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
@@ -181,16 +181,15 @@ def test_golden_images_are_read_as_the_card_and_the_flags_say(tmp_path):
     }  # fmt: skip
     write(tmp_path / "model.json", json.dumps(card))
 
-    def truth(out, *flags):
-        source = ["--data", "folder", "--data-dir", str(tmp_path / "data")]
-        counts = ["--calibration", "4", "--golden", "1", "--quantize", "float32"]
-        size = ["--size", "48", "64", "--out", str(tmp_path / out)]
-        args = [str(tmp_path / "model.keras"), *size, *source, *counts, *flags]
-        assert command.main(args) == 0
-        return set(np.unique(read_bundle(tmp_path / out).golden[0].truth).tolist())
-
-    assert truth("card") == {0, 1}
-    assert truth("flag", "--ignore", "255") == {0, 255}
+    source = ["--data", "folder", "--data-dir", str(tmp_path / "data")]
+    counts = ["--calibration", "4", "--golden", "1", "--quantize", "float32"]
+    args = [str(tmp_path / "model.keras"), "--size", "48", "64", *source, *counts]
+    assert command.main([*args, "--out", str(tmp_path / "out")]) == 0
+    truth = read_bundle(tmp_path / "out").golden[0].truth
+    assert set(np.unique(truth).tolist()) == {0, 1}
+    assert command.main([*args, "--out", str(tmp_path / "other"), "--ignore", "255"]) == 2
+    assert "the net was trained with --ignore none" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_tables_and_the_help_speak_of_the_same_modes():
