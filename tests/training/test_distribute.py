@@ -142,7 +142,7 @@ def config(**changed):
         ("{", "TF_CONFIG is wrong: Expecting property name"),
         ('{"cluster": {}}', "TF_CONFIG is wrong: lacks 'task'"),
         ("[]", "TF_CONFIG is wrong"),
-        (config(task={"type": "worker", "index": 2}), "task 'worker' 2, but its cluster has 2 of that kind"),
+        (config(task={"type": "worker", "index": 2}), "task 'worker' 2, but its cluster has 2"),
         (config(task={"type": "ps", "index": 0}), "the job 'ps'; expected chief and worker only"),
         (config(cluster={"worker": ["a:1", "a:1"]}), "'a:1' twice; expected different host:port"),
         (config(cluster={"worker": ["a:1", "b"]}), "'b' as an address"),
