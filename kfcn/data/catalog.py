@@ -142,10 +142,14 @@ class Source:
     classes: str | None = None
     reading: Reading | None = None
 
+    @property
+    def as_read(self) -> Reading:
+        """How the files are read where no net says more."""
+        return self.reading or AS_USUAL
+
     def open(self, split: str) -> "Dataset":
         """Opens one split (`load`)."""
-        reading = self.reading or AS_USUAL
-        return load(self.name, split, self.data_dir, self.seed, self.classes, reading)
+        return load(self.name, split, self.data_dir, self.seed, self.classes, self.as_read)
 
     def open_for(self, card: Mapping[str, Any] | None, split: str) -> "Dataset":
         """Opens one split in the classes that a net was trained for, read as its training read it.
@@ -169,7 +173,7 @@ class Source:
     def anywhere(self) -> "Source":
         """The same in any folder and process: an absolute folder, classes without their file."""
         folder = None if self.data_dir is None else str(Path(self.data_dir).resolve())
-        return Source(self.name, folder, self.seed, self.chosen_classes(), self.reading or AS_USUAL)
+        return Source(self.name, folder, self.seed, self.chosen_classes(), self.as_read)
 
     def chosen_classes(self) -> str | None:
         """`classes` with a file replaced by what it says.
@@ -249,7 +253,7 @@ def _opened(source: Source, split: str) -> "Dataset":
     else:
         more = {"classes": chosen} if own and chosen else {}
         dataset = DATASETS[name].reader_of(data_dir)(split, data_dir, source.seed, **more)
-    dataset = dataset.read_as(source.reading or AS_USUAL)
+    dataset = dataset.read_as(source.as_read)
     if own or chosen is None:
         return dataset
     from kfcn.data.regrouped import Regrouped

@@ -24,7 +24,6 @@ from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.formats.images import stored_as_read
-from kfcn.data.reading import AS_USUAL
 from kfcn.data.sets.prepared import CARD
 from kfcn.data.stretch import open_splits
 from kfcn.errors import DataError, KfcnError, UsageError, first_line
@@ -103,7 +102,7 @@ def prepare(
     out = make_folder(out).resolve()
     datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))
     if datasets and (stretch := next(iter(datasets.values())).stretch):
-        reading = dataclasses.replace(source.reading or AS_USUAL, stretch=stretch)
+        reading = dataclasses.replace(source.as_read, stretch=stretch)
         source = dataclasses.replace(source, reading=reading)
     with Outputs(out).lock():
         shards = _planned(out, source, datasets, format)
@@ -136,7 +135,7 @@ def _stored_plan(file: Path, splits: Iterable[str]) -> tuple[dict[str, Any], dic
 def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
     """The shards of the pass, the same ones when it is started again."""
     plan = {
-        "source": {**dataclasses.asdict(source), "reading": (source.reading or AS_USUAL).as_dict()},
+        "source": {**dataclasses.asdict(source), "reading": source.as_read.as_dict()},
         "format": format,
         "splits": {
             split: {"images": len(dataset), "files": _files_hash(dataset)}
@@ -380,7 +379,7 @@ def _finish(out: Path, source: Source, datasets, shards: list[Shard]) -> None:
         out / CARD,
         {
             "source": source.name,
-            "stretch": (source.reading or AS_USUAL).stretch,
+            "stretch": source.as_read.stretch,
             "classes": list(classes.names),
             "palette": [list(colour) for colour in classes.palette],
             "splits": counted,

@@ -11,7 +11,6 @@ from kfcn.data.audit.check import for_each
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset
 from kfcn.data.formats.images import value_range
-from kfcn.data.reading import AS_USUAL
 from kfcn.errors import DataError
 
 
@@ -20,14 +19,14 @@ def open_splits(source: Source, splits: Sequence[str], progress: bool = False) -
 
     A stretch that the source gives is kept. The first split says it in its notes.
     """
-    reading = source.reading or AS_USUAL
     opened = [source.open(split) for split in splits]
-    if reading.stretch is not None or not opened:
+    if source.as_read.stretch is not None or not opened:
         return opened
     stretch = choose_stretch(opened[0], progress)
     if stretch is None or stretch == opened[0].stretch:
         return opened
-    source = dataclasses.replace(source, reading=dataclasses.replace(reading, stretch=stretch))
+    reading = dataclasses.replace(source.as_read, stretch=stretch)
+    source = dataclasses.replace(source, reading=reading)
     opened = [source.open(split) for split in splits]
     opened[0].notes += (
         f"pictures of more than 8 bits: the stored {stretch[0]} to {stretch[1]} become 0 to 255",

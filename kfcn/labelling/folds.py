@@ -9,7 +9,7 @@ import keras
 
 from kfcn.data import Dataset
 from kfcn.data.catalog import Source
-from kfcn.data.reading import AS_USUAL, Reading
+from kfcn.data.reading import Reading
 from kfcn.errors import UsageError
 from kfcn.saved import open_model
 
@@ -61,7 +61,7 @@ def train_folds(
             f"folds {folds}: expected 2 or more, with two pictures in each; {source.name}/{split} "
             f"has {len(whole)}"
         )
-    first, reading = 0, source.reading or AS_USUAL
+    first, reading = 0, source.as_read
     for number in range(folds):
         part, rest = f"{split}[{number}/{folds}]", f"{split}[!{number}/{folds}]"
         progress(f"fold {number + 1} of {folds}: training on {rest}")
