@@ -3,7 +3,6 @@
 OpenCV decodes 8-bit grey PNG, which most masks are, in two thirds of Pillow's time.
 """
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from kfcn.data.formats.images import (
 )
 from kfcn.data.formats.soundness import JPEG, PNG, png_damage
 from kfcn.errors import DataError
+from kfcn.files import open_file
 
 LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm"])
 """What a mask file is called, in lower case."""
@@ -81,13 +81,22 @@ def read_labels(
         if _grey_png(content):
             return _fast(content)
         stored = stored_mask(content, page)
-        if stored.inverted and stored.white > 1:
-            raise ValueError(
-                "its numbers count down from white (WhiteIsZero), so that it does not say which of "
-                "them are the labels; save it as PNG"
-            )
     except Exception as error:
         raise DataError(f"{name}: cannot be read as a label map ({reason(error)})") from error
+    return labels_of(stored, name)
+
+
+def labels_of(stored: "StoredMask", name: str) -> np.ndarray:
+    """The class indices of a decoded mask, uint8 `(H, W)`, as `read_labels` gives them.
+
+    Raises:
+        DataError: it does not hold any.
+    """
+    if stored.inverted and stored.white > 1:
+        raise DataError(
+            f"{name}: cannot be read as a label map (its numbers count down from white "
+            "(WhiteIsZero), so that it does not say which of them are the labels; save it as PNG)"
+        )
     labels = stored.numbers
     if labels.ndim == 3:
         grey = labels[..., 0]
@@ -233,7 +242,7 @@ def _inner_chunks(content: bytes) -> Iterator[bytes]:
         place += 8 + 16 if kind == b"ANMF" else 8 + length + length % 2
 
 
-def mask_mode(content: bytes) -> str:
+def mask_mode(path: Path) -> str:
     """Pillow's mode of a mask file, as its head says: "P" with a palette, "RGB" in colours ..."""
-    with Image.open(io.BytesIO(content)) as image:
+    with open_file(path) as file, Image.open(file) as image:
         return image.mode

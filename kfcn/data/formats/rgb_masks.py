@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kfcn.data.formats.images import contents, reason
-from kfcn.data.formats.label_maps import StoredMask, no_mask, read_labels, stored_mask
+from kfcn.data.formats.label_maps import StoredMask, labels_of, no_mask, stored_mask
 from kfcn.errors import DataError, shortlist
 
 Colour = tuple[int, int, int]
@@ -38,11 +38,11 @@ def read_colours(
         DataError: the file cannot be read, or holds a colour that is not in `label_of`.
     """
     name = name or str(file)
-    content, stored = _opened(file, page, name)
+    stored = _opened(file, page, name)
     values = _colours(stored)
     if values is None:
         found = _by_greys(stored, label_of)
-        return read_labels(content, name, page) if found is None else found
+        return labels_of(stored, name) if found is None else found
     code = values.astype(np.int64) @ np.array([1 << 32, 1 << 16, 1])  # (H, W)
     colours, inverse = np.unique(code, return_inverse=True)
     labels = np.zeros(len(colours), np.uint8)
@@ -68,8 +68,8 @@ def read_indices(
         DataError: the file cannot be read, or its colours are those of other classes than its
             indices.
     """
-    content, stored = _opened(file, page, str(file))
-    labels = read_labels(content, str(file), page)
+    stored = _opened(file, page, str(file))
+    labels = labels_of(stored, str(file))
     if stored.palette is None:
         return labels
     found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
@@ -84,12 +84,12 @@ def read_indices(
     return labels
 
 
-def _opened(file: str | Path | bytes, page: int | None, name: str) -> tuple[bytes, StoredMask]:
+def _opened(file: str | Path | bytes, page: int | None, name: str) -> StoredMask:
     try:
         content = contents(file)
         if fault := no_mask(content):
             raise ValueError(fault)
-        return content, stored_mask(content, page)
+        return stored_mask(content, page)
     except Exception as error:  # Pillow raises whatever its decoder meets
         raise DataError(f"{name}: cannot be read as a mask ({reason(error)})") from error
 

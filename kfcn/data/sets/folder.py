@@ -31,7 +31,6 @@ from kfcn.data.sets.pairs import (
     table,
 )
 from kfcn.errors import DataError, shortlist
-from kfcn.files import read_bytes
 from kfcn.labels import IGNORE
 
 _LABEL_FOLDERS = ("labels", "masks")
@@ -151,6 +150,6 @@ class MaskReader:
 
 def _mode(path: Path) -> str:
     try:
-        return mask_mode(read_bytes(path))
+        return mask_mode(path)
     except Exception:  # reported by the reader
         return ""
