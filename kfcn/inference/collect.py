@@ -8,7 +8,7 @@ from pathlib import Path
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.lists import read_lines
 from kfcn.data.formats.text import nfc
-from kfcn.data.sets.pairs import find_file
+from kfcn.data.sets.pairs import find_file, left_out_notes
 from kfcn.errors import UsageError, shortlist
 
 
@@ -34,10 +34,11 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
         elif path.is_dir():
             inside, others, folders = _in_folder(path)
             if not inside:
+                named = _holding_images(folders)
                 raise UsageError(
                     f"{path}: no images"
                     + (f", only other files: {shortlist(others)}" if others else "")
-                    + (f", but folders: {shortlist(folders)}; name them" if folders else "")
+                    + (f", but folders: {shortlist(named)}; name them" if named else "")
                     + f"; expected {', '.join(sorted(IMAGE_SUFFIXES))}"
                 )
             paths += inside
@@ -64,14 +65,11 @@ def left_out(images: Iterable[Path | str]) -> list[str]:
         if _is_pattern(path) or not path.is_dir():
             continue
         _, others, folders = _in_folder(path)
-        if others:
+        notes += left_out_notes(path, others)
+        if named := _holding_images(folders):
             notes.append(
-                f"{path}: left out {len(others)} file(s) of another kind: {shortlist(others)}"
-            )
-        if folders:
-            notes.append(
-                f"{path}: left out its {len(folders)} folder(s) with images, which have to be "
-                f"named themselves: {shortlist(folders)}"
+                f"{path}: left out its {len(named)} folder(s) with images, which have to be "
+                f"named themselves: {shortlist(named)}"
             )
     return notes
 
@@ -100,15 +98,14 @@ def _listed(file: Path) -> list[Path]:
     return paths
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[str]]:
-    """The images of a folder, the names of its other files, and of its folders with images."""
+def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
+    """The images of a folder, the names of its other files, and its folders."""
     images, others, folders = [], [], []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            if _holds_images(entry):
-                folders.append(entry.name)
+            folders.append(entry)
         elif _is_image(entry.name):
             images.append(entry)
         else:
@@ -116,13 +113,17 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[str]]:
     return images, others, folders
 
 
-def _holds_images(folder: Path) -> bool:
-    """Whether images lie in a folder or below it; links to folders are not followed."""
-    return any(
-        _is_image(name) and not name.startswith(".")
-        for _, _, names in os.walk(folder)
-        for name in names
-    )
+def _holding_images(folders: Iterable[Path]) -> list[str]:
+    """The names of those in which or below which images lie; links to folders are not followed."""
+
+    def holds(folder):
+        return any(
+            _is_image(name) and not name.startswith(".")
+            for _, _, names in os.walk(folder)
+            for name in names
+        )
+
+    return [folder.name for folder in folders if holds(folder)]
 
 
 def _is_image(name: str) -> bool:
