@@ -1,5 +1,7 @@
 """Small nets and twins that the tests share."""
 
+import json
+
 import keras
 import numpy as np
 
@@ -15,6 +17,25 @@ def randomize(model, seed=0, scale=1.0):
                 [scale * rng.normal(size=w.shape).astype("float32") for w in layer.weights]
             )
     return model
+
+
+def save_colour_run(folder, palette, kernel=None, bias=(60, 0, 0)):
+    """Saves a net that sees the class in the colour, as a run does; as it is: dark, red or green.
+
+    Args:
+        folder: is there already.
+        palette: RGB of each class by its name, for the card.
+        kernel: `(3, C)`, what each colour says for each class.
+        bias: C numbers.
+    """
+    kernel = np.eye(3)[:, [2, 0, 1]] if kernel is None else kernel
+    image = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(len(bias), 1, name="score")
+    model = keras.Model(image, layer(image))
+    layer.set_weights([kernel[None, None], np.array(bias, float)])
+    model.save(folder / "model.keras")
+    card = {"classes": list(palette), "palette": [list(colour) for colour in palette.values()]}
+    (folder / "model.json").write_text(json.dumps(card))
 
 
 def fit_statistics(model, size=64, seed=0):

@@ -1,5 +1,6 @@
 """Training runs in processes of their own, for what must be killed, and for several workers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 BIN = Path(sys.executable).parent
 LIMIT = 240.0
@@ -30,6 +32,21 @@ def train_command(pairs, run_dir, *more):
 def launch_command(command, workers=2, restarts=0):
     head = [BIN / "kfcn-launch", "--workers", workers, "--restarts", restarts, "--"]
     return [str(x) for x in (*head, *command)]
+
+
+@contextlib.contextmanager
+def small_disk(folder, size, *options):
+    """A new folder on a file system of its own, of so many bytes; `options` are of umount."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", *options, folder], check=True)
 
 
 class Process:
@@ -79,8 +96,6 @@ class Process:
 
 
 def _gone():
-    import contextlib
-
     return contextlib.suppress(ProcessLookupError)
 
 

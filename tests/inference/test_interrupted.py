@@ -1,14 +1,14 @@
 """kfcn-predict stopped, killed or out of disk: nothing is half there, and it goes on."""
 
-import json
 import os
 import signal
 import subprocess
 
 import numpy as np
 import pytest
+from nets import save_colour_run
 from PIL import Image
-from processes import BIN, Process, finish
+from processes import BIN, Process, finish, small_disk
 
 COUNT = 24
 
@@ -16,16 +16,9 @@ COUNT = 24
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A net that sees the class in the colour: dark or bright."""
-    import keras
-
     folder = tmp_path_factory.mktemp("run")
-    image = keras.Input((None, None, 3))
-    layer = keras.layers.Conv2D(2, 1, name="score")
-    model = keras.Model(image, layer(image))
-    layer.set_weights([np.array([[[[0, 1]] * 3]]) / 3, np.array([100.0, 0])])
-    model.save(folder / "model.keras")
-    card = {"classes": ["background", "bright"], "palette": [[0, 0, 0], [255, 0, 0]]}
-    (folder / "model.json").write_text(json.dumps(card))
+    palette = {"background": (0, 0, 0), "bright": (255, 0, 0)}
+    save_colour_run(folder, palette, np.array([[0, 1]] * 3) / 3, [100, 0])
     return folder
 
 
@@ -87,14 +80,7 @@ def test_a_stopped_prediction_is_completed_by_the_next(run, pictures, tmp_path, 
 @pytest.mark.slow
 def test_a_full_disk_is_told_for_each_picture_and_completed_later(run, pictures, tmp_path):
     folder, truth = pictures
-    out = tmp_path / "small"
-    out.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "none", out], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "small", "600k", "--lazy") as out:
         code, output = finish(command(run, folder, out), tmp_path / "log.txt")
         assert code == 1 and "Traceback" not in output
         told = [line for line in output.splitlines() if "No space left on device" in line]
@@ -104,8 +90,6 @@ def test_a_full_disk_is_told_for_each_picture_and_completed_later(run, pictures,
         subprocess.run(["mount", "-o", "remount,size=64m", out], check=True)
         code, output = finish(command(run, folder, out), tmp_path / "log2.txt")
         assert code == 0 and check(out, truth) == COUNT
-    finally:
-        subprocess.run(["umount", "--lazy", out], check=True)
 
 
 @pytest.mark.slow

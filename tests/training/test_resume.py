@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ from processes import (
     finish,
     launch_command,
     load,
+    small_disk,
     train_command,
 )
 
@@ -212,14 +212,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(saved):
     from kfcn.errors import KfcnError
 
     checkpoint, folder = saved
-    small = folder / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(folder / "small", "1m") as small:
         for step in (1, 2):
             checkpoint.save(small, [Value(np.full((256, 256), step))], step, {"rows": []}, keep=5)
         with pytest.raises(KfcnError, match=r"step-00000003\.npz could not be written: No space"):
@@ -229,18 +222,10 @@ def test_a_full_disk_loses_no_earlier_checkpoint(saved):
         variable = Value(np.zeros((256, 256)))
         assert checkpoint.restore(small, [variable])["step"] == 2
         assert (variable.value == 2).all()
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", small]
-    mounted = subprocess.run(mount, capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "small", "700k") as small:
         command = train_command(pairs, small / "run", *EACH_STEP, "--keep", 99)
         code, output = finish(command, tmp_path / "log.txt")
         assert code == 1
@@ -248,8 +233,6 @@ def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
         assert "Traceback" not in output
         assert checkpoints(small / "run")
         load(checkpoints(small / "run")[-1])
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path, pairs):
