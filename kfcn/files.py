@@ -11,9 +11,12 @@ import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kfcn.errors import KfcnError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @contextlib.contextmanager
@@ -89,6 +92,26 @@ def make_folder(path: Path | str) -> Path:
     except OSError as error:
         raise KfcnError(f"folder {path} could not be made: {error.strerror}") from error
     return path
+
+
+def save_picture(picture: "Image.Image", file: Path, format: str, **options: Any) -> None:
+    """Writes a picture to a file that `aside` gave.
+
+    By way of the memory: left to write by itself, Pillow does not notice that a full disk took only
+    a part of a JPEG.
+
+    Args:
+        picture: of Pillow, or whatever else has such a `save`.
+        file: where to.
+        format: Pillow's name of it.
+        options: of that format.
+
+    Raises:
+        OSError: it could not be written whole.
+    """
+    content = io.BytesIO()
+    picture.save(content, format, **options)
+    file.write_bytes(content.getbuffer())
 
 
 def write_text(path: Path | str, text: str) -> None:

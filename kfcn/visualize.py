@@ -1,5 +1,6 @@
 """Pictures: palette label maps, overlays, rows of image, truth and prediction, curves, heat."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kfcn.errors import UsageError
-from kfcn.files import aside
+from kfcn.files import aside, save_picture
 from kfcn.labels import IGNORE
 
 Palette = Sequence[Sequence[int]]
@@ -207,7 +208,9 @@ def draw_class_heatmap(
     for side in ("top", "right"):
         axes[1].spines[side].set_visible(False)
 
-    figure.savefig(path, format=kind, dpi=150)
+    content = io.BytesIO()  # as in `kfcn.files.save_picture`
+    figure.savefig(content, format=kind, dpi=150)
+    path.write_bytes(content.getbuffer())
 
 
 def figure_format(path: Path) -> str:
@@ -224,7 +227,7 @@ def figure_format(path: Path) -> str:
     return kind
 
 
-def write_image(path: Path, picture: Image.Image, **options: Any) -> None:
+def write_image(path: Path, picture: Image.Image, format: str, **options: Any) -> None:
     """Saves a picture aside and renames it, so that no half-written file is ever found."""
     with aside(path) as temporary:
-        picture.save(temporary, **options)
+        save_picture(picture, temporary, format, **options)

@@ -1,9 +1,12 @@
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
+from processes import small_disk
 
 from kfcn.errors import KfcnError
-from kfcn.files import aside, sha256, write_json
+from kfcn.files import aside, save_picture, sha256, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):
@@ -72,3 +75,18 @@ def test_a_full_disk_is_one_line(tmp_path):
         raise OSError(28, "No space left on device")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("side", [200, 240, 300])
+def test_a_picture_that_a_full_disk_takes_in_part_is_none(tmp_path, side):
+    """Three lengths: Pillow by itself writes the last block of a JPEG and looks no further."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    with small_disk(tmp_path / "small", "32k") as small:
+        full = pytest.raises(KfcnError, match=r"x\.jpg could not be written: No space left")
+        with full, aside(small / "x.jpg") as part:
+            save_picture(Image.fromarray(noise), part, "JPEG", quality=92)
+        assert not list(small.iterdir())
+        with aside(small / "x.jpg") as part:  # the control: what has room is whole
+            save_picture(Image.fromarray(noise[:99, :99]), part, "JPEG", quality=92)
+        with Image.open(small / "x.jpg") as picture:
+            picture.load()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kfcn.files import save_picture
 from kfcn.outputs import Outputs, State
 
 
@@ -76,4 +77,4 @@ class Writer:
 
     def _save(self, target: Path, picture: Image.Image, format: str, **options: int) -> None:
         with self.outputs.aside(target) as temporary:
-            picture.save(temporary, format, **options)
+            save_picture(picture, temporary, format, **options)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from kfcn.data.formats.images import stored_as_read
 from kfcn.errors import UsageError
+from kfcn.files import save_picture
 from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
 from kfcn.visualize import palette_picture
@@ -81,4 +82,4 @@ def copy_picture(outputs: Outputs, path: Path, image: np.ndarray, target: Path) 
         if target.name == path.name and stored_as_read(path):
             shutil.copyfile(path, temporary)
         else:
-            Image.fromarray(image).save(temporary, "PNG")
+            save_picture(Image.fromarray(image), temporary, "PNG")

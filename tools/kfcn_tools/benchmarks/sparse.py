@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import aside
+from kfcn.files import aside, save_picture
 from kfcn.labels import IGNORE
 
 RADIUS = 3
@@ -177,7 +177,7 @@ def write(data: str, data_dir: Path | None, kind: str, out: Path, least: int, se
             stem = f"{index:05d}.png"
             for folder, picture in (("images", sample.image), ("labels", labels)):
                 with aside(out / folder / split / stem) as part:
-                    Image.fromarray(picture).save(part, format="png")
+                    save_picture(Image.fromarray(picture), part, "PNG")
     (out / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     return seen / max(labelled, 1)
 
