@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
@@ -31,7 +31,7 @@ MEMORY = "KFCN_IMAGE_MEMORY"
 USUAL_MEMORY = 2 << 30
 """That limit where the variable is not set: 700 megapixels in RGB."""
 
-_ORIENTATION = 0x0112  # the EXIF tag, and that of TIFF
+_ORIENTATION = ExifTags.Base.Orientation  # of TIFF as well
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _MOST_PAGES = 100_000
@@ -74,7 +74,7 @@ def read_image(
             return _read_jpeg(content)
         with open_image(content, page) as image:
             _check_bands(image)
-            inverted = tiff_tags(image).get(262) == 0
+            inverted = white_is_zero(image)
             if (deep := deep_values(content, image, page)) is not None:
                 pixels = _eight_bits(deep, stretch or (0, 65535))
                 return 255 - pixels if inverted else pixels  # Pillow inverts 8 bits and fewer
@@ -189,7 +189,7 @@ def deep_values(content: bytes, image: Image.Image, page: int | None) -> np.ndar
         return values if values.dtype != np.dtype(">u2") else values.astype(np.uint16)
     if not _deep_colour(content, image):
         return None
-    if tiff_tags(image).get(284) == 2:  # OpenCV mixes them up
+    if tiff_tags(image).get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:  # OpenCV mixes them up
         raise ValueError("16 bits with its colours in planes of their own; save it as PNG")
     stored, number = np.frombuffer(content, np.uint8), image.tell()
     if number:
@@ -210,13 +210,18 @@ def _deep_colour(content: bytes, image: Image.Image) -> bool:
     """Whether a picture in colour has 16 bits, which Pillow's mode does not tell."""
     if content.startswith(PNG):
         return content[24] == 16
-    bits = tiff_tags(image).get(258, (8,))
+    bits = tiff_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (8,))
     return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA")
 
 
 def tiff_tags(image: Image.Image) -> Mapping[int, Any]:
     """The tags of a TIFF file; none of any other."""
     return image.tag_v2 if isinstance(image, TiffImageFile) else {}
+
+
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether the numbers of a TIFF file count down from white."""
+    return tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
 
 
 _BANDS = (
@@ -232,7 +237,8 @@ def _unknown(content: bytes) -> str:
     directory = ImageFileDirectory_v2(file.read(8))
     file.seek(directory.next)
     directory.load(file)
-    bands, bits = directory.get(277, 1), directory.get(258, (1,))
+    bands = directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     return f"{bands} band(s) of {max(bits)} bits; {_BANDS}"
 
 
@@ -243,7 +249,9 @@ def _bytes_each(image: Image.Image) -> int:
 def _check_bands(image: Image.Image) -> None:
     """Raises a ValueError where bands of a TIFF would be left out without a word."""
     tags = tiff_tags(image)
-    bands, extra, rgb = tags.get(277, 1), tags.get(338, ()), tags.get(262) == 2
+    bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    extra = tags.get(TiffImagePlugin.EXTRASAMPLES, ())
+    rgb = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 2
     # A fourth band is the opacity only where the file says so; it may as well be near infrared.
     if bands > 4 or (bands == 4 and (extra == (0,) or (rgb and extra not in ((1,), (2,))))):
         raise ValueError(f"{bands} bands; {_BANDS}")
@@ -266,7 +274,7 @@ def _pages(content: bytes, image: Image.Image) -> list[int]:
         seen.add(place)
         file.seek(place)
         directory.load(file)
-        if not directory.get(254, 0) & 1:
+        if not directory.get(ExifTags.Base.NewSubfileType, 0) & 1:
             pages.append(number)
         place, number = directory.next, number + 1
     return pages or [0]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from kfcn.data.formats.images import (
@@ -19,6 +19,7 @@ from kfcn.data.formats.images import (
     open_image,
     reason,
     tiff_tags,
+    white_is_zero,
 )
 from kfcn.data.formats.soundness import JPEG, PNG, png_damage
 from kfcn.errors import DataError
@@ -176,11 +177,11 @@ def stored_mask(content: bytes, page: int | None) -> StoredMask:
         ValueError, and whatever Pillow raises: it is damaged, or of a kind that changes labels.
     """
     with open_image(content, page) as image:
-        mode, tags = image.mode, tiff_tags(image)
+        mode, inverted = image.mode, white_is_zero(image)
         if lossy := _lossy(content, image):
             raise ValueError(f"{lossy} cannot hold labels, because it changes the numbers")
         tile = image.tile[0] if isinstance(image, ImageFile) and image.tile else None
-        inverted, orientation = tags.get(262) == 0, tags.get(0x0112, 1)
+        orientation = tiff_tags(image).get(ExifTags.Base.Orientation, 1)
         if mode in ("RGB", "RGBA", "LA"):
             deep = deep_values(content, image, page)
             if deep is not None:
@@ -223,7 +224,7 @@ def _unscaled(mode: str, values: np.ndarray, tile: Any) -> tuple[np.ndarray, int
 
 def _lossy(content: bytes, image: Image.Image) -> str | None:
     """What a file is called that does not give back the numbers that were saved in it."""
-    if tiff_tags(image).get(259) in (6, 7):
+    if tiff_tags(image).get(TiffImagePlugin.COMPRESSION) in (6, 7):
         return "a TIFF compressed as JPEG"
     if image.format == "WEBP" and b"VP8 " in (content[12:16], *_inner_chunks(content)):
         return "a lossy WebP"
