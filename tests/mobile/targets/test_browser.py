@@ -339,8 +339,17 @@ def test_another_model_can_be_chosen(page, bundle):
 def test_a_picture_chosen_while_another_model_loads_is_not_lost(page, bundle, tmp_path):
     image = bundle.golden[1].image
     Image.fromarray(image.repeat(2, 0).repeat(2, 1)).save(tmp_path / "twice.png")
-    page.select_option("#mode", "float32")
+    page.evaluate(  # a picture on its way to the net is slower than a small model
+        """() => {
+          const make = window.createImageBitmap;
+          window.createImageBitmap = async (source) => {
+            if (source instanceof ImageBitmap) await new Promise((go) => setTimeout(go, 700));
+            return make(source);
+          };
+        }"""
+    )
     page.set_input_files("#file", tmp_path / "twice.png")
+    page.select_option("#mode", "float32")
     page.locator("#status", has_text="float32").wait_for()
     page.wait_for_timeout(1000)  # whatever else is on its way
     (labels,) = host_labels(bundle, "float32.tflite", [image])
