@@ -24,6 +24,12 @@ _GROUPS = itertools.count(1 << 20)
 """Keys of groups of replicas; `tf.distribute` numbers its own groups from 1."""
 
 
+SHORT = 1 << 14
+"""Elements of a float32 tensor up to which its sum is that of a gathered copy from each replica.
+A reduction goes around the ring of the replicas twice, a gathering once, with more in each part: of
+a vector the time is that of the rounds."""
+
+
 def sum_over_replicas(value: Any) -> Any:
     """The sum of a tensor over the replicas of `tf.distribute`; the tensor itself elsewhere."""
     context = _several()
@@ -31,6 +37,8 @@ def sum_over_replicas(value: Any) -> Any:
         return value
     import tensorflow as tf
 
+    if value.dtype == tf.float32 and (value.shape.num_elements() or SHORT + 1) <= SHORT:
+        return tf.reduce_sum(gather_over_replicas(value), 0)
     return tf.raw_ops.CollectiveReduceV2(
         input=value, merge_op="Add", final_op="Id", **_next_exchange(context)
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kfcn.errors import WorkerLostError
+from kfcn.machine import cores
 from kfcn.place import VARIABLE, Place, read_place
 
 FINAL = (0, 1, 2, 130, 143, 149)
@@ -30,6 +31,9 @@ _APART: dict[str, Any] = (
     if sys.platform == "win32"
     else {"start_new_session": True}
 )
+
+THREADS = "TF_NUM_INTRAOP_THREADS"
+"""Environment variable with the threads that TensorFlow computes an operation with."""
 
 GRACE = 20.0
 """Seconds between asking a worker to stop and killing it; a signal is answered after a step."""
@@ -211,6 +215,8 @@ def _start(
     if len(addresses) > 1:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment["TF_CONFIG"] = json.dumps(config)
+        # With a pool of all cores in each worker the pools would take them from one another.
+        environment.setdefault(THREADS, str(max(1, cores() // len(addresses))))
     try:
         return subprocess.Popen(
             command, env=environment, errors="replace", bufsize=1,

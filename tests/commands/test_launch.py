@@ -7,6 +7,9 @@ import sys
 import pytest
 from processes import Process, finish, launch_command
 
+from kfcn.commands.launch import THREADS
+from kfcn.machine import cores
+
 ENV = (
     "import json, os, sys, time; c = json.loads(os.environ['TF_CONFIG']); w = c['task']['index']\n"
 )
@@ -27,6 +30,23 @@ def test_each_worker_has_its_number_and_all_addresses(tmp_path):
     assert len({line[6:] for line in told}) == 1
     assert len(set(told[0][6:].split())) == 3
     assert output.count("to stderr") == 3
+
+
+def test_the_workers_divide_the_cores(tmp_path, monkeypatch):
+    """Unless the user says how many threads."""
+    monkeypatch.delenv(THREADS, raising=False)
+    code = f"import os; print('threads', os.environ.get({THREADS!r}))"
+    log = tmp_path / "log.txt"
+
+    def threads(workers, **environment):
+        command = launch_command([sys.executable, "-c", code], workers)
+        _, output = finish(command, log, **environment)
+        return [line.split("threads ")[1] for line in output.splitlines()]
+
+    assert threads(1) == ["None"]
+    assert threads(2) == [str(max(1, cores() // 2))] * 2
+    assert threads(2 * cores()) == ["1"] * 2 * cores()
+    assert threads(2, **{THREADS: "5"}) == ["5", "5"]
 
 
 def test_a_lost_worker_stops_the_others_and_all_start_again_on_new_ports(tmp_path):

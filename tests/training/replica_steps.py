@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kfcn.collectives import SHORT, sum_over_replicas
 from kfcn.losses import SegmentationLoss
 from kfcn.training import replicas, step
 from kfcn.training.average import Average
@@ -67,10 +68,36 @@ def train(where, batches, iou_loss=0.0, gated_crf=0.0):
         done.append(one(batch))
         values = map(keras.ops.convert_to_numpy, learner.variables)
         weights.append([value.astype("float64") for value in values])
-    graph = one._step.get_concrete_function().graph.as_graph_def()
-    nodes = itertools.chain(graph.node, *(f.node_def for f in graph.library.function))
+    nodes = operations(one._step.get_concrete_function())
     exchanges = sum(node.op.startswith("Collective") for node in nodes) / where.total
     return model, weights, done, exchanges
+
+
+def known(size, replica):
+    return np.arange(size) % 7 + 10 * (replica + 1)
+
+
+def summed(size, dtype):
+    """How far a sum over both replicas is from its value, and which operations make it."""
+
+    def mine():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = tf.where(tf.equal(number, 0), known(size, 0), known(size, 1))
+        return sum_over_replicas(tf.cast(own, dtype))
+
+    function = tf.function(lambda: mirrored.strategy.run(mine)).get_concrete_function()
+    values = [np.asarray(x) for x in mirrored.strategy.experimental_local_results(function())]
+    nodes = operations(function)
+    return {
+        "operations": sorted({node.op for node in nodes if node.op.startswith("Collective")}),
+        "wrong": apart(values, [known(size, 0) + known(size, 1)] * 2),
+        "kept": values[0].dtype == dtype,
+    }
+
+
+def operations(function):
+    graph = function.graph.as_graph_def()
+    return itertools.chain(graph.node, *(f.node_def for f in graph.library.function))
 
 
 def apart(a, b):
@@ -100,6 +127,14 @@ found["average and weights"] = apart(two[-1][-count:], [np.asarray(w) for w in m
 found["asked for in the saved net"] = any(
     layer.synchronized for layer in model.layers if hasattr(layer, "synchronized")
 )
+found["sums"] = {
+    name: summed(size, dtype)
+    for name, size, dtype in (
+        ("short", SHORT, "float32"),
+        ("long", SHORT + 1, "float32"),
+        ("whole numbers", 3, "int64"),
+    )
+}
 whole, means = by_hand()
 found["loss"] = {"1": done[0].loss, "2": done2[0].loss, "numpy": whole, "mean of means": means}
 

@@ -104,6 +104,18 @@ def test_a_step_exchanges_no_more_than_it_must(steps):
     assert steps["exchanges"] == {"1": 0, "2": 2 * 2 + 1 + 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("short", "CollectiveGatherV2"),
+        ("long", "CollectiveReduceV2"),
+        ("whole numbers", "CollectiveReduceV2"),
+    ],
+)
+def test_sums_of_vectors_take_one_round_and_long_ones_share_the_work(steps, name, operation):
+    assert steps["sums"][name] == {"operations": [operation], "wrong": 0.0, "kept": True}
+
+
 @pytest.mark.parametrize("replicas", ["1", "2"])
 def test_a_loss_that_is_not_finite_leaves_the_net_as_it_was(steps, replicas):
     assert steps["not finite"][replicas] == {"finite": False, "changed": 0.0, "then finite": True}
