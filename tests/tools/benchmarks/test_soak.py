@@ -31,6 +31,12 @@ def test_what_grows_is_named():
         grown(rows((6, 9, 900), (6, 9, 900)), 200)
 
 
+def test_checkpoints_may_grow_by_their_rows_of_figures():
+    same = [(6, 9, 900)] * 4
+    assert grown(rows(*same, disk=(0.010, 0.011, 0.012, 0.0125)), 100) == []
+    assert grown(rows(*same, disk=(0.010, 0.015, 0.015, 0.015)), 100) == ["disk: 0.0 to 0.0 MiB"]
+
+
 HOLDING = """
 import threading, time
 begun = open({path!r})

@@ -37,6 +37,12 @@ SPARE = 8
 EPOCH = 100
 """Steps of an epoch of the training runs: each ends with a validation, a checkpoint and a row."""
 
+KEPT = 2
+"""Checkpoints that the training runs keep."""
+
+HISTORY = KEPT * 0.5 / 1024
+"""MiB by which an epoch's row of figures may lengthen the checkpoints, which hold all rows."""
+
 
 class Use(NamedTuple):
     """What a process holds: threads, open files, resident memory in MiB."""
@@ -104,7 +110,8 @@ def grown(rows: Sequence[Row], settled: int) -> list[str]:
         if uses[-1].mib > first.mib * MEMORY:
             found.append(f"memory of process {number}: {first.mib:.0f} to {uses[-1].mib:.0f} MiB")
     disk = min(row.disk for row in later[-3:])  # one may be read while old and new are there
-    if disk > begun.disk * MEMORY:
+    history = HISTORY * (later[-1].count - begun.count) / EPOCH
+    if disk > begun.disk * MEMORY + history:
         found.append(f"disk: {begun.disk:.1f} to {disk:.1f} MiB")
     return found
 
@@ -256,7 +263,7 @@ def training(folder: Path, steps: int, *flags: str, workers: int = 0) -> Run:
     data, run = draw_pairs(folder / "pairs", 4 * EPOCH), folder / "run"
     words = {
         "data": "folder", "data-dir": data, "arch": "convnet", "batch-size": 4,
-        "epochs": max(steps // EPOCH, 1), "learning-rate": 1e-3, "run-dir": run, "keep": 2,
+        "epochs": max(steps // EPOCH, 1), "learning-rate": 1e-3, "run-dir": run, "keep": KEPT,
     }  # fmt: skip
     named = [str(part) for name, value in words.items() for part in (f"--{name}", value)]
     command = [*command_of("train"), *named, "--crop", "32", "40", *flags]
