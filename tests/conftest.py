@@ -8,8 +8,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
-from nets import settings
 from PIL import Image
+from small_nets import settings
 
 # A cache of their own: no test finds what another run of kfcn kept of a net. What targets have
 # fetched (`python -m kfcn_mobile.targets`) stays in reach; without it their tests skip.

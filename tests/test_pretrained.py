@@ -8,8 +8,8 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from nets import TINY
 from PIL import Image
+from small_nets import TINY
 
 import kfcn
 from kfcn import pretrained

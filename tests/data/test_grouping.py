@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from nets import settings
+from small_nets import settings
 
 from kfcn import data, evaluate, train
 from kfcn.data.audit.audit import Audit, audit_split

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from nets import TINY, fit_statistics, randomize
+from small_nets import TINY, fit_statistics, randomize
 
 import kfcn
 from kfcn.fused import run_net

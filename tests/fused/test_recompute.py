@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from nets import TINY, fit_statistics, randomize
+from small_nets import TINY, fit_statistics, randomize
 
 import kfcn
 from kfcn.crf import add_crf

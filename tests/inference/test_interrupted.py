@@ -6,9 +6,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from nets import save_colour_run
 from PIL import Image
 from processes import BIN, Process, finish, small_disk
+from small_nets import save_colour_run
 
 COUNT = 24
 

@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from nets import save_colour_run
 from PIL import Image
+from small_nets import save_colour_run
 
 from kfcn import data, predict
 from kfcn.commands import predict as command

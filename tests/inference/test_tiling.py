@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from nets import TINY, fit_statistics, randomize
+from small_nets import TINY, fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference import tiling

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from nets import TINY
+from small_nets import TINY
 
 from kfcn.errors import KfcnError
 from kfcn.labelling.next_pictures import (

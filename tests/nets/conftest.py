@@ -1,7 +1,7 @@
 import keras
 import pytest
 from base import WithoutKfcn
-from nets import fit_statistics, randomize
+from small_nets import fit_statistics, randomize
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from base import NetTests
-from nets import box_twin, fit_statistics, gradient_centre
+from small_nets import box_twin, fit_statistics, gradient_centre
 
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets import fcn

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from base import NetTests
 from keras import ops
-from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
+from small_nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
 from kfcn.errors import KfcnError
 from kfcn.nets.baselines import dilated, heatmap

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from base import NetTests
 from keras import ops
-from nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
+from small_nets import TINY, box_twin, fit_statistics, gradient_centre, randomize
 
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets.fcn import fcn2s, fcn4s, fcn8s, fcn8s_atonce, fcn16s, fcn32s

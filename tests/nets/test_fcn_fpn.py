@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from base import NetTests
 from keras import ops
-from nets import TINY, fit_statistics, randomize
+from small_nets import TINY, fit_statistics, randomize
 
 from kfcn.errors import KfcnError
 from kfcn.nets.backbones import BACKBONES

@@ -4,8 +4,8 @@ import re
 import signal
 
 import pytest
-from nets import settings as tiny
 from processes import checkpoints, difference
+from small_nets import settings as tiny
 
 from kfcn import recipes, train
 from kfcn.errors import Stopped, UsageError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from kfcn_mobile import gates
 from kfcn_tools.ship import FACTS, page, round_kernels, ship
-from nets import TINY
 from PIL import Image
 from shipping import settle
+from small_nets import TINY
 
 import kfcn
 from kfcn import data, pretrained

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from nets import settings
 from processes import checkpoints, load
+from small_nets import settings
 
 from kfcn import train
 from kfcn.errors import Stopped, UsageError

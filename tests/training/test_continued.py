@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from nets import settings
 from PIL import Image
+from small_nets import settings
 
 from kfcn import data, train
 from kfcn.errors import KfcnError, UsageError

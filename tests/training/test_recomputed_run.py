@@ -3,7 +3,7 @@
 import types
 
 import pytest
-from nets import settings
+from small_nets import settings
 
 from kfcn import train
 from kfcn.errors import UsageError

@@ -6,8 +6,8 @@ import signal
 import keras
 import numpy as np
 import pytest
-from nets import settings
 from PIL import Image
+from small_nets import settings
 
 from kfcn import data as data_sets
 from kfcn import evaluate, predict, train

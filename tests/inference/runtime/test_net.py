@@ -6,8 +6,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from nets import TINY, fit_statistics, randomize
 from PIL import Image
+from small_nets import TINY, fit_statistics, randomize
 
 from kfcn.commands import predict as command
 from kfcn.crf import add_crf

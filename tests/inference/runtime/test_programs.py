@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from nets import fit_statistics, randomize
+from small_nets import fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference.runtime.from_keras import program_of
