@@ -22,6 +22,9 @@ from kfcn.training.run_folder import RunFolder
 from kfcn.visualize import comparison, curves, write_image
 
 SHOWN = 4  # validation images in overlays.png and TensorBoard
+DRAWINGS = 50
+"""Most drawings of curves and images in a run. Of twenty pictures an epoch is four steps, and what
+was drawn after each took half as long as they."""
 
 
 @dataclasses.dataclass
@@ -143,11 +146,14 @@ class Recorder:
             if better:
                 save_model(model, self.run.path / MODEL)
             self.run.write_history(progress.rows)
-            curves(progress.rows, self.run.curves)
-            # A figure is a circle of 10,000 objects around its pixels. Beside TensorFlow's they are
-            # so few that Python lets twenty figures gather, 2 MB each, before it looks for them.
-            gc.collect()
-            self._log(model, row)
+            drawing = is_drawn(row["epoch"], self.epochs)
+            if drawing:
+                curves(progress.rows, self.run.curves)
+                # A figure is a circle of 10,000 objects around its pixels. Beside TensorFlow's they
+                # are so few that Python lets twenty figures gather, 2 MB each, before it looks for
+                # them.
+                gc.collect()
+            self._log(row, self.draw(model) if drawing else None)
 
     def evaluate(self, model: keras.Model) -> Evaluation:
         """The figures on the whole split; each worker segments its part of the images."""
@@ -176,7 +182,7 @@ class Recorder:
 
         write_image(self.run.overlays, Image.fromarray(self.draw(model)), format="PNG")
 
-    def _log(self, model, row):
+    def _log(self, row, image: np.ndarray | None):
         import tensorflow as tf
 
         try:
@@ -184,11 +190,17 @@ class Recorder:
                 for name, value in row.items():
                     if name != "epoch":
                         tf.summary.scalar(name, value, step=row["epoch"])
-                tf.summary.image("validation", self.draw(model)[None], step=row["epoch"])
+                if image is not None:
+                    tf.summary.image("validation", image[None], step=row["epoch"])
         except tf.errors.OpError as error:
             raise KfcnError(
                 f"{self.run.tensorboard} could not be written: {first_line(error)}"
             ) from error
+
+
+def is_drawn(epoch: int, epochs: int) -> bool:
+    """Whether curves and images are drawn after an epoch (1, 2, ...): the first, the last, some."""
+    return epoch in (1, epochs) or epoch % math.ceil(epochs / DRAWINGS) == 0
 
 
 def _is_row(row: Any) -> bool:

@@ -14,6 +14,7 @@ from kfcn import evaluate, predict, train
 from kfcn.errors import DataError, KfcnError, Stopped, UsageError
 from kfcn.metrics import NAMES
 from kfcn.training import checkpoint
+from kfcn.training.recorder import DRAWINGS, is_drawn
 
 
 def test_run_folder_is_complete(run, pairs):
@@ -35,6 +36,16 @@ def test_run_folder_is_complete(run, pairs):
     with Image.open(run.overlays) as picture:
         assert picture.height > 4 * 40  # four validation images
     assert list((run.run_dir / "tensorboard").glob("events*"))
+
+
+def test_a_run_of_many_short_epochs_is_drawn_now_and_then():
+    def drawn(epochs):
+        return [epoch for epoch in range(1, epochs + 1) if is_drawn(epoch, epochs)]
+
+    assert drawn(3) == [1, 2, 3]
+    assert drawn(DRAWINGS) == list(range(1, DRAWINGS + 1))
+    assert drawn(125) == [1, *range(3, 125, 3), 125]
+    assert len(drawn(10_000)) == DRAWINGS + 1
 
 
 def test_card_holds_classes_and_metrics(run):
