@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kfcn.data.formats.labelme import to_labelme
 from kfcn.data.sets.coco import VOC_IDS
 
 CAMVID_CLASSES = 12
@@ -16,12 +17,28 @@ CAMVID_CLASSES = 12
 def write_stand_ins(folder: Path, pairs: Path) -> None:
     """The data sets and pictures that the pages name, under the names that they use."""
     shutil.copytree(pairs, folder / "my-data")
+    write_labelme(folder / "pictures", folder / "labelled", pairs)
     write_camvid(folder / "CamVid")
     write_voc(folder / "VOCdevkit")
     write_coco(folder / "coco")
     (folder / "holiday").mkdir()
     _image(folder / "holiday/beach.jpg", 70, 50, seed=1)
     _image(folder / "cat.jpg", 70, 90, seed=2)
+
+
+def write_labelme(pictures: Path, labelled: Path, pairs: Path) -> None:
+    """The drawn pairs as photographs in one folder; in another, labelme's files of a part of them."""
+    pictures.mkdir()
+    labelled.mkdir()
+    names = ("background", "square", "disc")
+    (labelled / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    for split in ("train", "val"):
+        for file in sorted((pairs / "images" / split).iterdir()):
+            shutil.copy(file, pictures)
+            if split == "train":
+                labels = np.array(Image.open(pairs / "labels" / split / file.name))
+                content = to_labelme(labels, names, f"../{pictures.name}/{file.name}")
+                (labelled / f"{file.stem}.json").write_text(json.dumps(content))
 
 
 def write_camvid(root: Path, count: int = 6) -> None:

@@ -174,7 +174,7 @@ class TestText:
                 assert (ROOT / path).exists(), path
 
 
-OTHERS = {"--logdir", "--direct_num_workers", "--runner"}
+OTHERS = {"--logdir", "--direct_num_workers", "--runner", "--output", "--nodata"}
 """Flags of other programs."""
 
 SMALL = "--backbone mobilenet_v2 --alpha 0.35 --weights none"
@@ -182,7 +182,8 @@ SHORT = {
     # The pages' commands run as they stand, behind them what makes them short.
     "kfcn-train --recipe list": "",
     "kfcn-train --recipe camvid_fcn32s": f"--epochs 1 --crop 64 64 {SMALL}",
-    "kfcn-train --init-from voc_animals": "--epochs 1 --crop 64 64",
+    "kfcn-train --init-from": "--epochs 1 --crop 64 64",
+    "kfcn-data suspects": "--epochs 1",
     "kfcn-train": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-launch": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-convert": "--calibration 4 --golden 2",

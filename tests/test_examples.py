@@ -1,5 +1,7 @@
 """The notebooks run from top to bottom, with settings that make them short."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = {
     "train_and_look": {"EPOCHS": 1},
     "classifier_to_heatmap": {"PATCHES": 300, "EPOCHS": 3},
+    "label_few": {"EPOCHS": 1, "COUNT": 8},
     "convert_and_validate": {"EPOCHS": 1, "MODES": ("float32", "float16")},
 }
 """What replaces the values of a notebook's cell with the tag `parameters`."""
@@ -62,6 +65,20 @@ def test_train_and_look(tmp_path):
     assert "mean IoU" in printed(book)
     assert pictures(book) == 3
     assert (tmp_path / "runs/scenes/model.keras").is_file()
+
+
+@pytest.mark.slow
+def test_label_few(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    book = execute("label_few", tmp_path)
+    text = printed(book)
+    assert "8 of 72 pictures chosen, 8 have labels already" in text
+    assert "4 corrected files kept as they are" in text
+    assert len(list((tmp_path / "labelled").glob("*.json"))) == 16
+    assert not list((tmp_path / "todo").glob("*.json"))
+    assert (tmp_path / "suspects/suspects.html").is_file()
+    assert "16 labelled: mean IoU" in text and "the label that was made wrong is at" in text
+    assert pictures(book) == 1
 
 
 def test_classifier_to_heatmap(tmp_path):

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfcn.commands._cli import OVERWRITE_HELP, source_of
 from kfcn.data.reading import Reading
+
+if TYPE_CHECKING:
+    from kfcn.data import Dataset
 
 
 def add_next(actions: Any) -> None:
@@ -61,19 +64,19 @@ def next_pictures(args: argparse.Namespace) -> int:
     return 1 if proposal.failed else 0
 
 
-def _labelled(model: str):
-    """The split that a run was trained on, if it is still where it was; else None."""
+def _labelled(model: str) -> "list[Dataset]":
+    """The splits that a run was trained and validated on, if they are where they were."""
     from kfcn.errors import KfcnError
     from kfcn.training.run_folder import RunFolder
 
     try:
         stored = RunFolder(Path(model)).stored_settings()
         if stored is None:
-            return None
-        return stored.source.open(stored.train_split)
+            return []
+        return [stored.source.open(split) for split in (stored.train_split, stored.val_split)]
     except KfcnError as error:
         print(f"kfcn-data: what {model} was trained on cannot be looked at ({error})")
-        return None
+        return []
 
 
 def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:

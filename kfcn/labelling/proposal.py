@@ -2,7 +2,7 @@
 
 import dataclasses
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -54,7 +54,7 @@ def propose(
     model: keras.Model,
     images: Path | str | Iterable[Path | str],
     count: int,
-    labelled: Dataset | None = None,
+    labelled: Sequence[Dataset] = (),
     progress: bool = False,
     stretch: tuple[int, int] | None = None,
 ) -> Proposal:
@@ -64,8 +64,8 @@ def propose(
         model: a net of kfcn with a backbone.
         images: as in `kfcn.predict`.
         count: how many are wanted, at least 1.
-        labelled: what the net was trained on; pictures of the same file name are left out, and
-            those like them come late.
+        labelled: what has labels already, a net's training and validation splits; pictures of the
+            same file name are left out, and those like them come late.
         progress: show a progress bar.
         stretch: how pictures of more than 8 bits are read (`kfcn.data.Reading`).
 
@@ -79,10 +79,10 @@ def propose(
     paths = collect([images] if isinstance(images, (str, Path)) else list(images))
     net, body, known, vectors = quickest(model), describer(model), set(), []
     hidden = None if progress else True
-    for index in tqdm(range(len(labelled or ())), "labelled", unit="image", disable=hidden):
-        assert labelled is not None
-        known.add(nfc(Path(labelled.file_name(index)).stem))
-        vectors.append(description(body, labelled[index].image))
+    there = [(dataset, index) for dataset in labelled for index in range(len(dataset))]
+    for dataset, index in tqdm(there, "labelled", unit="image", disable=hidden):
+        known.add(nfc(Path(dataset.file_name(index)).stem))
+        vectors.append(description(body, dataset[index].image))
     rest = [path for path in paths if nfc(path.stem) not in known]
     uncertainty, found, failed = {}, [], {}
     for path in tqdm(rest, "pictures", unit="image", disable=hidden):

@@ -43,9 +43,12 @@ def test_parts_of_a_split_are_runs_of_neighbours(pairs):
 
 def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_path, capsys):
     new = tmp_path / "new"
-    shutil.copytree(pairs / "images" / "val", new)
-    known = next((pairs / "images" / "train").iterdir())
-    shutil.copy(known, new)  # it has labels already
+    new.mkdir()
+    for file in sorted((pairs / "images" / "val").iterdir()):
+        shutil.copy(file, new / f"new-{file.name}")
+    known = [next((pairs / "images" / split).iterdir()) for split in ("train", "val")]
+    for file in known:  # they have labels already
+        shutil.copy(file, new)
     (new / "broken.png").write_bytes(b"no picture")
     arguments = [
         "next",
@@ -58,10 +61,10 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
     ]
     assert main(arguments) == 1  # the broken one
     told = capsys.readouterr().out
-    assert "broken.png" in told and "2 of 4 pictures chosen, 1 have labels already" in told
+    assert "broken.png" in told and "2 of 4 pictures chosen, 2 have labels already" in told
     table = rows(tmp_path / "todo" / "next.csv")
     assert [row["order"] for row in table] == ["1", "2", "", ""]
-    assert known.stem not in {row["picture"].rsplit("/", 1)[-1].split(".")[0] for row in table}
+    assert all(row["picture"].rsplit("/", 1)[-1].startswith("new-") for row in table)
     first = next(iter(sorted((tmp_path / "todo").glob("*.json"))))
     assert len(list((tmp_path / "todo").glob("*.json"))) == 2
     page = (tmp_path / "todo" / "next.html").read_text(encoding="utf-8")
