@@ -76,6 +76,20 @@ def coco(path, names, annotations, categories=("car",), size=SIZE, first=1):
     return write_json(path, {"images": images, "annotations": items, "categories": rows})
 
 
+def cvat(path, pictures, labels=("car",), size=SIZE, **more):
+    """An `annotations.xml` of CVAT: name -> its shapes as XML; `more` is a picture's subset."""
+    names = "".join(f"<label><name>{name}</name><color>#0000{60 + i}</color></label>"
+                    for i, name in enumerate(labels))  # fmt: skip
+    images = "".join(
+        f'<image id="{i}" name="{name}" subset="{more.get(name, "")}" '
+        f'width="{size[1]}" height="{size[0]}">{shapes}</image>'
+        for i, (name, shapes) in enumerate(pictures.items())
+    )
+    head = '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>'
+    meta = f"<meta><task><labels>{names}</labels></task></meta>"
+    return write(path, f"{head}{meta}{images}</annotations>")
+
+
 def shares(dataset):
     """Share of each class in the labelled pixels, in percent with three digits."""
     from kfcn.data import check

@@ -27,7 +27,7 @@ def write_stand_ins(folder: Path, pairs: Path) -> None:
 
 
 def write_labelme(pictures: Path, labelled: Path, pairs: Path) -> None:
-    """The drawn pairs as photographs in one folder; in another, labelme's files of a part of them."""
+    """The drawn pairs as photographs in one folder; in another, labelme's files of some of them."""
     pictures.mkdir()
     labelled.mkdir()
     names = ("background", "square", "disc")

@@ -67,6 +67,7 @@ DATASETS = {
         (
             "kfcn.data.sets.folder:Folder",
             "kfcn.data.sets.cvat:MaskExport",
+            "kfcn.data.sets.cvat_images:CvatImages",
             "kfcn.data.sets.coco_export:CocoExport",
             "kfcn.data.sets.labelme:Labelme",
             "kfcn.data.sets.beside:Beside",

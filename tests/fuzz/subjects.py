@@ -475,10 +475,11 @@ def cluster(rng: np.random.Generator, folder: Path) -> str:
 def _labelled_folder(rng: np.random.Generator, root: Path) -> str:
     """Three pictures with labels in one of the layouts that people have."""
     from drawn import coco as write_coco
+    from drawn import cvat as write_cvat
     from drawn import labelme as write_labelme
     from drawn import save, write
 
-    layout = str(rng.choice(["pairs", "labelme", "coco", "cvat", "beside", "voc"]))
+    layout = str(rng.choice(["pairs", "labelme", "coco", "cvat", "cvat-xml", "beside", "voc"]))
     names = ["a", "b c", "Straße"]
     for index, name in enumerate(names):
         image = picture(index)
@@ -491,7 +492,7 @@ def _labelled_folder(rng: np.random.Generator, root: Path) -> str:
         elif layout == "beside":
             save(root / f"train/{name}.png", image)
             save(root / f"train/{name}_mask.png", mask())
-        elif layout == "coco":
+        elif layout in ("coco", "cvat-xml"):
             save(root / f"train/{name}.png", image)
         else:
             save(root / f"JPEGImages/{name}.png", image)
@@ -499,6 +500,10 @@ def _labelled_folder(rng: np.random.Generator, root: Path) -> str:
     if layout == "coco":
         annotations = [(index, 1, {"segmentation": [RING]}) for index in range(3)]
         write_coco(root / "train/_annotations.coco.json", [f"{n}.png" for n in names], annotations)
+    elif layout == "cvat-xml":
+        line = '<polyline label="car" points="12,10;40.5,10;40,30" z_order="1"/>'
+        shapes = '<polygon label="car" points="12,10;40,10;40,30"/>' + line
+        write_cvat(root / "annotations.xml", {f"train/{name}.png": shapes for name in names})
     elif layout == "beside":
         write(root / "train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n")
     elif layout == "cvat":

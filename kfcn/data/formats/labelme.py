@@ -175,13 +175,41 @@ def read_labelme(
             shape has a name that is not in `label_of`, an unknown type or impossible points.
     """
     content = read_json(path)
-    height, width = _size(path, content, size)
+    return paint(
+        str(path), _shapes(path, content), label_of, background, _size(path, content, size)
+    )
+
+
+def paint(
+    source: str,
+    shapes: Sequence[Mapping[str, Any]],
+    label_of: Mapping[str, int],
+    background: int,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Paints shapes as labelme's files have them; those of other programs are brought to that form.
+
+    Args:
+        source: what an error names.
+        shapes: each with `label`, `shape_type` and `points`.
+        label_of: name -> label.
+        background: the label of what no shape covers.
+        size: height and width.
+
+    Returns:
+        uint8 `(H, W)`.
+
+    Raises:
+        DataError: a shape has a name that is not in `label_of`, an unknown type or impossible
+            points.
+    """
+    height, width = size
     picture = Image.new("L", (width, height), background)
-    for number, shape in enumerate(_shapes(path, content), start=1):
+    for number, shape in enumerate(shapes, start=1):
         name = nfc(shape["label"])
         if name not in label_of:
             raise DataError(
-                f"{path}: found a shape named {received(name)}; expected one of "
+                f"{source}: found a shape named {received(name)}; expected one of "
                 f"{', '.join(label_of)}: add it to classes.txt or rename it"
             )
         try:
@@ -189,7 +217,7 @@ def read_labelme(
         except Exception as error:  # of a mask's PNG, whatever Pillow raises
             kind = shape.get("shape_type")
             raise DataError(
-                f"{path}: shape {number} ({received(name)}, {received(kind)}) cannot be "
+                f"{source}: shape {number} ({received(name)}, {received(kind)}) cannot be "
                 f"painted: {first_line(error)}"
             ) from error
     return np.array(picture)
@@ -227,7 +255,7 @@ def _shapes(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     return shapes
 
 
-def _paint(picture: Image.Image, shape: dict[str, Any], label: int) -> None:
+def _paint(picture: Image.Image, shape: Mapping[str, Any], label: int) -> None:
     """Paints one shape; raises a ValueError where it cannot be."""
     kind = shape.get("shape_type") or "polygon"
     if not isinstance(kind, str) or kind not in _POINTS:

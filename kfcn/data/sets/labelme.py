@@ -5,13 +5,10 @@ The images lie beside their JSON files, in `images/` beside the folder of these,
 it is named so; else all files together are divided by the hash of their names.
 """
 
-import dataclasses
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 import numpy as np
 
-from kfcn.data.formats.classes_txt import read_classes
 from kfcn.data.formats.images import IMAGE_SUFFIXES, read_head
 from kfcn.data.formats.labelme import (
     BACKGROUND_NAMES,
@@ -21,10 +18,8 @@ from kfcn.data.formats.labelme import (
     shape_names,
 )
 from kfcn.data.formats.text import read_json
-from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.pairs import (
-    FilePairs,
     find_file,
     find_image,
     left_out_notes,
@@ -33,14 +28,15 @@ from kfcn.data.sets.pairs import (
     refuse_shared,
     split_in_path,
 )
+from kfcn.data.sets.shapes import Shapes, written_classes
 from kfcn.errors import DataError, shortlist
 from kfcn.files import read_bytes
-from kfcn.labels import IGNORE, Classes, voc_coloured
+from kfcn.labels import Classes, voc_coloured
 
 _JSON = frozenset({".json"})
 
 
-class Labelme(FilePairs):
+class Labelme(Shapes):
     """Images with a JSON file of shapes for each.
 
     The classes are those of `classes.txt` or of labelme's own `labels.txt`; without either they
@@ -56,12 +52,6 @@ class Labelme(FilePairs):
         root = Path(data_dir)
         files, others = _files(root)
         classes = _classes(root, list(files.values()))
-        label_of = {name: index for index, name in enumerate(classes.names)}
-        self._background = next((label_of[n] for n in BACKGROUND_NAMES if n in label_of), IGNORE)
-        # A hole in a region is drawn as background, whichever of its two names it has.
-        self._label_of = (
-            label_of | dict.fromkeys(BACKGROUND_NAMES, self._background) | {IGNORE_NAME: IGNORE}
-        )
         found = [(_image(root, files[name]), files[name]) for name in _of_split(root, files, split)]
         missing = [path for image, path in found if image is None]
         if missing:
@@ -74,13 +64,6 @@ class Labelme(FilePairs):
         refuse_shared(root, pairs)
         notes = left_out_notes(root, others) + _without_json(root, files)
         super().__init__(split, root, pairs, classes, notes=notes)
-
-    def read_as(self, reading: Reading) -> Self:
-        """The same files; with `unlabelled="ignore"` what no shape covers is 255."""
-        other = super().read_as(dataclasses.replace(reading, unlabelled="background"))
-        if reading.unlabelled == "ignore":
-            other._background = IGNORE  # a shape named background is the class all the same
-        return other
 
     def _labels(self, index: int) -> np.ndarray:
         path = self.label_file(index)
@@ -198,8 +181,7 @@ def _images_below(root: Path) -> list[str]:
 
 
 def _classes(root: Path, files: list[Path]) -> Classes:
-    for file in (root / "classes.txt", root / "labels.txt"):
-        if file.is_file():
-            return read_classes(file)
+    if found := written_classes(root):
+        return found
     names = set().union(*map(shape_names, files))
     return voc_coloured(["background", *sorted(names - {*BACKGROUND_NAMES, IGNORE_NAME})])

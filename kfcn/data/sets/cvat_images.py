@@ -1,0 +1,130 @@
+"""CVAT's export "CVAT for images 1.1", as `--data folder`.
+
+`annotations.xml` beside `images/`, in which the images have the folders of the task, or those of
+the subsets of a project.
+"""
+
+import functools
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from kfcn.data.formats.cvat_xml import NAME, CvatFile, CvatPicture, as_labelme, read_cvat
+from kfcn.data.formats.images import read_head
+from kfcn.data.formats.labelme import BACKGROUND_NAMES, paint
+from kfcn.data.sets.folder import Folder
+from kfcn.data.sets.pairs import find_file, part, refuse_shared, split_names
+from kfcn.data.sets.shapes import Shapes, written_classes
+from kfcn.errors import DataError, shortlist
+from kfcn.labels import Classes, voc_coloured
+
+
+class CvatImages(Shapes):
+    """Images with polygons, boxes, ellipses, masks, polylines and points in one XML file.
+
+    Lines and points are painted as labelme paints them. The classes are those of `classes.txt`,
+    or else the background and the labels of the task, in their order and colours. Subsets of a
+    project that are named like a split (`Train`, `Validation`) are the splits, or all its subsets
+    where none is; otherwise the pictures are divided by the hash of their names.
+    """
+
+    name = Folder.name
+    layout = Folder.layout
+
+    def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
+        root = Path(data_dir)
+        path = root / NAME
+        file = _read(path)
+        self._pictures = _of_split(file, split)
+        found = [_image(root, picture) for picture in self._pictures]
+        pairs = list(zip(found, self._pictures, strict=True))
+        if missing := [picture.name for image, picture in pairs if image is None]:
+            raise DataError(
+                f"{path}: {len(missing)} of its {len(pairs)} images are neither in "
+                f"{root / 'images'} nor in {root}: {shortlist(missing)}; export with images, or "
+                "put them there"
+            )
+        files = [image for image in found if image is not None]
+        refuse_shared(path, ((image, picture.name) for image, picture in pairs if image))
+        counted = [f"{count} {tag}" for tag, count in sorted(file.left_out.items())]
+        notes = [f"{path}: left out {', '.join(counted)}, which cover nothing"] if counted else []
+        classes = written_classes(root) or _classes(path, file)
+        super().__init__(split, root, [(image, path) for image in files], classes, notes)
+
+    def _labels(self, index: int) -> np.ndarray:
+        path, picture = self.label_file(index), self._pictures[index]
+        size = read_head(self.stored_image(index), self.file_name(index)).size
+        if size != picture.size:
+            raise DataError(
+                f"{path}: {picture.name:.200} is {picture.size[0]}x{picture.size[1]} there; the "
+                f"image is {size[0]}x{size[1]} (height x width): export anew"
+            )
+        shapes = as_labelme(path, picture)
+        return paint(self.label_name(index), shapes, self._label_of, self._background, size)
+
+    def label_name(self, index: int) -> str:
+        """The XML file and the picture in it."""
+        return f"{NAME}: {self._pictures[index].name}"
+
+    @classmethod
+    def splits(cls, data_dir: str | Path) -> tuple[str, ...]:
+        """The subsets of the project; train and val where it has none."""
+        path = Path(data_dir) / NAME
+        if not path.is_file():
+            return ()
+        return tuple(_subsets(_read(path))) or ("train", "val")
+
+
+def _read(path: Path) -> CvatFile:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return _file(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _file(path: Path, _changed: int, _size: int) -> CvatFile:
+    """A file, read once for all the splits that are opened one after the other."""
+    return read_cvat(path)
+
+
+def _subsets(file: CvatFile) -> dict[str, str]:
+    """Split -> subset, where the file has several."""
+    subsets = sorted({picture.subset for picture in file.pictures})
+    if len(subsets) < 2 or not all(subsets):
+        return {}
+    named = split_names(subsets)
+    others = {name: name for name in subsets if name not in named.values()}
+    return {**named, **others}
+
+
+def _of_split(file: CvatFile, split: str) -> list[CvatPicture]:
+    subsets = _subsets(file)
+    if split in subsets:
+        return [picture for picture in file.pictures if picture.subset == subsets[split]]
+    names = {picture: str(PurePosixPath(picture.name).with_suffix("")) for picture in file.pictures}
+    chosen = part(names.values(), split)
+    return [picture for picture in file.pictures if names[picture] in chosen]
+
+
+def _image(root: Path, picture: CvatPicture) -> Path | None:
+    """An image by the path in the file, or by its name alone."""
+    name = picture.name.lstrip("/")
+    for written in dict.fromkeys((f"{picture.subset}/{name}", name, PurePosixPath(name).name)):
+        for place in (root / "images", root):
+            if found := find_file(place / written):
+                return found
+    return None
+
+
+def _classes(path: Path, file: CvatFile) -> Classes:
+    """The background and the labels of the file, in its colours where these are good for it."""
+    names = [name for name in file.colours if name not in BACKGROUND_NAMES]
+    if len(names) > 254:
+        raise DataError(f"{path}: {len(names)} labels; expected up to 254")
+    colours = [colour for name in names if (colour := file.colours[name])]
+    palette = ((0, 0, 0), *colours)
+    if len(palette) <= len(names) or len(set(palette)) < len(palette):  # some have none, or one
+        return voc_coloured(["background", *names])
+    return Classes(("background", *names), palette)
