@@ -24,6 +24,7 @@ def write_stand_ins(folder: Path, pairs: Path) -> None:
     (folder / "holiday").mkdir()
     _image(folder / "holiday/beach.jpg", 70, 50, seed=1)
     _image(folder / "cat.jpg", 70, 90, seed=2)
+    _image(folder / "photo.jpg", 70, 90, seed=3)
 
 
 def write_labelme(pictures: Path, labelled: Path, pairs: Path) -> None:

@@ -183,6 +183,7 @@ SHORT = {
     "kfcn-train --recipe list": "",
     "kfcn-train --recipe camvid_fcn32s": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-train --init-from": "--epochs 1 --crop 64 64",
+    "kfcn-data next": "--count 2",
     "kfcn-data suspects": "--epochs 1",
     "kfcn-train": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-launch": f"--epochs 1 --crop 64 64 {SMALL}",
