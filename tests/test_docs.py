@@ -184,7 +184,7 @@ SHORT = {
     "kfcn-train --recipe camvid_fcn32s": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-train --init-from": "--epochs 1 --crop 64 64",
     "kfcn-data next": "--count 2",
-    "kfcn-data suspects": "--epochs 1",
+    "kfcn-data suspects": "--epochs 1 --folds 2",
     "kfcn-train": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-launch": f"--epochs 1 --crop 64 64 {SMALL}",
     "kfcn-convert": "--calibration 4 --golden 2",
