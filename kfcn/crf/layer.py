@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kfcn.crf.gaussian import spatial_filter
+from kfcn.crf.gaussian import SpatialKernel
 from kfcn.crf.permutohedral import (
     SegmentLattice,
     SparseLattice,
@@ -149,35 +149,32 @@ class DenseCRF(keras.layers.Layer):
         kernels = self._kernels(tf.convert_to_tensor(image))
         # Weight and compatibility in one (C, C) matrix for each filter: a filter acts on each class
         # alone, so it commutes with them.
-        compatibility = tf.transpose(tf.convert_to_tensor(self.compatibility_matrix))
+        compatibility = -tf.transpose(tf.convert_to_tensor(self.compatibility_matrix))
         spatial = tf.convert_to_tensor(self.spatial_weights)[:, None] * compatibility
         bilateral = tf.convert_to_tensor(self.bilateral_weights)[:, None] * compatibility
         # A SavedModel would have to hold the gradient of this call, too, and with it the lattice.
         # Out of training the gradient is TensorFlow's own: the same values, more memory.
-        pairwise = _pairwise_with_gradient if training else _pairwise
+        update = _update_with_gradient if training else _update
         refined = unary
         for _ in range(self.iterations if training else self.test_iterations):
-            q = tf.nn.softmax(refined)
-            refined = unary - pairwise(kernels, self.theta_gamma, q, spatial, bilateral)
+            refined = update(kernels, unary, tf.nn.softmax(refined), spatial, bilateral)
         return tf.reshape(refined, size)
 
     def _kernels(self, image):
         """The batch's two filters, of every iteration."""
         shape = tf.shape(image)[:3]
-        lattice = build_lattice(
-            bilateral_features(image, self.theta_alpha, self.theta_beta), shape[0]
-        )
-        if self.normalization == "none":
-            return _Kernels(shape, lattice, (), ())
+        features = bilateral_features(image, self.theta_alpha, self.theta_beta)
+        lattice = build_lattice(features, shape[0])
         # A kernel is symmetric up to the order of the blur: its row sums serve both of its sides.
-        ones = tf.ones([tf.reduce_prod(shape), 1])
-        raw = _Kernels(shape, lattice, (), ())
-        scales = tuple(1.0 / sums for sums in raw.filter(ones, self.theta_gamma))  # (N, 1)
-        if self.normalization == "symmetric":
-            scales = tuple(tf.sqrt(scale) for scale in scales)
-        before = () if self.normalization == "after" else scales
-        after = () if self.normalization == "before" else scales
-        return _Kernels(shape, lattice, before, after)
+        before, after = _sides(self.normalization)
+        if before or after:
+            ones = tf.ones([tf.reduce_prod(shape), 1])
+            sums = lattice_filter(lattice, ones)  # (N, 1)
+            scale = tf.math.rsqrt(sums) if before and after else 1.0 / sums
+            lattice = lattice.scaled(scale if before else None, scale if after else None)
+        return _Kernels(
+            shape, lattice, SpatialKernel.build(shape[1:], self.theta_gamma, before, after)
+        )
 
     def compute_output_spec(
         self, inputs: Sequence[keras.KerasTensor], training: bool = False
@@ -206,56 +203,52 @@ class DenseCRF(keras.layers.Layer):
         }
 
 
+def _sides(normalization):
+    """Whether a kernel's input and its output are scaled."""
+    return normalization in ("before", "symmetric"), normalization in ("after", "symmetric")
+
+
 class _Kernels(NamedTuple):
-    """Both filters of a batch of images."""
+    """Both filters of a batch of images, normalised."""
 
     shape: tf.Tensor  # int32 (3,): B, H, W
     lattice: SparseLattice | SegmentLattice
-    before: tuple  # scale (N, 1) of each kernel's input, or empty
-    after: tuple  # scale (N, 1) of each kernel's output, or empty
+    spatial: SpatialKernel
 
-    def filter(self, values, theta_gamma, transpose=False):
+    def filter(self, values, transpose=False):
         """Smoothness and appearance: (N, C) -> two of (N, C)."""
-        before, after = (self.after, self.before) if transpose else (self.before, self.after)
-        spatial, bilateral = [scale * values for scale in before] or [values, values]
         channels = values.shape[1]
-        maps = tf.reshape(spatial, tf.concat([self.shape, [channels]], 0))
-        maps = spatial_filter(maps, theta_gamma)
-        filtered = [
-            tf.reshape(maps, [-1, channels]),
-            lattice_filter(self.lattice, bilateral, transpose),
-        ]
-        if after:
-            filtered = [scale * each for scale, each in zip(after, filtered, strict=True)]
-        return filtered
+        maps = tf.reshape(values, tf.concat([self.shape, [channels]], 0))
+        maps = self.spatial.filter(maps, transpose)
+        return tf.reshape(maps, [-1, channels]), lattice_filter(self.lattice, values, transpose)
 
 
-def _pairwise(kernels, theta_gamma, q, spatial, bilateral):
-    """The pairwise energies P = F1(Q) A1 + F2(Q) A2: (N, C) from Q (N, C) and two (C, C)."""
-    return _mix(kernels.filter(q, theta_gamma), spatial, bilateral)
+def _update(kernels, unary, q, spatial, bilateral):
+    """The mean field's next logits U + F1(Q) A1 + F2(Q) A2: (N, C), with two (C, C)."""
+    return tf.add_n([unary, *_mixed(kernels.filter(q), spatial, bilateral)])
 
 
-def _pairwise_with_gradient(kernels, theta_gamma, q, spatial, bilateral) -> Any:
-    """`_pairwise` with a gradient that keeps nothing but Q.
+def _update_with_gradient(kernels, unary, q, spatial, bilateral) -> Any:
+    """`_update` with a gradient that keeps nothing but Q.
 
-    With G the gradient in P and a prime for the transpose: dQ = F1'(G) A1' + F2'(G) A2' and
-    dA = Q' F'(G).
+    With G the gradient in the result and a prime for the transpose: dU = G,
+    dQ = F1'(G) A1' + F2'(G) A2' and dA = Q' F'(G).
     """
 
     @tf.custom_gradient
-    def run(q, spatial, bilateral):
+    def run(unary, q, spatial, bilateral):
         def gradient(upstream):
-            back = kernels.filter(upstream, theta_gamma, transpose=True)
-            in_q = _mix(back, tf.transpose(spatial), tf.transpose(bilateral))
-            return in_q, *(tf.matmul(q, each, transpose_a=True) for each in back)
+            back = kernels.filter(upstream, transpose=True)
+            in_q = tf.add_n(_mixed(back, tf.transpose(spatial), tf.transpose(bilateral)))
+            return upstream, in_q, *(tf.matmul(q, each, transpose_a=True) for each in back)
 
-        return _pairwise(kernels, theta_gamma, q, spatial, bilateral), gradient
+        return _update(kernels, unary, q, spatial, bilateral), gradient
 
-    return run(q, spatial, bilateral)
+    return run(unary, q, spatial, bilateral)
 
 
-def _mix(parts, spatial, bilateral):
-    return tf.matmul(parts[0], spatial) + tf.matmul(parts[1], bilateral)
+def _mixed(parts, spatial, bilateral):
+    return [tf.matmul(parts[0], spatial), tf.matmul(parts[1], bilateral)]
 
 
 def _checked_shapes(shapes):

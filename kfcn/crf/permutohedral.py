@@ -23,14 +23,15 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-Neighbours = Sequence[tuple[tf.Tensor, tf.Tensor]]
-
-_BUILTIN = contextvars.ContextVar("kfcn_crf_builtin_ops", default=False)
+# Sparse products of 32 columns and more take ten times as long: TensorFlow then goes through Eigen
+# once for every entry of the matrix (kNumVectorize in sparse_tensor_dense_matmul_op.cc).
+_WIDEST = 24
+BUILTIN = contextvars.ContextVar("kfcn_crf_builtin_ops", default=False)
 
 
 @contextlib.contextmanager
@@ -44,11 +45,11 @@ def builtin_ops() -> Iterator[None]:
             archive.add_endpoint("serve", model, input_signature=[spec])
             archive.write_out(folder)
     """
-    token = _BUILTIN.set(True)
+    token = BUILTIN.set(True)
     try:
         yield
     finally:
-        _BUILTIN.reset(token)
+        BUILTIN.reset(token)
 
 
 def bilateral_features(image: tf.Tensor, theta_alpha: float, theta_beta: float) -> tf.Tensor:
@@ -77,8 +78,8 @@ def build_lattice(
     """The lattice of one batch of images.
 
     Args:
-        features: float32 (d, N), each already divided by the width of its Gaussian. The N pixels
-            are those of `batch` images of one size, image after image.
+        features: float32 (d, N), d < 8, each already divided by the width of its Gaussian. The N
+            pixels are those of `batch` images of one size, image after image.
         batch: number of images, int or scalar tensor.
 
     Returns:
@@ -89,18 +90,28 @@ def build_lattice(
             does not fit 63 bits (widths far too small). Not checked within `builtin_ops()`.
     """
     features = tf.stop_gradient(tf.cast(features, tf.float32))
-    keys, weights, steps = _simplices(features, batch)
-    vertices, corners = tf.unique(tf.reshape(keys, [-1]))
-    corners = tf.reshape(corners, tf.shape(keys))  # (d + 1, N), rows of `vertices`
-    if not _BUILTIN.get():
-        vertices, corners = _in_order(vertices, corners)
-    neighbours = [_neighbours(vertices, step) for step in steps]
+    simplices = _simplices(features)
+    if BUILTIN.get():
+        corners, count, after = _numbered(simplices, batch, tf.int64)
+    else:
+        span = _span(simplices, batch)
+        tf.debugging.assert_less(
+            span,
+            tf.constant(2.0**63, tf.float64),
+            "The CRF's lattice has too many cells: expected larger kernel widths (theta).",
+        )
+        # Nearly always; keys of half the bytes are numbered in a third of the time.
+        corners, count, after = tf.cond(
+            span < 2.0**31,
+            lambda: _numbered(simplices, batch, tf.int32),
+            lambda: _numbered(simplices, batch, tf.int64),
+        )
     # The blur below has gain 2 an axis. This factor (that of the authors' code and of pydensecrf)
     # brings the response to a unit impulse near to the Gaussian's own height of 1. It cancels in
     # every normalised filter.
-    weights = weights * math.sqrt(1 / (1 + 2.0 ** (1 - len(steps))))
-    build = SegmentLattice.build if _BUILTIN.get() else SparseLattice.build
-    return build(corners, weights, neighbours, tf.size(vertices))
+    weights = simplices.weights * math.sqrt(1 / (1 + 2.0 ** (1 - len(after))))
+    build = SegmentLattice.build if BUILTIN.get() else SparseLattice.build
+    return build(corners, weights, after, count)
 
 
 def lattice_filter(
@@ -113,85 +124,118 @@ def lattice_filter(
 
     Args:
         lattice: of `build_lattice`, M vertices.
-        values: float32 (N, C), the pixels' values.
+        values: float32 (N, C), C static: the pixels' values.
         transpose: apply the transposed filter: the blur axes reversed.
 
     Returns:
         float32 (N, C).
     """
-    vertices = lattice.splat(values)  # (M, C)
+    channels: Any = values.shape[1]
+    if channels > _WIDEST and not BUILTIN.get():
+        parts = -(-channels // _WIDEST)
+        sizes = [channels // parts + (part < channels % parts) for part in range(parts)]
+        columns = tf.split(values, sizes, 1)
+        return tf.concat([lattice_filter(lattice, each, transpose) for each in columns], 1)
+    vertices = lattice.splat(values, transpose)  # (M, C)
     axes = range(len(lattice.blurs))
     for axis in reversed(axes) if transpose else axes:
         vertices = lattice.blur(vertices, axis)
-    return lattice.slice(vertices)  # (N, C)
+    return lattice.slice(vertices, transpose)  # (N, C)
 
 
-def _simplices(features, batch):
-    """The enclosing simplex of every pixel (section 3.1 and 3.2, propositions of the appendix).
+class _Simplices(NamedTuple):
+    """Where each of N pixels lies: its cell, the way through it from corner to corner, weights.
 
-    Returns:
-        keys int64 (d + 1, N), one number for each corner; barycentric weights float32 (d + 1, N);
-        a list of d + 1 scalars, the step from a vertex's key to its neighbour's along each axis.
+    A vertex of the lattice is the projection of a point z of whole numbers in d + 1 dimensions
+    along (1, ..., 1), and its neighbours are those of z + e_j and z - e_j. So the differences
+    between z's coordinates are what counts: `z_i - z_(i+1)`, i < d. (These, rather than
+    `z_i - z_d`, depend on no more than two of the features: they span few numbers, and keys are
+    short.)
     """
-    d, pixels = features.shape[0], tf.shape(features)[1]
-    elevated = tf.matmul(tf.constant(_elevation(d)), features)  # (d + 1, N), columns sum to 0
-    cell = tf.round(elevated / (d + 1))  # nearest point of remainder 0, where its sum is 0
-    excess = tf.cast(tf.reduce_sum(cell, 0), tf.int32)
-    delta = elevated - cell * (d + 1)
 
-    # Rank of each coordinate's residual, 0 for the largest; ties go to the lower index.
-    rows, rank = tf.unstack(delta), [0] * (d + 1)
+    cells: tf.Tensor  # float32 (d, N), whole numbers: the differences of corner 0's coordinates
+    moves: tf.Tensor  # int32 (d, N): corner k + 1 is corner k + e_j, with j = moves[k]
+    weights: tf.Tensor  # float32 (N, d + 1), barycentric, of corners 0 to d
+
+
+def _simplices(features):
+    """The enclosing simplex of every pixel of features (d, N) (section 3.1 and 3.2).
+
+    The pixel's elevated place y, in units of d + 1, is `floor(y) + f`. With f's coordinates in
+    falling order, `f = sum_k (f_(k) - f_(k+1)) (e_(1) + ... + e_(k))`: a walk from `floor(y)` along
+    one axis after the other passes the corners (the last one is the first again, one up on every
+    axis), and the differences are their weights.
+    """
+    d = features.shape[0]
+    place = tf.matmul(tf.constant(_elevation(d) / (d + 1)), features)  # (d + 1, N)
+    cells = tf.floor(place)
+    # Sorted as whole numbers of 28 bits with the axis in the last three of 31: finer than float32
+    # knows the places, and a sort without branches, ties included.
+    ranked = tf.cast((place - cells) * 2.0**27, tf.int32) * 8
+    ranked = tf.unstack(ranked + (d - tf.range(d + 1))[:, None])  # ties: the lower axis first
     for i in range(d + 1):
         for j in range(i + 1, d + 1):
-            less = tf.cast(rows[i] < rows[j], tf.int32)
-            rank[i] = rank[i] + less
-            rank[j] = rank[j] + (1 - less)
-    # Where the rounded point is off the plane, the coordinates that were rounded furthest the wrong
-    # way move by one cell, and the ranks turn with them.
-    rank = tf.stack(rank) + excess
-    turn = tf.cast(rank < 0, tf.int32) - tf.cast(rank > d, tf.int32)
-    rank = rank + turn * (d + 1)
-    turn = tf.cast(turn, tf.float32)
-    cell, delta = cell + turn, delta / (d + 1) - turn
+            a, b = ranked[i], ranked[j]
+            ranked[i], ranked[j] = tf.maximum(a, b), tf.minimum(a, b)
+    ranked = tf.stack(ranked)
+    # LiteRT has no bitwise_and; floormod takes longer.
+    low = tf.math.floormod(ranked, 8) if BUILTIN.get() else tf.bitwise.bitwise_and(ranked, 7)
+    moves = d - low[:d]
+    sizes = tf.cast(ranked, tf.float32) * 2.0**-30  # the axis adds less than float32's rounding
+    weights = tf.concat([1.0 - sizes[:1] + sizes[d:], sizes[:d] - sizes[1:]], 0)
+    return _Simplices(cells[:d] - cells[1:], moves, tf.transpose(weights))
 
-    # One int64 for a vertex: its first d coordinates (the last follows, their sum is 0) and the
-    # image as digits of a mixed radix. Then a neighbour's key is this key plus a constant. The
-    # margin keeps the digits of corners (up to d away) and of their neighbours (d more) from
-    # carrying into one another.
-    origin = tf.cast(cell[:d], tf.int64) * (d + 1)  # (d, N)
-    margin = 2 * (d + 1)
-    low = tf.reduce_min(origin, 1) - margin
-    radix = tf.reduce_max(origin, 1) + margin + 1 - low
-    place = [tf.ones([], tf.int64)]
-    for i in range(d):  # not tf.cumprod: LiteRT does not have it
+
+def _digits(simplices):
+    """Lowest values and numbers of values of the differences: float32 (d,) each.
+
+    They differ by at most one between the corners of a simplex, and by one more to their
+    neighbours: the margin of 2 keeps the digits of a key from carrying into one another.
+    """
+    low = tf.reduce_min(simplices.cells, 1) - 2
+    return low, tf.reduce_max(simplices.cells, 1) + 3 - low
+
+
+def _span(simplices, batch):
+    """All keys are below this: float64 scalar."""
+    radix = tf.cast(_digits(simplices)[1], tf.float64)
+    return tf.reduce_prod(radix) * tf.cast(batch, tf.float64)
+
+
+def _numbered(simplices, batch, dtype):
+    """The simplices' corners as rows of a table of vertices.
+
+    A vertex's key is one number, of the given dtype: its differences and its image as digits of a
+    mixed radix. Then a neighbour's key is this key plus a constant.
+
+    Returns:
+        corners int32 (N, d + 1); number of vertices M; for each axis the row of a vertex's
+        neighbour ahead, int32 (M,), M where there is none.
+    """
+    d, pixels = simplices.cells.shape[0], tf.shape(simplices.cells)[1]
+    low, radix = _digits(simplices)
+    radix = tf.cast(radix, dtype)
+    place = [tf.ones([], dtype)]
+    for i in range(d):  # not tf.cumprod, and no tf.unstack of int64: LiteRT does not have them
         place.append(place[-1] * radix[i])
-    if not _BUILTIN.get():
-        span = tf.reduce_prod(tf.cast(radix, tf.float64)) * tf.cast(batch, tf.float64)
-        tf.debugging.assert_less(
-            span,
-            tf.constant(2.0**63, tf.float64),
-            "The CRF's lattice has too many cells: expected larger kernel widths (theta).",
-        )
-    place = tf.stack(place)  # (d + 1,), the last one for the image
-    image = tf.range(pixels) // (pixels // batch)
-    key = tf.reduce_sum((origin - low[:, None]) * place[:d, None], 0)
-    key = key + tf.cast(image, tf.int64) * place[d]
+    # One up on axis j: the difference j grows by one, the difference before it shrinks by one.
+    up, down = [*place[:d], tf.zeros([], dtype)], [tf.zeros([], dtype), *place[:d]]
+    steps = tf.stack(up) - tf.stack(down)
 
-    # Corner k of the canonical simplex adds k to every coordinate, and takes d + 1 from those of
-    # the last k ranks: from a corner to the next one, one coordinate more.
-    whole = tf.reduce_sum(place[:d])
-    digit = tf.concat([place[:d], [0]], 0)[:, None] * (d + 1)  # the last coordinate has no digit
-    ranked, moved = [], []
-    for r in range(d + 1):
-        here = rank == r
-        ranked.append(tf.reduce_sum(tf.where(here, delta, 0.0), 0))
-        moved.append(tf.reduce_sum(tf.where(here, digit, tf.zeros([], tf.int64)), 0))
-    keys, weights = [key], [1.0 + ranked[d] - ranked[0]]
+    digits = tf.cast(simplices.cells - low[:, None], dtype)
+    image = tf.cast(tf.range(pixels) // (pixels // batch), dtype)
+    keys = [tf.add_n([image * place[d], *(digits[i] * place[i] for i in range(d))])]
+    moves = tf.gather(steps, simplices.moves)
     for k in range(d):
-        keys.append(keys[-1] + whole - moved[d - k])
-        weights.append(ranked[d - k - 1] - ranked[d - k])
-    steps = [whole - digit[axis, 0] for axis in range(d + 1)]
-    return tf.stack(keys), tf.stack(weights), steps
+        keys.append(keys[-1] + moves[k])
+    keys = tf.stack(keys, 1)  # (N, d + 1)
+    vertices, corners = tf.unique(tf.reshape(keys, [-1]))
+    count = tf.size(vertices)
+    # tf.unique as a hash table again: it numbers the vertices first, in their own order, so a
+    # neighbour's number is below M exactly if it exists.
+    sought = tf.concat([vertices, *(vertices + steps[axis] for axis in range(d + 1))], 0)
+    found = tf.reshape(tf.minimum(tf.unique(sought)[1], count), [d + 2, count])
+    return tf.reshape(corners, tf.shape(keys)), count, tuple(tf.unstack(found)[1:])
 
 
 def _elevation(d):
@@ -208,62 +252,51 @@ def _elevation(d):
     return matrix.astype(np.float32)
 
 
-def _in_order(vertices, corners):
-    """Number the vertices by their keys: neighbours are then found, and read, in memory's order."""
-    order = tf.argsort(vertices)
-    places = tf.scatter_nd(order[:, None], tf.range(tf.size(order)), tf.shape(order))
-    return tf.gather(vertices, order), tf.gather(places, corners)
-
-
-def _neighbours(vertices, step):
-    """Row numbers of the two neighbours along an axis: int32 (M,) each, M where there is none."""
-    count = tf.size(vertices)
-    if _BUILTIN.get():
-        # LiteRT has no tf.searchsorted. tf.unique serves as a hash table: it numbers the M vertices
-        # first, in their own order, so a neighbour's number is below M exactly if it exists.
-        after = tf.unique(tf.concat([vertices, vertices + step], 0))[1][count:]
-        after = tf.minimum(after, count)
-    else:
-        after = tf.minimum(tf.searchsorted(vertices, vertices + step), count - 1)
-        after = tf.where(tf.gather(vertices, after) == vertices + step, after, count)
-    # "i is followed by j" says "j is preceded by i"; row M takes those that nothing follows.
-    before = tf.scatter_nd(after[:, None], tf.range(count) - count, [count + 1])[:count] + count
-    return after, before
-
-
 class SparseLattice(NamedTuple):
     """Splat, blur and slice as products with sparse matrices, made once.
 
     Not tf.linalg's CSR matrices: their product is as fast when it runs eagerly, where oneDNN takes
-    it, and four times slower within a tf.function, where oneDNN does not.
+    it, and four times slower within a tf.function, where oneDNN does not. Not SparseSegmentSum or
+    tf.gather: two to four times slower (docs/benchmarks.md).
     """
 
-    slices: tf.SparseTensor  # (N, M); splat is its transpose
+    slices: tf.SparseTensor  # (N, M), with the scale of the filter's output
+    splats: tf.SparseTensor  # (N, M), with the scale of its input; splat is its transpose
     blurs: tuple  # of d + 1 (M, M), without the diagonal of ones
 
     @classmethod
     def build(
-        cls, corners: tf.Tensor, weights: tf.Tensor, neighbours: Neighbours, count: tf.Tensor
+        cls, corners: tf.Tensor, weights: tf.Tensor, after: Sequence[tf.Tensor], count: tf.Tensor
     ) -> "SparseLattice":
-        """From corners and weights (d + 1, N) and for each axis two rows of neighbours (M,)."""
-        rows, pixels = tf.unstack(tf.shape(corners))
-        pixel = tf.repeat(tf.range(pixels), rows)
-        corner = tf.reshape(tf.transpose(corners), [-1])
-        weight = tf.reshape(tf.transpose(weights), [-1])
-        slices = _matrix(pixel, corner, weight, [pixels, count])
-        return cls(slices, tuple(_blur_matrix(after, count) for after, _ in neighbours))
+        """From corners and weights (N, d + 1) and for each axis the neighbours ahead (M,)."""
+        pixels, rows = tf.unstack(tf.shape(corners))
+        pixel = tf.broadcast_to(tf.range(pixels)[:, None], [pixels, rows])
+        slices = _matrix(pixel, corners, tf.reshape(weights, [-1]), [pixels, count])
+        return cls(slices, slices, tuple(_blur_matrix(each, count) for each in after))
 
-    def splat(self, values: tf.Tensor) -> tf.Tensor:
+    def scaled(self, before: tf.Tensor | None, after: tf.Tensor | None) -> "SparseLattice":
+        """The filter with its input and its output multiplied by scales (N, 1)."""
+
+        def times(matrix, scale):
+            if scale is None:
+                return matrix
+            values = scale * tf.reshape(matrix.values, [tf.shape(scale)[0], -1])
+            return tf.SparseTensor(matrix.indices, tf.reshape(values, [-1]), matrix.dense_shape)
+
+        return self._replace(slices=times(self.slices, after), splats=times(self.splats, before))
+
+    def splat(self, values: tf.Tensor, transpose: bool = False) -> tf.Tensor:
         """(N, C) -> (M, C)."""
-        return tf.sparse.sparse_dense_matmul(self.slices, values, adjoint_a=True)
+        matrix = self.slices if transpose else self.splats
+        return tf.sparse.sparse_dense_matmul(matrix, values, adjoint_a=True)
 
     def blur(self, vertices: tf.Tensor, axis: int) -> tf.Tensor:
         """(M, C) -> (M, C)."""
         return vertices + tf.sparse.sparse_dense_matmul(self.blurs[axis], vertices)
 
-    def slice(self, vertices: tf.Tensor) -> tf.Tensor:
+    def slice(self, vertices: tf.Tensor, transpose: bool = False) -> tf.Tensor:
         """(M, C) -> (N, C)."""
-        return tf.sparse.sparse_dense_matmul(self.slices, vertices)
+        return tf.sparse.sparse_dense_matmul(self.splats if transpose else self.slices, vertices)
 
 
 def _blur_matrix(after, count):
@@ -276,33 +309,43 @@ def _blur_matrix(after, count):
 
 
 def _matrix(rows, columns, values, shape):
-    indices = tf.cast(tf.stack([rows, columns], 1), tf.int64)
-    return tf.SparseTensor(indices, values, tf.cast(tf.stack(shape), tf.int64))
+    indices = tf.cast(tf.stack([rows, columns], -1), tf.int64)
+    shape = tf.cast(tf.stack(shape), tf.int64)
+    return tf.SparseTensor(tf.reshape(indices, [-1, 2]), values, shape)
 
 
 class SegmentLattice(NamedTuple):
     """Splat, blur and slice as segment sums and gathers, which LiteRT has."""
 
-    corners: tf.Tensor  # int32 (d + 1, N)
-    weights: tf.Tensor  # float32 (d + 1, N)
-    blurs: tuple  # of d + 1 pairs of int32 (M,)
+    corners: tf.Tensor  # int32 (N, d + 1)
+    slices: tf.Tensor  # float32 (N, d + 1): weights with the scale of the filter's output
+    splats: tf.Tensor  # float32 (N, d + 1): weights with the scale of its input
+    blurs: tuple  # of d + 1 pairs of int32 (M,): the neighbours ahead and behind
     vertices: tf.Tensor  # int32 scalar, M
 
     @classmethod
     def build(
-        cls, corners: tf.Tensor, weights: tf.Tensor, neighbours: Neighbours, count: tf.Tensor
+        cls, corners: tf.Tensor, weights: tf.Tensor, after: Sequence[tf.Tensor], count: tf.Tensor
     ) -> "SegmentLattice":
-        """From corners and weights (d + 1, N) and for each axis two rows of neighbours (M,)."""
-        return cls(corners, weights, tuple(neighbours), count)
+        """From corners and weights (N, d + 1) and for each axis the neighbours ahead (M,)."""
+        return cls(corners, weights, weights, tuple((a, _behind(a, count)) for a in after), count)
 
-    def _corners(self):
-        weights = self.weights[..., None]  # pyright: ignore[reportArgumentType]: not in its stubs
-        return zip(tf.unstack(self.corners), tf.unstack(weights), strict=True)
+    def scaled(self, before: tf.Tensor | None, after: tf.Tensor | None) -> "SegmentLattice":
+        """The filter with its input and its output multiplied by scales (N, 1)."""
+        return self._replace(
+            slices=self.slices if after is None else after * self.slices,
+            splats=self.splats if before is None else before * self.splats,
+        )
 
-    def splat(self, values: tf.Tensor) -> tf.Tensor:
+    def _corners(self, weights):
+        each = weights[..., None]
+        return zip(tf.unstack(self.corners, axis=1), tf.unstack(each, axis=1), strict=True)
+
+    def splat(self, values: tf.Tensor, transpose: bool = False) -> tf.Tensor:
         """(N, C) -> (M, C)."""
         total = tf.math.unsorted_segment_sum
-        return tf.add_n([total(w * values, corner, self.vertices) for corner, w in self._corners()])
+        corners = self._corners(self.slices if transpose else self.splats)
+        return tf.add_n([total(w * values, corner, self.vertices) for corner, w in corners])
 
     def blur(self, vertices: tf.Tensor, axis: int) -> tf.Tensor:
         """(M, C) -> (M, C)."""
@@ -310,6 +353,13 @@ class SegmentLattice(NamedTuple):
         after, before = self.blurs[axis]
         return vertices + 0.5 * (tf.gather(padded, after) + tf.gather(padded, before))
 
-    def slice(self, vertices: tf.Tensor) -> tf.Tensor:
+    def slice(self, vertices: tf.Tensor, transpose: bool = False) -> tf.Tensor:
         """(M, C) -> (N, C)."""
-        return tf.add_n([w * tf.gather(vertices, corner) for corner, w in self._corners()])
+        corners = self._corners(self.splats if transpose else self.slices)
+        return tf.add_n([w * tf.gather(vertices, corner) for corner, w in corners])
+
+
+def _behind(after, count):
+    """The neighbours behind: "i is followed by j" says "j is preceded by i"."""
+    rows = tf.range(count) - count  # row M takes those that nothing follows
+    return tf.scatter_nd(after[:, None], rows, [count + 1])[:count] + count

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kfcn.crf.exact import exact_filter
 from kfcn.crf.permutohedral import (
     _elevation,
+    _numbered,
     _simplices,
     bilateral_features,
     build_lattice,
@@ -54,29 +55,52 @@ def test_distant_pixels_do_not_meet():
 def test_barycentric_weights(dimensions):
     rng = np.random.default_rng(0)
     features = rng.normal(0, 7, (dimensions, 500)).astype(np.float32)
-    keys, weights, _ = _simplices(tf.constant(features), 1)
-    assert keys.shape == weights.shape == (dimensions + 1, 500)
-    assert weights.numpy().min() > -1e-5  # measured -2e-6
-    np.testing.assert_allclose(weights.numpy().sum(0), 1, atol=1e-5)
-    assert all(len(set(column)) == dimensions + 1 for column in keys.numpy().T)
+    weights = _simplices(tf.constant(features)).weights.numpy()
+    assert weights.shape == (500, dimensions + 1)
+    assert weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
 def test_weights_interpolate_the_position(dimensions):
-    # The corners, read back from their keys, average to the pixel's place on the plane.
+    # The corners average to the pixel's place on the plane.
     rng = np.random.default_rng(1)
     features = rng.normal(0, 5, (dimensions, 200)).astype(np.float32)
-    keys, weights, steps = (np.array(part) for part in _simplices(tf.constant(features), 1))
-    # steps[axis] = sum(place) - (d + 1) place[axis], and the last step is the sum itself.
-    place = (steps[-1] - steps[:-1]) // (dimensions + 1)
-    order = np.argsort(place)
-    digits, rest = np.zeros((dimensions, *keys.shape)), keys.copy()
-    for axis in order[::-1]:
-        digits[axis], rest = np.divmod(rest, place[axis])
-    centre = (digits * weights).sum(1)  # (d, N), up to the keys' origin
-    expected = (_elevation(dimensions) @ features)[:dimensions]
-    offset = centre - expected
-    np.testing.assert_allclose(offset, np.broadcast_to(offset[:, :1], offset.shape), atol=1e-3)
+    cells, moves, weights = (each.numpy() for each in _simplices(tf.constant(features)))
+    place = _elevation(dimensions).astype(np.float64) / (dimensions + 1) @ features
+    axes = np.eye(dimensions + 1)
+    steps = axes[:-1] - axes[1:]  # (d, d + 1): what each axis adds to the differences
+    corners = cells + np.cumsum([np.zeros_like(cells), *(steps[:, each] for each in moves)], 0)
+    centre = (corners * weights.T[:, None]).sum(0)
+    np.testing.assert_allclose(centre, place[:-1] - place[1:], atol=1e-5)
+    # Every axis at most once, and the order matters.
+    assert all(len(set(column)) == dimensions for column in moves.T)
+    if dimensions > 1:
+        turned = cells + np.cumsum([np.zeros_like(cells), *(steps[:, e] for e in moves[::-1])], 0)
+        assert np.abs((turned * weights.T[:, None]).sum(0) - centre).max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_corners_and_neighbours_by_counting(dtype):
+    features = np.random.default_rng(2).normal(0, 3, (2, 60)).astype(np.float32)
+    simplices = _simplices(tf.constant(features))
+    corners, count, after = _numbered(simplices, 2, dtype)
+    cells, moves, _ = (each.numpy().astype(int) for each in simplices)
+    steps = [np.array(each) for each in ((1, 0), (-1, 1), (0, -1))]
+    names, vertices = [], {}
+    for pixel in range(60):
+        here = cells[:, pixel]
+        for corner in range(3):
+            name = (pixel // 30, *here)  # the image is a part of the name
+            names.append(vertices.setdefault(name, len(vertices)))
+            if corner < 2:
+                here = here + steps[moves[corner, pixel]]
+    np.testing.assert_array_equal(np.reshape(corners, -1), names)
+    assert count == len(vertices)
+    for step, found in zip(steps, after, strict=True):
+        expected = [vertices.get((i, *(z + step)), len(vertices)) for i, *z in vertices]
+        np.testing.assert_array_equal(found, expected)
+        assert 0 < np.mean(found == count) < 1
 
 
 def test_two_dimensions_against_exact():
