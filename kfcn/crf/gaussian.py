@@ -72,14 +72,14 @@ class SpatialKernel(NamedTuple):
         sums = spatial_filter(tf.ones([1, height, 1, 1]), theta)[0, :, 0, 0]
         sums = sums, spatial_filter(tf.ones([1, 1, width, 1]), theta)[0, 0, :, 0]
         scale = tuple(tf.math.rsqrt(each) if before and after else 1.0 / each for each in sums)
-        before, after = scale if before else (), scale if after else ()
+        left, right = scale if after else (), scale if before else ()
         bands = back = ()
         if _convolutions_are_slow():
-            whole = tuple(tf.ones_like(each) for each in sums)
-            sides = list(zip((height, width), after or whole, before or whole, strict=True))
+            ones = tuple(tf.ones_like(each) for each in sums)
+            sides = list(zip((height, width), left or ones, right or ones, strict=True))
             bands = tuple(_bands(n, theta, left, right) for n, left, right in sides)
             back = tuple(_bands(n, theta, right, left) for n, left, right in sides)
-        return cls(theta, before, after, bands, back)
+        return cls(theta, right, left, bands, back)
 
     def filter(self, values: tf.Tensor, transpose: bool = False) -> tf.Tensor:
         """Float32 (B, H, W, C) -> (B, H, W, C), C static."""
@@ -114,7 +114,7 @@ def _bands(length, theta, left, right):
     """
     taps = gaussian_taps(theta)
     radius = len(taps) // 2
-    size = max(2 * radius, 16)  # rows of a block: more are more zeros, fewer are more copies
+    size = max(4 * radius, 16)  # rows of a block: more are more zeros, fewer are more copies
     width = tf.minimum(size + 2 * radius, length)
     rows = tf.reshape(tf.range(-(-length // size) * size), [-1, size])  # some are beyond the end
     columns = tf.clip_by_value(rows[:, :1] - radius, 0, length - width) + tf.range(width)

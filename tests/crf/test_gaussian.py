@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from kfcn.crf import gaussian
 from kfcn.crf.exact import exact_filter
-from kfcn.crf.gaussian import gaussian_taps, spatial_filter
+from kfcn.crf.gaussian import SpatialKernel, gaussian_taps, spatial_filter
 
 
 def test_taps_by_hand():
@@ -46,3 +48,30 @@ def test_spatial_filter_is_exact_up_to_truncation():
         # Control: a width 3 % off is seen.
         wrong = spatial_filter(tf.constant(image[None]), 3.1).numpy()[0]
         assert np.abs(wrong / exact - 1).max() > 1e-2
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("size", [(3, 5), (41, 90)])  # within one block of 32 rows; cut ones
+def test_kernel_with_factors_against_whole_matrices(monkeypatch, slow, size):
+    monkeypatch.setattr(gaussian, "_convolutions_are_slow", lambda: slow)
+    values = np.random.default_rng(0).random((2, *size, 3)).astype(np.float32)
+    y, x = (part.ravel() / 2.0 for part in np.mgrid[: size[0], : size[1]])
+    matrix = np.exp(-0.5 * ((y[:, None] - y) ** 2 + (x[:, None] - x) ** 2))
+    sums = matrix.sum(1)
+    found = []
+    for before, after in ((False, False), (False, True), (True, False), (True, True)):
+        power = -0.5 if before and after else -1.0
+        left, right = (sums**power if side else np.ones_like(sums) for side in (after, before))
+        kernel = SpatialKernel.build(tf.constant(size), 2.0, before, after)
+        assert bool(kernel.bands) == slow
+        whole = left[:, None] * matrix * right
+        for transpose in (False, True):
+            ours = kernel.filter(tf.constant(values), transpose).numpy()
+            product = whole.T if transpose else whole
+            expected = [product @ image.reshape(-1, 3) for image in values]
+            # The taps end at 4 widths, where the Gaussian's height is 3e-4.
+            np.testing.assert_allclose(ours.reshape(2, -1, 3), expected, rtol=2e-3)
+            found.append(ours)
+    # Control: sides and factors matter.
+    assert np.abs(found[2] / found[3] - 1).max() > 0.1
+    assert np.abs(found[2] / found[6] - 1).max() > 0.05

@@ -174,6 +174,35 @@ def test_segment_steps_equal_sparse_steps(scene):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("transpose", [False, True])
+def test_many_columns_are_filtered_in_parts(scene, transpose):
+    image, _, _ = scene(24, 32)
+    values = np.random.default_rng(3).random((24 * 32, 53)).astype(np.float32)  # 18, 18 and 17
+    lattice = build_lattice(bilateral_features(image[None], 20.0, 30.0))
+    whole = lattice_filter(lattice, values, transpose).numpy()
+    for column in (0, 17, 18, 36, 52):
+        alone = lattice_filter(lattice, values[:, column : column + 1], transpose).numpy()
+        np.testing.assert_allclose(whole[:, column : column + 1], alone, rtol=1e-5)
+
+
+def test_scaled_filter(scene):
+    image, _, _ = scene(24, 32)
+    rng = np.random.default_rng(4)
+    before, after = rng.uniform(0.5, 2, (2, 24 * 32, 1)).astype(np.float32)
+    values = rng.random((24 * 32, 3)).astype(np.float32)
+    features = bilateral_features(image[None], 20.0, 30.0)
+    with builtin_ops():
+        segments = build_lattice(features)
+    for lattice in (build_lattice(features), segments):
+        for sides in ((before, after), (None, after), (before, None)):
+            left, right = (1 if each is None else each for each in sides)
+            scaled = lattice.scaled(*sides)
+            for transpose, (first, last) in ((False, (left, right)), (True, (right, left))):
+                expected = last * lattice_filter(lattice, first * values, transpose)
+                found = lattice_filter(scaled, values, transpose)
+                np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_images_of_a_batch_do_not_mix(scene):
     images = np.stack([scene(seed=seed)[0] for seed in (0, 1)])
     values = np.random.default_rng(0).random((2, 48 * 64, 3)).astype(np.float32)
