@@ -1,4 +1,4 @@
-"""The loss of a training run: cross entropy, and soft IoU where it is asked for."""
+"""The losses of a training run: cross entropy, soft IoU, and that of pseudo-labels."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +11,8 @@ from kfcn.labels import IGNORE
 
 TINY = 1.2e-38
 """Just above the smallest normal float32, for the logarithm."""
+CONFIDENT = 0.95
+"""Above this probability a class is a pseudo-label (FixMatch, Sohn et al. 2020; UniMatch)."""
 
 
 class SegmentationLoss(keras.losses.Loss):
@@ -109,6 +111,45 @@ def _negative_log_likelihood(labels, logits):
         return -ops.log(ops.maximum(chosen, TINY)), gradient
 
     return likelihood(logits)
+
+
+def pseudo_labels(logits: Any) -> Any:
+    """What a net is sure of: the class whose probability is above `CONFIDENT`, else `IGNORE`.
+
+    Args:
+        logits: `(B, H, W, C)`.
+
+    Returns:
+        int32 `(B, H, W)`.
+    """
+    share = ops.softmax(ops.cast(logits, "float32"))
+    sure = ops.max(share, axis=-1) > CONFIDENT
+    found = ops.cast(ops.argmax(share, axis=-1), "int32")
+    return ops.where(sure, found, ops.full_like(found, IGNORE))
+
+
+def pseudo_label_loss(labels: Any, inside: Any, logits: Any) -> tuple[Any, Any]:
+    """The cross entropy at the pseudo-labels, by all pixels of the pictures.
+
+    By all and not by those with a label, as in FixMatch: what a few pixels say at the start, when
+    the net is sure of little, weighs little. The mean is over the *global* batch; over replicas
+    each gives its share, as `SegmentationLoss` does. Class weights take no part: they are there for
+    classes that are rare in labels, not for guesses.
+
+    Args:
+        labels: integers `(B, H, W)`, 0..C-1 or `IGNORE`.
+        inside: bool `(B, H, W)`: not padding.
+        logits: `(B, H, W, C)`.
+
+    Returns:
+        Two float32 numbers: the loss, and the share of the pixels that have a label.
+    """
+    valid, labels = _valid(labels, IGNORE)
+    valid = ops.cast(ops.logical_and(valid, inside), "float32")
+    terms = _negative_log_likelihood(labels, ops.cast(logits, "float32")) * valid
+    pixels = sum_over_replicas(ops.sum(ops.cast(inside, "float32")))
+    pixels = ops.maximum(pixels, 1.0)
+    return ops.sum(terms) / pixels, ops.sum(valid) / pixels
 
 
 def soft_iou(areas: Any) -> Any:

@@ -168,3 +168,27 @@ def test_the_weight_of_a_batch_is_that_of_its_labelled_pixels():
     labels = np.array([[[0, 1, 255, 1]]], "uint8")
     assert float(SegmentationLoss().weight(labels)) == 3
     assert float(SegmentationLoss(class_weights=[0.5, 2.0]).weight(labels)) == 4.5
+
+
+def test_pseudo_labels_equal_numpy():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 6, 7, 4)).astype("float32") * 4
+    shares = np.exp(logits.astype(float))
+    shares /= shares.sum(-1, keepdims=True)
+    expected = np.where(shares.max(-1) > 0.95, shares.argmax(-1), 255)
+    found = np.asarray(losses.pseudo_labels(logits))
+    assert 0.2 < (expected == 255).mean() < 0.8
+    np.testing.assert_array_equal(found, expected)
+    assert (np.where(shares.max(-1) > 0.9, shares.argmax(-1), 255) != found).any()  # the control
+
+
+def test_the_loss_of_pseudo_labels_by_hand():
+    # Four pixels: p = 1/2, p = 3/4, not sure, beyond the picture; by the three of the picture.
+    logits = np.log([[[[1.0, 1.0], [1.0, 3.0], [9.0, 1.0], [9.0, 1.0]]]]).astype("float32")
+    labels = np.array([[[0, 1, 255, 0]]])
+    inside = np.array([[[True, True, True, False]]])
+    loss, share = losses.pseudo_label_loss(labels, inside, logits)
+    assert float(loss) == pytest.approx((np.log(2) + np.log(4 / 3)) / 3, rel=1e-6)
+    assert float(share) == pytest.approx(2 / 3, rel=1e-6)
+    nothing = losses.pseudo_label_loss(labels, np.zeros_like(inside), logits)
+    assert [float(x) for x in nothing] == [0.0, 0.0]

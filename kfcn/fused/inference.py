@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -35,13 +36,21 @@ def run_net(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return forward(images).numpy()
 
 
-def _function(model):
-    """The traced forward pass; it holds the model weakly, as it is kept as long as the model."""
+def inference_functions(model: keras.Model) -> dict[keras.Operation, Callable]:
+    """What `kfcn.graph.replay` is to call in the place of a net's operations; for inference."""
     import tensorflow as tf
 
     instead = slices(model) | folded(model)
     if not tf.config.list_physical_devices("GPU"):  # these were measured on CPUs only
         instead |= by_channel(model) | clipped_after(model)
+    return instead
+
+
+def _function(model):
+    """The traced forward pass; it holds the model weakly, as it is kept as long as the model."""
+    import tensorflow as tf
+
+    instead = inference_functions(model)
     model = weakref.ref(model)
 
     @tf.function(reduce_retracing=True, autograph=False)

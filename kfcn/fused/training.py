@@ -14,7 +14,7 @@ from kfcn.graph import replay
 
 
 def training_forward(
-    model: keras.Model, replicas: int = 1, recompute: bool = False
+    model: keras.Model, replicas: int = 1, recompute: bool = False, moving: bool = True
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """What `model(images, training=True)` does, sooner; to be traced.
 
@@ -22,12 +22,13 @@ def training_forward(
         model: the net.
         replicas: how many there are; batch normalisation takes the statistics of all together.
         recompute: keep fewer maps for the gradient (`kfcn.fused.recompute`); on one replica.
+        moving: whether the moving statistics of batch normalisation take the batch in.
 
     Returns:
         A function of images float32 `(B, H, W, 3)` that gives the logits. Its gradients reach the
         variables of the net.
     """
-    instead = slices(model) | over_batch(model, replicas)
+    instead = slices(model) | over_batch(model, replicas, moving)
     again = over_batch(model, replicas, moving=False)
     if not tf.config.list_physical_devices("GPU"):  # these were measured on CPUs only
         instead |= by_channel(model) | kernel_gradients_in_parts(model)

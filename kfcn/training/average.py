@@ -8,8 +8,13 @@ of 0.998 they are still 83 % of the average after 90 steps. It has no warm-up, s
 here, beside whichever optimizer there is.
 """
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
+
+from kfcn.fused.inference import inference_functions
+from kfcn.graph import replay
 
 
 class Average:
@@ -33,6 +38,7 @@ class Average:
 
     def __init__(self, model: keras.Model, momentum: float):
         self.momentum = momentum
+        self._model = model
         self._weights = model.weights  # without the seeds of dropout
         self.variables = [
             keras.Variable(keras.ops.convert_to_numpy(w), dtype=w.dtype, trainable=False)
@@ -54,3 +60,19 @@ class Average:
 
         for average, weight in zip(self.variables, self._weights, strict=True):
             strategy.extended.update(average.value, move, args=(weight.value,))
+
+    def inference(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The averaged net in inference mode, to be traced; in replica context.
+
+        Returns:
+            A function of images float32 `(B, H, W, 3)` that gives the logits.
+        """
+        functions = inference_functions(self._model)  # it looks at weights: not while tracing
+
+        @tf.autograph.experimental.do_not_convert  # it holds nothing to convert
+        def forward(images):
+            values = [variable.value for variable in self.variables]
+            with keras.StatelessScope(list(zip(self._weights, values, strict=True))):
+                return replay(self._model, images, functions)
+
+        return forward

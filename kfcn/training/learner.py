@@ -18,6 +18,7 @@ class Learner:
         optimizer: built for the net's trainable variables (`build_optimizer`).
         average: of the weights, to be validated and saved in their place; or None.
         gated_crf: weight of the gated CRF loss beside it; 0 for none.
+        unlabelled: whether the batches have pictures without labels, which the average labels.
         recompute: compute maps again for the gradient instead of keeping them.
     """
 
@@ -27,6 +28,7 @@ class Learner:
     average: Average | None = None
     recompute: bool = False
     gated_crf: float = 0.0
+    unlabelled: bool = False
 
     @property
     def classes(self) -> int:

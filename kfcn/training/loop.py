@@ -4,10 +4,12 @@ import sys
 import time
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
 
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
+from kfcn.data.feed.unlabelled import unlabelled_batches
 from kfcn.errors import KfcnError, Stopped
 from kfcn.training import checkpoint
 from kfcn.training.checkpoint import Saving
@@ -30,6 +32,7 @@ class Loop:
         progress: how far the run is; counts on.
         recorder: is called at the end of each epoch.
         saving: how often the state is saved.
+        unlabelled: pictures without labels to learn from as well.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class Loop:
         progress: Progress,
         recorder: Recorder,
         saving: Saving,
+        unlabelled: Dataset | None = None,
     ):
         self.config, self.run = stage.config, stage.run
-        self.learner, self.train_set, self.replicas = learner, train_set, replicas
+        self.learner, self.train_set, self.unlabelled = learner, train_set, unlabelled
+        self.replicas = replicas
         self.progress, self.recorder, self.saving = progress, recorder, saving
         self.steps = batches.steps_per_epoch(train_set, self.config.batch_size)
         self._saved = time.monotonic()
@@ -123,15 +128,22 @@ class Loop:
         return done
 
     def _batches(self, context: object):
-        return batches.training_batches(
+        config, step, shares = self.config, self.progress.step, self.replicas.shares
+        labelled = batches.training_batches(
             self.train_set,
-            self.config.batch_size,
-            self.config.window,
-            self.config.seed,
-            self.progress.step,
-            batches.Augmentation(scale=self.config.scale),
-            shares=self.replicas.shares,
+            config.batch_size,
+            config.window,
+            config.seed,
+            step,
+            batches.Augmentation(scale=config.scale),
+            shares=shares,
         )
+        if self.unlabelled is None:
+            return labelled
+        beside = unlabelled_batches(
+            self.unlabelled, config.batch_size, config.crop, config.seed, step, config.scale, shares
+        )
+        return tf.data.Dataset.zip(labelled, beside).map(lambda batch, more: (*batch, more))
 
     def _to_validate(self) -> keras.Model:
         """The net to validate and to save: on one device, as each worker does it for itself.

@@ -38,6 +38,8 @@ class Progress:
         weight: the sum of their weights.
         matrix: `(C, C)`, its counted pixels by true class (row) and predicted class (column).
         seconds: how long its steps took; the part of it that they waited for input.
+        unlabelled: its steps with pictures without labels.
+        confident: the sum over them of the share of such pixels that had a pseudo-label.
     """
 
     step: int = 0
@@ -47,6 +49,8 @@ class Progress:
     matrix: np.ndarray | int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    unlabelled: int = 0
+    confident: float = 0.0
 
     @classmethod
     def from_note(cls, note: dict) -> "Progress":
@@ -59,10 +63,11 @@ class Progress:
         if unknown := note.keys() - defaults.keys():
             raise ValueError(f"its note has the entry {min(unknown)!r}")
         values = {**defaults, **note}
-        for name in ("loss", "weight", "seconds", "waited"):
+        for name in ("loss", "weight", "seconds", "waited", "confident"):
             if type(values[name]) not in (int, float) or not math.isfinite(values[name]):
                 raise ValueError(f"its note has the {name} {values[name]!r}")
-        if type(values["step"]) is not int or values["step"] < 0 or values["weight"] < 0:
+        counts = values["step"], values["unlabelled"]
+        if any(type(n) is not int or n < 0 for n in counts) or values["weight"] < 0:
             raise ValueError("its note has a negative count")
         rows = values["rows"]
         if not isinstance(rows, list) or not all(map(_is_row, rows)):
@@ -84,14 +89,23 @@ class Progress:
         self.matrix = self.matrix + done.matrix
         self.seconds += seconds
         self.waited += waited
+        if done.confident is not None:
+            self.unlabelled += 1
+            self.confident += done.confident
 
     @property
     def mean_loss(self) -> float:
         return self.loss / max(self.weight, 1e-12)
 
+    @property
+    def mean_confident(self) -> float | None:
+        """Share of the pixels without labels that had a pseudo-label; None where there are none."""
+        return self.confident / self.unlabelled if self.unlabelled else None
+
     def end_epoch(self, row: dict) -> None:
         self.rows.append(row)
-        self.loss = self.weight = self.seconds = self.waited = 0.0
+        self.loss = self.weight = self.seconds = self.waited = self.confident = 0.0
+        self.unlabelled = 0
         self.matrix = 0
 
 
@@ -134,13 +148,17 @@ class Recorder:
             "learning_rate": learning_rate,
             "seconds": round(progress.seconds, 1),
         }
+        sure = ""
+        if progress.mean_confident is not None:
+            row["confident"] = progress.mean_confident
+            sure = f", sure of {100 * row['confident']:.0f} % of the unlabelled pixels"
         before = best(progress.rows)
         better = before is None or row["val_mean_iou"] > before["val_mean_iou"]
         progress.end_epoch(row)
         self.say(
             f"epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.4f}, validation mean IoU "
             f"{100 * row['val_mean_iou']:.2f}, pixel accuracy "
-            f"{100 * row['val_pixel_accuracy']:.2f}{' (best so far)' if better else ''}"
+            f"{100 * row['val_pixel_accuracy']:.2f}{sure}{' (best so far)' if better else ''}"
         )
         if self.replicas.chief:
             if better:

@@ -16,6 +16,8 @@ from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
 from kfcn.training.settings import FORMAT, Settings, from_stored
 
+UNLABELLED = "unlabelled_dir"
+"""The name of the pictures without labels among the splits, for their fingerprints."""
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
 
 
@@ -78,7 +80,7 @@ class RunFolder:
 
         Args:
             settings: with the folder of the data set as it is now.
-            data: split -> `Dataset.fingerprint`, as it is now.
+            data: split or `UNLABELLED` -> `Dataset.fingerprint`, as it is now.
 
         Raises:
             UsageError: the run was started with other data.
@@ -90,10 +92,13 @@ class RunFolder:
         known = read_config(self.config).get("data")
         if isinstance(known, dict):
             changed = sorted(split for split in data if data[split] != known.get(split))
-            what = f"{self.path} was started with other data: {', '.join(changed)} of " + (
-                f"{settings.data_dir} has other files than {stored.data_dir} had"
-                if settings.data_dir != stored.data_dir
-                else f"{settings.data_dir or settings.data} had other files then"
+            now, then, what = settings.data_dir, stored.data_dir, f"{', '.join(changed)} of "
+            if changed == [UNLABELLED]:
+                now, then, what = settings.unlabelled_dir, stored.unlabelled_dir, ""
+            what = f"{self.path} was started with other data: {what}" + (
+                f"{now} has other files than {then} had"
+                if now != then
+                else f"{now or settings.data} had other files then"
             )
         else:  # written before fingerprints were stored
             changed = settings.data_dir != stored.data_dir
@@ -112,7 +117,7 @@ class RunFolder:
 
         Args:
             settings: of the run.
-            data: split -> `Dataset.fingerprint`.
+            data: split or `UNLABELLED` -> `Dataset.fingerprint`.
         """
         make_folder(self.checkpoints)
         versions = {"python": platform.python_version()}

@@ -142,6 +142,13 @@ class Settings(Checked):
     unlabelled: str = option(
         "background", UNLABELLED_HELP, group="data", choices=CHOICES["unlabelled"]
     )
+    unlabelled_dir: str | None = option(
+        None,
+        "folder of pictures without labels to learn from as well: the running average labels them, "
+        "and the net learns what that is sure of on the same pictures, strongly changed",
+        group="data",
+        metavar="DIR",
+    )
     train_split: str = option("train", "the split to train on", group="data", metavar="NAME")
     val_split: str = option(
         "val", "the split that decides which net is kept", group="data", metavar="NAME"
@@ -205,7 +212,7 @@ class Settings(Checked):
     ema: float = option(
         0.0,
         "validate and save the running average of the weights, of this momentum: 0.998 spans about "
-        "500 steps; 0 for none",
+        "500 steps, and is what a run with --unlabelled-dir takes; 0 for none",
         group="training",
         range=Range(least=0, below=1),
     )
@@ -369,8 +376,8 @@ def resolve(**given: Any) -> Settings:
 def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Settings:
     """The settings of a run that goes on: those it was started with.
 
-    Nothing that is given may differ from them, but for the folder of the data set: the run folder
-    knows which files were in it (`kfcn.training.run_folder`).
+    Nothing that is given may differ from them, but for the folders of the data: the run folder
+    knows which files were in them (`kfcn.training.run_folder`).
 
     Args:
         stored: the run's own.
@@ -381,7 +388,10 @@ def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Se
         UsageError: an unknown setting, a value out of range, or another than the stored one.
     """
     given = _checked(given, stored.data)
-    folder = given.pop("data_dir", stored.data_dir)
+    folders = {}
+    for name in ("data_dir", "unlabelled_dir"):
+        if name in given and (name == "data_dir" or stored.unlabelled_dir is not None):
+            folders[name] = given.pop(name)
     changed = {n: v for n, v in given.items() if v != getattr(stored, n)}
     if changed:
         differences = ", ".join(
@@ -391,7 +401,7 @@ def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Se
             f"{run} was started with {differences}; continue it without these changes, or start "
             f"another run from its net: --init-from {run} --run-dir ANOTHER"
         )
-    return dataclasses.replace(stored, data_dir=folder)
+    return dataclasses.replace(stored, **folders)
 
 
 def _checked(given: Mapping[str, Any], data: str) -> dict[str, Any]:
@@ -437,6 +447,9 @@ def _backbone_of(given: Mapping[str, Any]) -> dict[str, str]:
 # the first stage's, which their summed loss hides).
 _CRF_DEFAULTS = {"learning_rate": 1e-4, "epochs": 5}
 
+_UNLABELLED_EMA = 0.998
+"""The average labels the pictures, so there has to be one."""
+
 
 def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Settings from the weakest layer to the strongest.
@@ -451,6 +464,8 @@ def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if bare:
             found["weights"] = "none"
         found |= {**(_CRF_DEFAULTS if layer.get("crf") else {}), **layer}
+    if found.get("unlabelled_dir") is not None:
+        found.setdefault("ema", _UNLABELLED_EMA)
     return found
 
 
@@ -474,6 +489,22 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"
         )
+    if settings.unlabelled_dir is not None:
+        if settings.crf:
+            raise UsageError(
+                "unlabelled_dir: a CRF is trained from labels alone; train its net with "
+                "--unlabelled-dir first, and the CRF from that run"
+            )
+        if settings.window is None:
+            raise UsageError(
+                "unlabelled_dir: parts of one picture are pasted into another, which takes crops "
+                "of one size; choose it with --crop H W instead of --whole"
+            )
+        if not settings.ema:
+            raise UsageError(
+                "unlabelled_dir: the running average labels the pictures; leave --ema out for "
+                f"{_UNLABELLED_EMA}, or choose another above 0. Received: 0"
+            )
     if settings.output_stride and entry.output_stride is None:
         raise UsageError(
             f"output_stride {settings.output_stride}: the arch {arch} has none to choose; "

@@ -14,6 +14,7 @@ from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
 from kfcn.data.feed.views import Skipping, cached
+from kfcn.data.pictures import Pictures, check_pictures
 from kfcn.data.stretch import open_splits
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256, write_json
@@ -30,7 +31,7 @@ from kfcn.training.learner import Learner
 from kfcn.training.loop import Loop
 from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
-from kfcn.training.run_folder import RunFolder
+from kfcn.training.run_folder import UNLABELLED, RunFolder
 from kfcn.training.settings import Conduct, Settings
 from kfcn.training.stages import Stage, plan
 
@@ -131,11 +132,21 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     splits = (config.train_split, config.val_split)
     opened = dict(zip(splits, open_splits(config.source, splits, loud), strict=True))
     data = {split: dataset.fingerprint() for split, dataset in opened.items()}
+    unlabelled = None
+    if config.unlabelled_dir is not None:
+        labelled = opened[config.train_split]
+        reading = dataclasses.replace(config.reading, stretch=labelled.stretch)
+        pictures = Pictures(config.unlabelled_dir, labelled.classes, reading)
+        data[UNLABELLED] = pictures.fingerprint()
+        unlabelled = cached(Skipping(pictures, conduct.skip_bad, print))
     run.check_data(config, data)
     train_set, validation = (
         cached(Skipping(opened[split], conduct.skip_bad, print)) for split in splits
     )
     counts, warnings = before_training(train_set, validation, progress=loud)
+    if unlabelled is not None:
+        check_pictures(unlabelled, loud)
+        warnings += unlabelled.notes
     for line in warnings:
         say(line)
     batches.check_shares(len(train_set), config.batch_size, where.total)
@@ -160,6 +171,8 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         where.sum(0)
         progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
+        if unlabelled is not None:
+            say(f"{len(unlabelled)} unlabelled images of {config.unlabelled_dir}")
         if progress.step:
             epoch, step = divmod(progress.step, steps)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
@@ -167,7 +180,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
                 say(f"the results will differ in rounding: {difference}")
         recorder = Recorder(run, validation, config.all_epochs, where, say)
         saving = checkpoint.Saving(60 * conduct.save_minutes, conduct.keep)
-        loop = Loop(stage, learner, train_set, where, progress, recorder, saving)
+        loop = Loop(stage, learner, train_set, where, progress, recorder, saving, unlabelled)
         loop.to_the_end(bar=loud)
 
         where.sum(0)  # the best net is on the disk
@@ -237,7 +250,8 @@ def new_learner(
     optimizer = build_optimizer(config, model.trainable_variables, steps, no_decay)
     loss = SegmentationLoss(class_weights, config.iou_loss)
     average = Average(model, config.ema) if config.ema else None
-    return Learner(model, loss, optimizer, average, config.recompute, config.gated_crf)
+    unlabelled = config.unlabelled_dir is not None
+    return Learner(model, loss, optimizer, average, config.recompute, config.gated_crf, unlabelled)
 
 
 def build(config: Settings, classes: int) -> keras.Model:

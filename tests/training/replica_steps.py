@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kfcn.collectives import SHORT, sum_over_replicas
+from kfcn.data.feed.unlabelled import PASTED, Unlabelled
 from kfcn.losses import SegmentationLoss
 from kfcn.training import replicas, step
 from kfcn.training.average import Average
@@ -37,7 +38,21 @@ def net():
     return keras.Model(inputs, keras.layers.Conv2D(3, 1)(x))
 
 
-def train(where, batches, iou_loss=0.0, gated_crf=0.0):
+def unlabelled(batch, part):
+    """Pictures without labels for the places `part` of a batch; the same crops in other colours."""
+    before = [(place - 1) % len(batch) for place in part]
+    places = list(dict.fromkeys([*part.tolist(), *before]))
+    rows = np.array(batch)[places]
+    partner = np.array([places.index(place) for place in before], np.int32)
+    source = np.where(
+        LABELS[rows[: len(part)]] == 1, PASTED, LABELS[rows[: len(part)]] // 255 * 255
+    )
+    return Unlabelled(
+        IMAGES[rows], IMAGES[rows[: len(part)]] * 0.7, source.astype("uint8"), partner
+    )
+
+
+def train(where, batches, iou_loss=0.0, gated_crf=0.0, beside=False):
     """The net after steps on `batches` (lists of rows), and what the steps gave."""
     keras.utils.set_random_seed(0)
     with where.strategy.scope():
@@ -50,15 +65,22 @@ def train(where, batches, iou_loss=0.0, gated_crf=0.0):
             optimizer,
             Average(model, 0.4),
             gated_crf=gated_crf,
+            unlabelled=beside,
         )
+        if beside:  # sure of something
+            learner.average.variables[-1].assign([3.6, 0.0, 0.0])
 
     def read(context):
         def rows():
             for batch in batches:
-                for part in np.array_split(batch, where.total):
-                    yield IMAGES[part] * (np.nan if -1 in part else 1), LABELS[part]
+                for places in np.array_split(np.arange(len(batch)), where.total):
+                    part = np.array(batch)[places]
+                    more = (unlabelled(batch, places),) if beside else ()
+                    yield IMAGES[part] * (np.nan if -1 in part else 1), LABELS[part], *more
 
-        spec = (tf.TensorSpec((None, 16, 16, 3)), tf.TensorSpec((None, 16, 16), tf.uint8))
+        maps, labels = tf.TensorSpec((None, 16, 16, 3)), tf.TensorSpec((None, 16, 16), tf.uint8)
+        more = (Unlabelled(maps, maps, labels, tf.TensorSpec((None,), tf.int32)),)
+        spec = (maps, labels, *more[: int(beside)])
         return tf.data.Dataset.from_generator(rows, output_signature=spec)
 
     stream = where.strategy.distribute_datasets_from_function(read)
@@ -138,7 +160,11 @@ found["sums"] = {
 whole, means = by_hand()
 found["loss"] = {"1": done[0].loss, "2": done2[0].loss, "numpy": whole, "mean of means": means}
 
-for name, options in (("soft IoU", {"iou_loss": 1.0}), ("gated CRF", {"gated_crf": 0.1})):
+for name, options in (
+    ("soft IoU", {"iou_loss": 1.0}),
+    ("gated CRF", {"gated_crf": 0.1}),
+    ("unlabelled", {"beside": True}),
+):
     (_, one_with, done, _), (_, two_with, done2, _) = (
         train(WAYS[n], batches, **options) for n in (1, 2)
     )
@@ -147,6 +173,7 @@ for name, options in (("soft IoU", {"iou_loss": 1.0}), ("gated CRF", {"gated_crf
         "loss": abs(done[0].loss - done2[0].loss),
         "without it": apart(one_with[-1], one[-1]),
         "adds": done[0].loss - found["loss"]["1"],
+        "confident": [done[0].confident, done2[0].confident],
     }
 
 found["not finite"] = {}

@@ -27,6 +27,7 @@ def test_a_note_comes_back_as_it_was():
         {"step": 4}, {"loss": float("nan")}, {"loss": float("inf")}, {"weight": -1.0},
         {"weight": "2"}, {"rows": {}}, {"rows": [3]}, {"rows": [{"epoch": 1}]},
         {"matrix": [[1, -1], [0, 0]]},
+        {"unlabelled": -1}, {"unlabelled": 0.5}, {"confident": "x"},
         {"matrix": "x"}, {"matrix": [[0.5]]}, {"unknown": 1}, {"seconds": None},
     ],
 )  # fmt: skip

@@ -140,6 +140,15 @@ def test_the_gated_crf_loss_is_over_all_replicas(steps):
     assert found["adds"] > 0.01 and found["without it"] > 1e-5  # the controls
 
 
+def test_pictures_without_labels_are_learned_over_all_replicas(steps):
+    """The shares of five and three are not equal, nor is what the average is sure of in them."""
+    found = steps["unlabelled"]
+    assert found["synchronised"] < 1e-6 and found["loss"] < 1e-6
+    one, two = found["confident"]
+    assert 0.1 < one < 0.95 and two == pytest.approx(one, abs=1e-6)
+    assert found["adds"] > 0.01 and found["without it"] > 1e-4  # the controls
+
+
 def config(**changed):
     whole = {
         "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},

@@ -146,6 +146,7 @@ def test_every_flag_gives_its_setting():
         "precision": "mixed_float16", "strategy": "one", "cpu_replicas": "2",
         "save_minutes": "0.5", "keep": "1", "skip_bad": "2",
         "ignore": "none", "pages": "all", "unlabelled": "ignore",
+        "unlabelled_dir": "more",
     }  # fmt: skip
     for cls in (Settings, Conduct):
         for name, kind in kinds(cls).items():

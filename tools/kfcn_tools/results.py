@@ -90,7 +90,7 @@ def read_run(path: Path | str) -> list[Result]:
     stored, card = folder.stored_settings(), read_card(path)
     assert stored is not None and card is not None  # their files are there
     settings = dataclasses.asdict(stored)
-    for name in ("weights", "init_from"):
+    for name in ("weights", "init_from", "unlabelled_dir"):
         settings[name] = settings[name] and Path(settings[name]).name
     settings["data_dir"] = None
     try:

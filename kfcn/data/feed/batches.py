@@ -41,6 +41,9 @@ class Shares:
     first: int = 0
 
 
+WHOLE = Shares()
+
+
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """Batches in an epoch; their sizes differ by one picture at most.
 
@@ -71,7 +74,7 @@ def training_batches(
     first_step: int = 0,
     augmentation: Augmentation | None = USUAL,
     cache: bool | None = None,
-    shares: Shares = Shares(),
+    shares: Shares = WHOLE,
 ) -> "tf.data.Dataset":
     """An endless stream of shuffled, augmented batches, from any step on.
 
@@ -111,10 +114,10 @@ def training_batches(
     cv2.setNumThreads(0)
 
     def changed(index, epoch, scale):
-        uniform = _uniform(seed, epoch * count + index)
+        numbers = uniform(seed, epoch * count + index)
         if scale is not None:
-            uniform[0] = scale
-        return augment(*_arrays(dataset, index), uniform, crop, augmentation)
+            numbers[0] = scale
+        return augment(*_arrays(dataset, index), numbers, crop, augmentation)
 
     def read(element):
         step, share = divmod(int(element), shares.here)
@@ -123,13 +126,13 @@ def training_batches(
         batch = order_of(epoch)[begin : begin + size].tolist()
         first, end = (size * s // shares.total for s in (share, share + 1))
         if crop is not None or batch_size == 1:
-            return _stack([changed(index, epoch, None) for index in batch[first:end]])
+            return stack([changed(index, epoch, None) for index in batch[first:end]])
         # Pictures of one batch grow and shrink together, or padding would fill it. Every share
         # is padded like the whole batch, so that the replicas see what one device would see.
-        uniform = _uniform(seed, step, stream=1)
-        sizes = [whole_size(dataset.size(index), uniform, augmentation) for index in batch]
-        pairs = [changed(index, epoch, uniform[0]) for index in batch[first:end]]
-        return _stack(pairs, np.max(sizes, axis=0))
+        numbers = uniform(seed, step, stream=1)
+        sizes = [whole_size(dataset.size(index), numbers, augmentation) for index in batch]
+        pairs = [changed(index, epoch, numbers[0]) for index in batch[first:end]]
+        return stack(pairs, np.max(sizes, axis=0))
 
     return _batches(tf.data.Dataset.counter(), read, crop)
 
@@ -147,7 +150,7 @@ def _orders(dataset: Dataset, batch_size: int, crop, seed: int):
     """The function that gives the order of an epoch; whole pictures are put into buckets."""
     count = len(dataset)
     if crop is not None or batch_size == 1:
-        return lambda epoch: _order(seed, epoch, count)
+        return lambda epoch: order(seed, epoch, count)
     sizes = buckets.all_sizes(dataset)
     steps = steps_per_epoch(dataset, batch_size)
     lengths = [_batch_place(count, batch_size, step)[2] for step in range(steps)]
@@ -155,7 +158,7 @@ def _orders(dataset: Dataset, batch_size: int, crop, seed: int):
     @functools.lru_cache(maxsize=2)
     def bucketed(epoch):
         rng = np.random.default_rng([seed, epoch])
-        return buckets.arrange(_order(seed, epoch, count), sizes, lengths, rng)
+        return buckets.arrange(order(seed, epoch, count), sizes, lengths, rng)
 
     return bucketed
 
@@ -174,16 +177,16 @@ def data_error(error: Exception) -> DataError | None:
     return DataError(found[1]) if found else None
 
 
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch: a permutation of `range(count)`."""
-    return np.random.Generator(np.random.Philox([seed, epoch])).permutation(count)
+@functools.lru_cache(maxsize=8)
+def order(seed: int, epoch: int, count: int, *stream: int) -> np.ndarray:
+    """The order of an epoch: a permutation of `range(count)`; each stream has its own."""
+    return np.random.Generator(np.random.Philox([seed, epoch, *stream])).permutation(count)
 
 
-def _uniform(seed: int, key: int, stream: int = 0) -> np.ndarray:
-    """Seven random numbers in [0, 1), float32 `(7,)`, that belong to a key for good."""
+def uniform(seed: int, key: int, stream: int = 0, count: int = 7) -> np.ndarray:
+    """Random numbers in [0, 1), float32 `(count,)`, that belong to a key for good."""
     bits = np.random.Philox(key=[seed, key], counter=[0, 0, 0, stream])
-    return np.random.Generator(bits).random(7, np.float32)
+    return np.random.Generator(bits).random(count, np.float32)
 
 
 def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +196,7 @@ def _arrays(dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
     return image, labels
 
 
-def _stack(pairs, least: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+def stack(pairs, least: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
     """One array of images and one of labels, padded at the bottom and right to a common size.
 
     Args:

@@ -89,8 +89,8 @@ def test_an_epoch_shows_every_picture_once_in_its_own_order():
 
 def test_the_order_is_a_golden_one():
     """A change of NumPy's generators would break the resuming of runs: be told of it."""
-    assert P._order(0, 0, 8).tolist() == GOLDEN_ORDER
-    assert P._order(0, 1, 8).tolist() != GOLDEN_ORDER
+    assert P.order(0, 0, 8).tolist() == GOLDEN_ORDER
+    assert P.order(0, 1, 8).tolist() != GOLDEN_ORDER
 
 
 GOLDEN_ORDER = [3, 6, 4, 0, 7, 5, 2, 1]
@@ -105,7 +105,7 @@ def test_the_change_of_a_picture_depends_on_epoch_and_index_and_not_on_the_batch
     ):
         assert (a == b).all()
     first, second = np.split(np.concatenate([images for images, _ in by_two]), 2)
-    order = [P._order(0, e, 6).tolist() for e in (0, 1)]
+    order = [P.order(0, e, 6).tolist() for e in (0, 1)]
     for i in range(6):
         assert not (first[order[0].index(i)] == second[order[1].index(i)]).all()
 
