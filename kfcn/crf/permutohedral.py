@@ -270,8 +270,9 @@ class SparseLattice(NamedTuple):
     ) -> "SparseLattice":
         """From corners and weights (N, d + 1) and for each axis the neighbours ahead (M,)."""
         pixels, rows = tf.unstack(tf.shape(corners))
-        pixel = tf.broadcast_to(tf.range(pixels)[:, None], [pixels, rows])
-        slices = _matrix(pixel, corners, tf.reshape(weights, [-1]), [pixels, count])
+        pixel = tf.broadcast_to(tf.range(pixels, dtype=tf.int64)[:, None], [pixels, rows])
+        pixel, corner = tf.reshape(pixel, [-1]), tf.reshape(tf.cast(corners, tf.int64), [-1])
+        slices = _matrix([pixel, corner], tf.reshape(weights, [-1]), [pixels, count])
         return cls(slices, slices, tuple(_blur_matrix(each, count) for each in after))
 
     def scaled(self, before: tf.Tensor | None, after: tf.Tensor | None) -> "SparseLattice":
@@ -301,17 +302,16 @@ class SparseLattice(NamedTuple):
 
 def _blur_matrix(after, count):
     """1/2 for each vertex and the one after it, both ways."""
-    here = tf.cast(tf.where(after < count)[:, 0], tf.int32)
-    after = tf.gather(after, here)
+    here = tf.where(after < count)[:, 0]
+    after = tf.cast(tf.gather(after, here), tf.int64)
     half = tf.fill([2 * tf.size(here)], 0.5)
-    rows, columns = tf.concat([here, after], 0), tf.concat([after, here], 0)
-    return _matrix(rows, columns, half, [count, count])
+    both_ways = tf.reshape(tf.concat([here, after, after, here], 0), [2, -1])
+    return _matrix(both_ways, half, [count, count])
 
 
-def _matrix(rows, columns, values, shape):
-    indices = tf.cast(tf.stack([rows, columns], -1), tf.int64)
-    shape = tf.cast(tf.stack(shape), tf.int64)
-    return tf.SparseTensor(tf.reshape(indices, [-1, 2]), values, shape)
+def _matrix(indices, values, shape):
+    """From rows and columns, int64 (2, n); tf.stack(..., 1) takes twice as long."""
+    return tf.SparseTensor(tf.transpose(indices), values, tf.cast(tf.stack(shape), tf.int64))
 
 
 class SegmentLattice(NamedTuple):
