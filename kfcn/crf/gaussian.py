@@ -43,10 +43,9 @@ def spatial_filter(values: tf.Tensor, theta: float) -> tf.Tensor:
 class SpatialKernel(NamedTuple):
     """The filter for images of one size, its input and output multiplied by factors.
 
-    As two depthwise convolutions where these are quick. TensorFlow's own, which it computes with
-    where oneDNN is off, took seven times as long at 6 classes and two and a half times at 21 as products
-    with the parts of the band matrices that are not zero (docs/benchmarks.md). Those hold the
-    factors, too: the filter is separable with them.
+    Two depthwise convolutions where these are quick. Where oneDNN is off, TensorFlow's own took
+    seven times as long at 6 classes, and two and a half times at 21, as products with the parts of
+    the band matrices that are not zero. These hold the factors, too: they are separable.
     """
 
     theta: float

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kfcn.crf.gaussian import SpatialKernel
 from kfcn.crf.permutohedral import (
+    BUILTIN,
     SegmentLattice,
     SparseLattice,
     bilateral_features,
@@ -145,7 +146,8 @@ class DenseCRF(keras.layers.Layer):
         """Logits (B, H, W, C) from `[logits, image]`."""
         logits, image = inputs
         size = tf.shape(logits)
-        unary = tf.reshape(logits, [-1, logits.shape[-1]])  # (N, C), N = B H W
+        classes: Any = logits.shape[-1]
+        unary = tf.reshape(logits, [-1, classes])  # (N, C), N = B H W
         kernels = self._kernels(tf.convert_to_tensor(image))
         # Weight and compatibility in one (C, C) matrix for each filter: a filter acts on each class
         # alone, so it commutes with them.
@@ -155,10 +157,17 @@ class DenseCRF(keras.layers.Layer):
         # A SavedModel would have to hold the gradient of this call, too, and with it the lattice.
         # Out of training the gradient is TensorFlow's own: the same values, more memory.
         update = _update_with_gradient if training else _update
+        # A sparse product of 6 columns takes longer than one of 8, two whole vectors: a few classes
+        # that no pixel has.
+        spare = -classes % 4 if classes < 16 and not BUILTIN.get() else 0
+        unary = tf.pad(unary, [[0, 0], [0, spare]], constant_values=-1e30)
+        spatial, bilateral = (
+            tf.pad(each, [[0, spare], [0, spare]]) for each in (spatial, bilateral)
+        )
         refined = unary
         for _ in range(self.iterations if training else self.test_iterations):
             refined = update(kernels, unary, tf.nn.softmax(refined), spatial, bilateral)
-        return tf.reshape(refined, size)
+        return tf.reshape(refined[:, :classes], size)
 
     def _kernels(self, image):
         """The batch's two filters, of every iteration."""

@@ -228,7 +228,7 @@ def _numbered(simplices, batch, dtype):
     moves = tf.gather(steps, simplices.moves)
     for k in range(d):
         keys.append(keys[-1] + moves[k])
-    keys = tf.stack(keys, 1)  # (N, d + 1)
+    keys = tf.transpose(tf.stack(keys))  # (N, d + 1)
     vertices, corners = tf.unique(tf.reshape(keys, [-1]))
     count = tf.size(vertices)
     # tf.unique as a hash table again: it numbers the vertices first, in their own order, so a
