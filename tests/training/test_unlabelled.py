@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import sys
 from pathlib import Path
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import checkpoints, difference, load
+from processes import checkpoints, difference, finish, launch_command, load, train_command
 from small_nets import settings
 
 from kfcn import losses, train
@@ -290,14 +291,49 @@ def test_a_run_goes_on_with_the_pictures_it_had(finished, short, tmp_path):
         train(finished.run_dir, **{**short, "unlabelled_dir": str(other)})
 
 
+EASILY = "from kfcn import losses as l; l.CONFIDENT = 0.34; from kfcn.commands.train import main; "
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["fcn32s", "fcn8s", "fcn8s-fpn", "heatmap", "dilated"])
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_every_net_in_every_precision_from_another_run(
-    short, run, tmp_path, arch, precision, easily_sure
-):
+@pytest.mark.parametrize("way", ["mirrored", "two workers"])
+def test_replicas_and_workers_learn_what_one_process_does(pairs, pictures, tmp_path, way):
+    """Batches of 3 in shares of 1 and 2, by momentum SGD as in `test_distribute`."""
+    flags = ("--unlabelled-dir", pictures, "--optimizer", "sgd", "--learning-rate", 0.05)
+    one, other = (
+        [sys.executable, "-c", f"{EASILY}raise SystemExit(main())", *command[1:]]
+        for command in (
+            train_command(pairs, tmp_path / name, *flags, "--batch-size", 3)
+            for name in ("one", "other")
+        )
+    )
+    other = [*other, "--cpu-replicas", "2"] if way == "mirrored" else launch_command(other)
+    for command in (one, other):
+        code, output = finish(command, tmp_path / "log.txt")
+        assert code == 0, output
+    assert f"2 replicas on {1 if way == 'mirrored' else 2} worker(s)" in output
+    (begin, *_, end), (*_, same) = (checkpoints(tmp_path / name) for name in ("one", "other"))
+    assert end.name == same.name == "step-00000006.npz"
+    # 1.2e-5: rounding also decides of a pixel here and there whether it is sure.
+    assert difference(end, same) < 5e-5
+    assert difference(begin, end) > 1e-2  # the control
+    shares = [[float(row["confident"]) for row in history(tmp_path / n)] for n in ("one", "other")]
+    assert shares[1] == pytest.approx(shares[0], abs=1e-4) and shares[0][-1] > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arch", "precision"),
+    [
+        *((a, "mixed_bfloat16") for a in ("fcn32s", "fcn8s", "fcn8s-fpn", "heatmap", "dilated")),
+        ("fcn8s", "mixed_float16"),
+    ],
+)
+def test_every_net_in_every_precision(short, run, tmp_path, arch, precision, easily_sure):
+    """Those that can start from another run do."""
     more = {"arch": arch, "alpha": 0.35, "precision": precision, "epochs": 1}
-    result = train(tmp_path / "run", **{**short, **more, "init_from": str(run.run_dir)})
+    if arch.startswith("fcn8s"):
+        more["init_from"] = str(run.run_dir)
+    result = train(tmp_path / "run", **{**short, **more})
     (row,) = history(result.run_dir)
     assert float(row["confident"]) > 0.05 and np.isfinite(float(row["loss"]))
 
