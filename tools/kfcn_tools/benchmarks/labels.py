@@ -253,7 +253,9 @@ class Results:
 # Suspects
 
 
-def suspects(training: Training, folder: Path, folds: int, share: float, seeds: Sequence[int]):
+def suspects(
+    training: Training, folder: Path, folds: int, share: float, seeds: Sequence[int]
+) -> str:
     """Measures what planted errors are found, for each seed, and gives the table."""
     settings = {"what": "suspects", **_alike(training), "folds": folds, "share": share}
     results = Results(folder, settings)
@@ -328,7 +330,9 @@ def suspects_table(units: dict[str, Any]) -> str:
 # What to label next
 
 
-def next_rounds(training: Training, folder: Path, val: str, count: int, rounds: int, seeds):
+def next_rounds(
+    training: Training, folder: Path, val: str, count: int, rounds: int, seeds: Sequence[int]
+) -> str:
     """Measures rounds of chosen and of random pictures, for each seed, and gives the table."""
     settings = {"what": "next", **_alike(training), "val": val, "count": count, "rounds": rounds}
     results = Results(folder, settings)
