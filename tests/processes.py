@@ -49,6 +49,21 @@ def small_disk(folder, size, *options):
         subprocess.run(["umount", *options, folder], check=True)
 
 
+@contextlib.contextmanager
+def signalled(owner, method, number, when=lambda self: True):
+    """Within it this process gets a signal when `method` begins and `when` says so of `self`."""
+    original = getattr(owner, method)
+
+    def interrupted(self, *args, **kwargs):
+        if when(self):
+            signal.raise_signal(number)
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, interrupted)
+        yield
+
+
 class Process:
     """A command whose output is collected, and whose whole group ends with the test."""
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import checkpoints, load
+from processes import checkpoints, load, signalled
 from small_nets import settings
 
 from kfcn import train
@@ -104,20 +104,12 @@ def test_training_itself_is_the_same_without_it(averaged, short, tmp_path):
 
 
 def test_a_run_that_was_stopped_while_validating_ends_with_the_same_bits(
-    averaged, short, tmp_path, monkeypatch
+    averaged, short, tmp_path
 ):
     from kfcn.training.recorder import Recorder
 
-    evaluate = Recorder.evaluate
-
-    def interrupted(self, model):
-        signal.raise_signal(signal.SIGTERM)
-        return evaluate(self, model)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "evaluate", interrupted)
-        with pytest.raises(Stopped):
-            train(tmp_path / "run", **short)
+    with signalled(Recorder, "evaluate", signal.SIGTERM), pytest.raises(Stopped):
+        train(tmp_path / "run", **short)
     assert checkpoints(tmp_path / "run")[-1].name == "step-00000003.npz"
     train(tmp_path / "run", verbose=False)
     (_, a), (_, b) = (load(checkpoints(r)[-1]) for r in (averaged.run_dir, tmp_path / "run"))

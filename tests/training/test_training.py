@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from processes import signalled
 from small_nets import settings
 
 from kfcn import data as data_sets
@@ -84,21 +85,15 @@ def test_history_agrees_with_an_independent_count(run, pairs):
     assert run.evaluation.scores["pixel_accuracy"] == pytest.approx(right / count, abs=1e-3)
 
 
-def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path, monkeypatch):
+def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path):
     """Ctrl-C in the second epoch, and started again with nothing but its folder."""
     from kfcn.training.loop import Loop
 
-    one_step = Loop.one_step
-
-    def interrupted(self, stop=False):
-        if self.progress.step == 4:
-            signal.raise_signal(signal.SIGINT)
-        return one_step(self, stop)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "one_step", interrupted)
-        with pytest.raises(Stopped, match="the same command goes on from there") as caught:
-            train(tmp_path / "run", **settings(pairs))
+    with (
+        signalled(Loop, "one_step", signal.SIGINT, lambda loop: loop.progress.step == 4),
+        pytest.raises(Stopped, match="the same command goes on from there") as caught,
+    ):
+        train(tmp_path / "run", **settings(pairs))
     assert caught.value.code == 130
     train(tmp_path / "run", verbose=False)
     assert (tmp_path / "run" / "model.keras").exists()

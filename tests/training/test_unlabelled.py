@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import checkpoints, difference, finish, launch_command, load, train_command
+from processes import (
+    checkpoints,
+    difference,
+    finish,
+    launch_command,
+    load,
+    signalled,
+    train_command,
+)
 from small_nets import settings
 
 from kfcn import losses, train
@@ -264,19 +272,11 @@ def test_a_run_records_what_it_was_sure_of_and_learned_from(finished, short, tmp
 
 
 def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(
-    finished, short, tmp_path, monkeypatch, easily_sure
+    finished, short, tmp_path, easily_sure
 ):
-    one_step = Loop.one_step
-
-    def interrupted(self, stop=False):
-        if self.progress.step == 3:
-            signal.raise_signal(signal.SIGTERM)
-        return one_step(self, stop)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "one_step", interrupted)
-        with pytest.raises(Stopped):
-            train(tmp_path / "run", **short)
+    third = signalled(Loop, "one_step", signal.SIGTERM, lambda loop: loop.progress.step == 3)
+    with third, pytest.raises(Stopped):
+        train(tmp_path / "run", **short)
     assert checkpoints(tmp_path / "run")[-1].name == "step-00000005.npz"
     train(tmp_path / "run", verbose=False)
     last = [checkpoints(r)[-1] for r in (finished.run_dir, tmp_path / "run")]
