@@ -103,9 +103,7 @@ def test_training_itself_is_the_same_without_it(averaged, short, tmp_path):
     assert apart(a[: len(b)], b) == 0.0
 
 
-def test_a_run_that_was_stopped_while_validating_ends_with_the_same_bits(
-    averaged, short, tmp_path
-):
+def test_a_run_that_was_stopped_while_validating_ends_with_the_same_bits(averaged, short, tmp_path):
     from kfcn.training.recorder import Recorder
 
     with signalled(Recorder, "evaluate", signal.SIGTERM), pytest.raises(Stopped):

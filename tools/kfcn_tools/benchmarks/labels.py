@@ -26,7 +26,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +43,7 @@ from kfcn.files import make_folder, read_object, write_json
 from kfcn.labelling.suspects import average_precision
 from kfcn.labels import IGNORE
 from kfcn_tools.benchmarks.timing import machine
+from kfcn_tools.benchmarks.train import bare_loop
 
 KINDS = ("swapped", "left out", "shifted")
 LEAST, MOST = 0.002, 0.1
@@ -185,13 +185,7 @@ class Training(NamedTuple):
         import keras
 
         from kfcn.training import replicas
-        from kfcn.training.checkpoint import Saving
-        from kfcn.training.loop import Loop
-        from kfcn.training.recorder import Progress
-        from kfcn.training.run_folder import RunFolder
         from kfcn.training.settings import resolve
-        from kfcn.training.stages import Stage
-        from kfcn.training.trainer import new_learner
 
         keras.backend.clear_session()
         config = resolve(
@@ -202,19 +196,10 @@ class Training(NamedTuple):
         # One epoch of all steps: each picture comes as often as another, or once more.
         count = self.batch_size * self.steps
         often = Subset(dataset, [index % len(dataset) for index in range(count)])
-        where = replicas.start("one")
-        with where.strategy.scope():
-            learner = new_learner(config, often, None, lambda line: None)
-        with tempfile.TemporaryDirectory() as folder:
-            stage, never = Stage(config, RunFolder(folder)), Saving(seconds=float("inf"))
-            loop = Loop(
-                stage, learner, often, where, Progress(),
-                None,  # pyright: ignore[reportArgumentType]: nothing is validated
-                never,
-            )  # fmt: skip
+        with bare_loop(config, often, replicas.start("one")) as loop:
             for _ in range(self.steps):
                 loop.one_step()
-        return learner.model
+        return loop.learner.model
 
 
 class Results:
@@ -274,6 +259,7 @@ def _suspects(
     from kfcn.labelling.folds import Fold
     from kfcn.labelling.search import find_suspects, write_suspects
     from kfcn.outputs import Outputs
+    from kfcn.saved import save_model
 
     planted = Planted(cached(training.source.open("train")), share, seed)
 
@@ -286,9 +272,8 @@ def _suspects(
                 net = keras.saving.load_model(file)
             else:
                 net = training.run(split_of(f"train[!{number}/{folds}]")[1](planted), seed)
-                temporary = make_folder(folder) / f"part-{number + 1}.keras"
-                net.save(temporary)
-                temporary.replace(file)
+                make_folder(folder)
+                save_model(net, file)
                 print(f"{file} trained", flush=True)
             yield Fold(part, first, net)
             first += len(part)

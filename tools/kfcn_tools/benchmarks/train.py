@@ -22,7 +22,10 @@ import numpy as np
 from kfcn_tools.benchmarks.timing import machine
 
 if TYPE_CHECKING:
+    from kfcn.data import Dataset
     from kfcn.training.loop import Loop
+    from kfcn.training.replicas import Replicas
+    from kfcn.training.settings import Settings
 
 WAYS = {
     "1 replica": ("--strategy", "one"),
@@ -107,20 +110,27 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     """The training loop of `options`, from random weights, in a run folder that goes away."""
     from kfcn import data as data_sets
     from kfcn.training import replicas
-    from kfcn.training.checkpoint import Saving
-    from kfcn.training.loop import Loop
-    from kfcn.training.recorder import Progress
-    from kfcn.training.run_folder import RunFolder
     from kfcn.training.settings import resolve
-    from kfcn.training.stages import Stage
-    from kfcn.training.trainer import new_learner
 
     where = replicas.start(args.strategy, args.cpu_replicas)
     config = resolve(
         data=args.data, data_dir=args.data_dir, crop=args.crop, arch=args.arch,
         backbone=args.backbone, weights="none", batch_size=args.batch_size, learning_rate=1e-4,
     )  # fmt: skip
-    train_set = data_sets.load(config.data, "train", config.data_dir)
+    with bare_loop(config, data_sets.load(config.data, "train", config.data_dir), where) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def bare_loop(config: "Settings", train_set: "Dataset", where: "Replicas") -> "Iterator[Loop]":
+    """A training loop to take single steps of: nothing is validated, nothing is kept."""
+    from kfcn.training.checkpoint import Saving
+    from kfcn.training.loop import Loop
+    from kfcn.training.recorder import Progress
+    from kfcn.training.run_folder import RunFolder
+    from kfcn.training.stages import Stage
+    from kfcn.training.trainer import new_learner
+
     with where.strategy.scope():
         learner = new_learner(config, train_set, None, lambda line: None)
     with tempfile.TemporaryDirectory() as folder:
