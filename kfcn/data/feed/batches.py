@@ -40,6 +40,15 @@ class Shares:
     here: int = 1
     first: int = 0
 
+    def place(self, element: int) -> tuple[int, int]:
+        """Steps since the start of a stream, and the part, of an element of it."""
+        step, part = divmod(element, self.here)
+        return step, self.first + part
+
+    def bounds(self, part: int, size: int) -> tuple[int, int]:
+        """The first of a part's pictures among `size`, and the one after its last."""
+        return size * part // self.total, size * (part + 1) // self.total
+
 
 WHOLE = Shares()
 
@@ -120,11 +129,11 @@ def training_batches(
         return augment(*_arrays(dataset, index), numbers, crop, augmentation)
 
     def read(element):
-        step, share = divmod(int(element), shares.here)
-        step, share = first_step + step, shares.first + share
+        step, share = shares.place(int(element))
+        step += first_step
         epoch, begin, size = _batch_place(count, batch_size, step)
         batch = order_of(epoch)[begin : begin + size].tolist()
-        first, end = (size * s // shares.total for s in (share, share + 1))
+        first, end = shares.bounds(share, size)
         if crop is not None or batch_size == 1:
             return stack([changed(index, epoch, None) for index in batch[first:end]])
         # Pictures of one batch grow and shrink together, or padding would fill it. Every share

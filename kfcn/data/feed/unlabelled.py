@@ -84,10 +84,9 @@ def unlabelled_batches(
         return _Crop(weak, strong, inside, cutmix_box(crop, numbers[7 + COLOURS :]))
 
     def read(element):
-        step, share = divmod(int(element), shares.here)
-        step, share = first_step + step, shares.first + share
-        first, end = (batch_size * s // shares.total for s in (share, share + 1))
-        own = range(first, end)
+        step, share = shares.place(int(element))
+        step += first_step
+        own = range(*shares.bounds(share, batch_size))
         before = [(place - 1) % batch_size for place in own]
         places = list(dict.fromkeys([*own, *before]))
         crops = [changed(step * batch_size + place) for place in places]
