@@ -267,7 +267,9 @@ def _paint(picture: Image.Image, shape: Mapping[str, Any], label: int) -> None:
         raise ValueError(f"{len(points)} point(s); expected {wanted}")
     draw = ImageDraw.Draw(picture)
     if kind == "mask":
-        _paste(picture, shape.get("mask"), points[0], label)
+        mask = _stored_mask(shape.get("mask"))
+        left, top = (math.floor(value + 0.5) for value in points[0])
+        picture.paste(label, (left, top), Image.fromarray(mask))
     elif kind in ("line", "linestrip"):
         draw.line(points, fill=label, width=LINE)
     elif kind in ("point", "points"):
@@ -304,15 +306,17 @@ def _points(stored: Any, size: tuple[int, int]) -> list[tuple[float, float]]:
     return points
 
 
-def _paste(picture: Image.Image, stored: Any, corner: tuple[float, float], label: int) -> None:
-    """Paints a mask: a PNG of the shape's box, in base64."""
+def _stored_mask(stored: Any) -> np.ndarray:
+    """The pixels of a mask, bool `(h, w)`: a PNG in base64, in which all but 0 is inside.
+
+    Not by Pillow's conversion to black and white: labelme writes zeros and ones, and a one is
+    nearly black.
+    """
     if not isinstance(stored, str):
         raise ValueError("a mask without its picture")
-    content = base64.b64decode(stored)
-    with open_image(content, None) as mask:
-        left, top = (math.floor(value + 0.5) for value in corner)
-        box = (left, top, left + mask.width, top + mask.height)
-        picture.paste(label, box, mask.convert("1"))
+    with open_image(base64.b64decode(stored), None) as mask:
+        pixels = np.array(mask.convert("RGB") if len(mask.getbands()) > 1 else mask)
+    return np.atleast_3d(pixels).max(axis=-1) > 0
 
 
 def shape_names(path: Path) -> set[str]:

@@ -81,6 +81,27 @@ def test_a_masks_corner_is_the_nearest_pixel(tmp_path, corner, pixel):
     assert (rows.min(), columns.min(), len(rows)) == (pixel, pixel, 6)
 
 
+WRITTEN = {  # labelme writes zeros and ones in 8 bits; other programs write whatever they like
+    "labelme's": lambda mask: Image.fromarray(mask.astype(np.uint8)),
+    "white": lambda mask: Image.fromarray(mask.astype(np.uint8) * 255),
+    "one bit": Image.fromarray,
+    "16 bits": lambda mask: Image.fromarray(mask.astype(np.uint16)),
+    "colours": lambda mask: Image.fromarray(mask.astype(np.uint8)).convert("RGBA"),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_all_but_zero_of_a_mask_is_inside(tmp_path, written):
+    mask = np.random.default_rng(0).random((20, 30)) < 0.4
+    content = io.BytesIO()
+    WRITTEN[written](mask).save(content, "PNG")
+    stored = base64.b64encode(content.getvalue()).decode()
+    found = painted(tmp_path, shape("car", [[5, 9], [34, 28]], "mask", mask=stored))
+    expected = np.zeros(SIZE, np.uint8)
+    expected[9:29, 5:35] = mask
+    np.testing.assert_array_equal(found, expected)
+
+
 BAD = [
     (shape("car", CORNERS, "hexagon"), r"shape 1 \('car', 'hexagon'\).*unknown type 'hexagon'"),
     (shape("car", CORNERS, ["polygon"]), "unknown type"),
