@@ -3,9 +3,7 @@
 https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
 """
 
-import base64
 import dataclasses
-import io
 import math
 import re
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from kfcn.data.formats.images import check_memory
 from kfcn.data.formats.text import is_name, nfc, read_text
@@ -204,10 +201,7 @@ def _mask(element: ElementTree.Element) -> dict[str, Any]:
     check_memory(int(height), int(width), 1)
     inside = np.arange(len(counts)) % 2 == 1
     pixels = np.repeat(inside, counts.astype(int)).reshape(int(height), int(width))
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    stored = base64.b64encode(file.getvalue()).decode()
-    return {"shape_type": "mask", "points": [[left, top]], "mask": stored}
+    return {"shape_type": "mask", "points": [[left, top]], "mask": pixels}
 
 
 def _finite(key: str, text: str | None) -> float:

@@ -191,7 +191,8 @@ def paint(
 
     Args:
         source: what an error names.
-        shapes: each with `label`, `shape_type` and `points`.
+        shapes: each with `label`, `shape_type` and `points`, of which those of a mask are its
+            upper left corner, and its `mask` an array, bool `(h, w)`, or as labelme stores it.
         label_of: name -> label.
         background: the label of what no shape covers.
         size: height and width.
@@ -267,7 +268,8 @@ def _paint(picture: Image.Image, shape: Mapping[str, Any], label: int) -> None:
         raise ValueError(f"{len(points)} point(s); expected {wanted}")
     draw = ImageDraw.Draw(picture)
     if kind == "mask":
-        mask = _stored_mask(shape.get("mask"))
+        mask = shape.get("mask")
+        mask = mask if isinstance(mask, np.ndarray) else _stored_mask(mask)
         left, top = (math.floor(value + 0.5) for value in points[0])
         picture.paste(label, (left, top), Image.fromarray(mask))
     elif kind in ("line", "linestrip"):
