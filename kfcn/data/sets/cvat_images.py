@@ -49,7 +49,7 @@ class CvatImages(Shapes):
         counted = [f"{count} {tag}" for tag, count in sorted(file.left_out.items())]
         notes = [f"{path}: left out {', '.join(counted)}, which cover nothing"] if counted else []
         classes = written_classes(root) or _classes(path, file)
-        super().__init__(split, root, [(image, path) for image in files], classes, notes)
+        super().__init__(split, root, [(image, path) for image in files], classes, notes=notes)
 
     def _labels(self, index: int) -> np.ndarray:
         path, picture = self.label_file(index), self._pictures[index]

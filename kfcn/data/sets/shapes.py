@@ -1,7 +1,7 @@
 """What the data sets of polygons, lines and points share: what no shape covers."""
 
 import dataclasses
-from collections.abc import Iterable
+import functools
 from pathlib import Path
 from typing import Self
 
@@ -16,30 +16,29 @@ class Shapes(FilePairs):
     """Pairs of a picture and a file of shapes, which are painted over the background.
 
     What no shape covers is the class `background` (or `_background_`), and ignored where there is
-    none; `__ignore__` is ignored. The arguments are those of `FilePairs`.
+    none; `__ignore__` is ignored.
     """
 
-    def __init__(
-        self,
-        split: str,
-        root: Path,
-        pairs: list[tuple[Path, Path]],
-        classes: Classes,
-        notes: Iterable[str] = (),
-    ):
-        super().__init__(split, root, pairs, classes, notes=notes)
-        label_of = {name: index for index, name in enumerate(classes.names)}
-        self._background = next((label_of[n] for n in BACKGROUND_NAMES if n in label_of), IGNORE)
+    _sparse = False  # whether what no shape covers is ignored in any case
+
+    @functools.cached_property
+    def _label_of(self) -> dict[str, int]:
+        """Name of a shape -> its label."""
+        label_of = {name: index for index, name in enumerate(self.classes.names)}
+        background = next((label_of[n] for n in BACKGROUND_NAMES if n in label_of), IGNORE)
         # A hole in a region is drawn as background, whichever of its two names it has.
-        self._label_of = (
-            label_of | dict.fromkeys(BACKGROUND_NAMES, self._background) | {IGNORE_NAME: IGNORE}
-        )
+        return label_of | dict.fromkeys(BACKGROUND_NAMES, background) | {IGNORE_NAME: IGNORE}
+
+    @property
+    def _background(self) -> int:
+        """The label of what no shape covers."""
+        return IGNORE if self._sparse else self._label_of[BACKGROUND_NAMES[0]]
 
     def read_as(self, reading: Reading) -> Self:
         """The same files; with `unlabelled="ignore"` what no shape covers is 255."""
         other = super().read_as(dataclasses.replace(reading, unlabelled="background"))
-        if reading.unlabelled == "ignore":
-            other._background = IGNORE  # a shape named background is the class all the same
+        # A shape named background is the class all the same.
+        other._sparse = reading.unlabelled == "ignore"
         return other
 
 
