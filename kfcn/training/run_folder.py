@@ -91,15 +91,15 @@ class RunFolder:
             return
         known = read_config(self.config).get("data")
         if isinstance(known, dict):
-            changed = sorted(split for split in data if data[split] != known.get(split))
-            now, then, what = settings.data_dir, stored.data_dir, f"{', '.join(changed)} of "
-            if changed == [UNLABELLED]:
-                now, then, what = settings.unlabelled_dir, stored.unlabelled_dir, ""
-            what = f"{self.path} was started with other data: {what}" + (
-                f"{now} has other files than {then} had"
-                if now != then
-                else f"{now or settings.data} had other files then"
-            )
+            changed = []
+            for part in sorted(part for part in data if data[part] != known.get(part)):
+                now, then = _place(settings, part), _place(stored, part)
+                changed.append(
+                    f"{now} had other files then"
+                    if now == then
+                    else f"{now} has other files than {then} had"
+                )
+            what = f"{self.path} was started with other data: {'; '.join(changed)}"
         else:  # written before fingerprints were stored
             changed = settings.data_dir != stored.data_dir
             what = (
@@ -149,6 +149,13 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.history, text.getvalue())
+
+
+def _place(settings: Settings, part: str) -> str:
+    """What a part of the data is called: its folder, and the split of a data set."""
+    if part == UNLABELLED:
+        return str(settings.unlabelled_dir)
+    return f"{part} of {settings.data_dir or settings.data}"
 
 
 def read_config(file: Path) -> dict[str, Any]:

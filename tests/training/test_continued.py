@@ -1,5 +1,6 @@
 """A run goes on with the settings and the data that it was started with, wherever the data lie."""
 
+import dataclasses
 import json
 import shutil
 
@@ -54,8 +55,28 @@ def test_other_data_are_told(finished, pairs, tmp_path, change):
     with pytest.raises(UsageError) as caught:
         train(finished, data_dir=moved, verbose=False)
     told = str(caught.value)
-    assert f"other data: val of {moved} has other files than {pairs} had" in told
+    assert f"other data: val of {moved} has other files than val of {pairs} had; " in told
     assert f"--init-from {finished}" in told and "\n" not in told
+
+
+def test_every_part_of_the_data_that_is_another_is_named(finished):
+    run = RunFolder(finished)
+    config = json.loads(run.config.read_text())
+    config["settings"] |= {"unlabelled_dir": "photos", "ema": 0.998, "crop": [32, 32]}
+    run.config.write_text(json.dumps(config))
+    stored, known = run.stored_settings(), config["data"] | {"unlabelled_dir": "ab"}
+    run.config.write_text(json.dumps(config | {"data": known}))
+    now = dataclasses.replace(stored, unlabelled_dir="moved")
+    run.check_data(now, known)
+    place = stored.data_dir
+    for changed, words in (
+        (("train", "val"), f"train of {place} had other files then; val of {place} had other f"),
+        (("unlabelled_dir",), "moved has other files than photos had; continue it"),
+        (("unlabelled_dir", "val"), f"moved has other files than photos had; val of {place} had"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            run.check_data(now, known | dict.fromkeys(changed, "other"))
+        assert f"{finished} was started with other data: {words}" in str(caught.value)
 
 
 def test_a_run_without_fingerprints_goes_on_in_its_own_folder_only(finished, pairs, tmp_path):
