@@ -52,11 +52,16 @@ class SpatialKernel(NamedTuple):
     before: tuple  # factors of the rows float32 (H,) and of the columns (W,) of its input; or none
     after: tuple  # of its output
     bands: tuple  # of H and of W; none where the filter is a convolution
-    back: tuple  # of the transposed filter
+    back: tuple | None  # of the transposed filter; None where it was not asked for
 
     @classmethod
     def build(
-        cls, size: tf.Tensor, theta: float, before: bool = False, after: bool = False
+        cls,
+        size: tf.Tensor,
+        theta: float,
+        before: bool = False,
+        after: bool = False,
+        transpose: bool = True,
     ) -> "SpatialKernel":
         """For images of a size int32 (2,): H, W.
 
@@ -65,6 +70,7 @@ class SpatialKernel(NamedTuple):
             theta: width in pixels.
             before: divide the input by the sums of the filter's rows.
             after: divide its output by them; with `before`, each by the root.
+            transpose: whether the transposed filter is wanted, too.
         """
         height, width = tf.unstack(size)
         # The sums are products of two; the tap in the centre is 1.
@@ -72,18 +78,21 @@ class SpatialKernel(NamedTuple):
         sums = sums, spatial_filter(tf.ones([1, 1, width, 1]), theta)[0, 0, :, 0]
         scale = tuple(tf.math.rsqrt(each) if before and after else 1.0 / each for each in sums)
         left, right = scale if after else (), scale if before else ()
-        bands = back = ()
+        bands, back = (), () if transpose else None
         if _convolutions_are_slow():
             ones = tuple(tf.ones_like(each) for each in sums)
             sides = list(zip((height, width), left or ones, right or ones, strict=True))
             bands = tuple(_bands(n, theta, left, right) for n, left, right in sides)
-            back = tuple(_bands(n, theta, right, left) for n, left, right in sides)
+            if transpose:
+                back = tuple(_bands(n, theta, right, left) for n, left, right in sides)
         return cls(theta, right, left, bands, back)
 
     def filter(self, values: tf.Tensor, transpose: bool = False) -> tf.Tensor:
         """Float32 (B, H, W, C) -> (B, H, W, C), C static."""
-        if self.bands:
-            return _banded(values, self.back if transpose else self.bands)
+        bands = self.back if transpose else self.bands
+        assert bands is not None  # built for it
+        if bands:
+            return _banded(values, bands)
         before, after = (self.after, self.before) if transpose else (self.before, self.after)
         values = spatial_filter(_times(values, before), self.theta)
         return _times(values, after)

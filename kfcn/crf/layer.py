@@ -148,7 +148,7 @@ class DenseCRF(keras.layers.Layer):
         size = tf.shape(logits)
         classes: Any = logits.shape[-1]
         unary = tf.reshape(logits, [-1, classes])  # (N, C), N = B H W
-        kernels = self._kernels(tf.convert_to_tensor(image))
+        kernels = self._kernels(tf.convert_to_tensor(image), training)
         # Weight and compatibility in one (C, C) matrix for each filter: a filter acts on each class
         # alone, so it commutes with them.
         compatibility = -tf.transpose(tf.convert_to_tensor(self.compatibility_matrix))
@@ -169,8 +169,8 @@ class DenseCRF(keras.layers.Layer):
             refined = update(kernels, unary, tf.nn.softmax(refined), spatial, bilateral)
         return tf.reshape(refined[:, :classes], size)
 
-    def _kernels(self, image):
-        """The batch's two filters, of every iteration."""
+    def _kernels(self, image, training):
+        """The batch's two filters, of every iteration; in training with their transposes."""
         shape = tf.shape(image)[:3]
         features = bilateral_features(image, self.theta_alpha, self.theta_beta)
         lattice = build_lattice(features, shape[0])
@@ -181,9 +181,8 @@ class DenseCRF(keras.layers.Layer):
             sums = lattice_filter(lattice, ones)  # (N, 1)
             scale = tf.math.rsqrt(sums) if before and after else 1.0 / sums
             lattice = lattice.scaled(scale if before else None, scale if after else None)
-        return _Kernels(
-            shape, lattice, SpatialKernel.build(shape[1:], self.theta_gamma, before, after)
-        )
+        spatial = SpatialKernel.build(shape[1:], self.theta_gamma, before, after, training)
+        return _Kernels(shape, lattice, spatial)
 
     def compute_output_spec(
         self, inputs: Sequence[keras.KerasTensor], training: bool = False

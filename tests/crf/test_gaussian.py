@@ -72,6 +72,10 @@ def test_kernel_with_factors_against_whole_matrices(monkeypatch, slow, size):
             # The taps end at 4 widths, where the Gaussian's height is 3e-4.
             np.testing.assert_allclose(ours.reshape(2, -1, 3), expected, rtol=2e-3)
             found.append(ours)
+    forward_only = SpatialKernel.build(tf.constant(size), 2.0, True, True, transpose=False)
+    np.testing.assert_array_equal(forward_only.filter(tf.constant(values)), found[6])
+    with pytest.raises(AssertionError):
+        forward_only.filter(tf.constant(values), transpose=True)
     # Control: sides and factors matter.
     assert np.abs(found[2] / found[3] - 1).max() > 0.1
     assert np.abs(found[2] / found[6] - 1).max() > 0.05
