@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
-from kfcn.data.feed.unlabelled import unlabelled_batches
+from kfcn.data.feed.unlabelled import unlabelled_batches, unlabelled_names
 from kfcn.errors import KfcnError, Stopped
 from kfcn.training import checkpoint
 from kfcn.training.checkpoint import Saving
@@ -174,11 +174,13 @@ class Loop:
 
     def _not_finite(self, loss: float) -> str:
         step, config = self.progress.step, self.config
-        names = batches.batch_names(
-            self.train_set, config.batch_size, config.window, config.seed, step
-        )
+        size, seed = config.batch_size, config.seed
+        names = ", ".join(batches.batch_names(self.train_set, size, config.window, seed, step))
+        if self.unlabelled is not None:
+            others = unlabelled_names(self.unlabelled, size, seed, step)
+            names += f", and of {config.unlabelled_dir} {', '.join(others)}"
         return (
             f"the loss is {loss} at step {step + 1} (epoch {len(self.progress.rows) + 1}), batch "
-            f"{', '.join(names)}; the state before it is saved in {self.run.checkpoints}: look at "
+            f"{names}; the state before it is saved in {self.run.checkpoints}: look at "
             "these files, or start another run with a lower --learning-rate"
         )

@@ -286,6 +286,16 @@ def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(
     assert rows[0] == rows[1]
 
 
+def test_a_loss_that_is_not_finite_names_both_kinds_of_pictures(short, pictures, tmp_path):
+    with pytest.raises(KfcnError, match=r"the loss is (nan|inf) at step") as caught:
+        train(tmp_path / "run", **{**short, "learning_rate": 1e30})
+    labelled, unlabelled = str(caught.value).split("batch ")[1].split(";")[0].split(", and of ")
+    assert len(labelled.split(", ")) == 3 and labelled.startswith("images/train/train")
+    folder, *names = unlabelled.replace(",", "").split()
+    assert folder == str(pictures)
+    assert len(names) == 4 and set(names) <= {file.name for file in pictures.iterdir()}
+
+
 def test_a_run_goes_on_with_the_pictures_it_had(finished, short, tmp_path):
     """Wherever they lie now."""
     moved, other = tmp_path / "moved", tmp_path / "other"

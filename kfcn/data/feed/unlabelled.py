@@ -114,6 +114,12 @@ def picture_at(count: int, seed: int, number: int) -> int:
     return int(order(seed, epoch, count, _STREAM)[place])
 
 
+def unlabelled_names(dataset: Dataset, batch_size: int, seed: int, step: int) -> list[str]:
+    """The files of the batch of a step, in its order."""
+    numbers = range(step * batch_size, (step + 1) * batch_size)
+    return [dataset.file_name(picture_at(len(dataset), seed, number)) for number in numbers]
+
+
 class _Crop(NamedTuple):
     """A crop before its partner's part is pasted in; `inside` is 255 beyond the picture, else 0."""
 

@@ -9,7 +9,14 @@ from PIL import Image
 
 from kfcn.data.feed.batches import Shares, uniform
 from kfcn.data.feed.strong import Box, cutmix_box, strongly_changed
-from kfcn.data.feed.unlabelled import OWN, PASTED, pasted, picture_at, unlabelled_batches
+from kfcn.data.feed.unlabelled import (
+    OWN,
+    PASTED,
+    pasted,
+    picture_at,
+    unlabelled_batches,
+    unlabelled_names,
+)
 from kfcn.data.feed.views import Skipping
 from kfcn.data.pictures import Pictures
 from kfcn.errors import DataError
@@ -153,6 +160,17 @@ def test_every_picture_comes_once_in_an_epoch():
     epochs = [tuple(stream[i : i + 5]) for i in range(0, 20, 5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
     assert len(set(epochs)) > 2
+
+
+def test_the_names_are_those_of_the_pictures_in_the_batch(tmp_path):
+    for index in range(5):  # the colour says which picture it is
+        Image.fromarray(np.full((30, 40, 3), 50 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    found = []
+    for step, batch in enumerate(read(tmp_path, 4, batch_size=3)):
+        names = unlabelled_names(Pictures(tmp_path, CLASSES), 3, 7, step)
+        assert names == [f"{colour / 50:.0f}.png" for colour in batch.weak[:, 0, 0, 0].tolist()]
+        found += names
+    assert len(set(found)) == 5
 
 
 def test_fewer_pictures_than_places(tmp_path):
