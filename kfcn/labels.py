@@ -63,6 +63,23 @@ def voc_colour(index: int) -> tuple[int, int, int]:
     return value(0), value(1), value(2)
 
 
+def coloured(names: Iterable[str], given: Iterable[tuple[int, int, int] | None]) -> Classes:
+    """Classes some of which have a colour; the others get VOC's, as far as it is not taken.
+
+    Args:
+        names: up to 255.
+        given: the colour of each, None for none.
+    """
+    names, palette = tuple(names), list(given)
+    taken = set(palette)
+    for index in (index for index, colour in enumerate(palette) if colour is None):
+        # Behind the last class nobody misses a colour.
+        others = (index, *range(len(names), 256), *range(len(names)))
+        palette[index] = next(c for c in map(voc_colour, others) if c not in taken)
+        taken.add(palette[index])
+    return Classes(names, tuple(filter(None, palette)))
+
+
 def voc_coloured(names: Iterable[str]) -> Classes:
     """Classes of these names in the colours of the PASCAL VOC palette."""
     names = tuple(names)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from kfcn.data.formats.labelme import IGNORE_NAME
 from kfcn.data.formats.text import is_name, nfc, read_text, unquoted
 from kfcn.errors import DataError
-from kfcn.labels import Classes, voc_colour, voc_coloured
+from kfcn.labels import Classes, coloured, voc_coloured
 
 Colour = tuple[int, int, int]
 
@@ -36,7 +36,7 @@ class ClassFile(NamedTuple):
     """What a file of classes says.
 
     Attributes:
-        classes: the classes; one without a colour has that of the VOC palette.
+        classes: the classes; one without a colour has one of the VOC palette (`coloured`).
         stored: the number that masks hold for each class; its index, where the file says nothing.
         coloured: whether the file gives every class a colour.
     """
@@ -67,7 +67,7 @@ def read_class_file(path: Path) -> ClassFile:
             "indices"
         ) from error
     names: list[str] = []
-    palette: list[Colour] = []
+    palette: list[Colour | None] = []
     given: dict[Colour, str] = {}
     stored: list[int] = []
     ignored_after = None
@@ -99,13 +99,12 @@ def read_class_file(path: Path) -> ClassFile:
             raise DataError(f"{path}: line {line!r} has {fault}")
         if row.colour is not None:
             given[row.colour] = row.name
-        palette.append(row.colour or voc_colour(len(names)))
+        palette.append(row.colour)
         names.append(row.name)
         stored.append(value)
     if not 1 <= len(names) <= 255:
         raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one a line")
-    classes = Classes(tuple(names), tuple(palette))
-    return ClassFile(classes, tuple(stored), len(given) == len(names))
+    return ClassFile(coloured(names, palette), tuple(stored), len(given) == len(names))
 
 
 class _Row(NamedTuple):

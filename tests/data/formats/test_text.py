@@ -10,6 +10,7 @@ from kfcn.data.formats.classes_txt import read_class_file
 from kfcn.data.formats.lists import read_lines, read_names
 from kfcn.data.formats.text import read_text
 from kfcn.errors import DataError
+from kfcn.labels import Classes, voc_colour
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
@@ -97,6 +98,18 @@ def test_a_number_before_the_name_is_what_masks_hold(tmp_path):
     # Not every number is one.
     assert class_file(tmp_path, "road\n2 wheeler\n4 wheeler\n").stored == (0, 1, 2)
     assert class_file(tmp_path, "2 wheeler\n4 wheeler\n").classes.names[0] == "2 wheeler"
+
+
+def test_classes_without_a_colour_get_one_that_no_other_has(tmp_path):
+    """Or the card of a net trained on them names two classes of one colour, and is refused."""
+    found = class_file(tmp_path, "background #800000\ncar\nroad\nsky #c08000\nsea\n").classes
+    assert found.palette == (
+        (128, 0, 0), (128, 0, 128), (0, 128, 0), (192, 128, 0), (0, 0, 128)
+    )  # fmt: skip
+    assert found == Classes.from_json([*found.names], [[*colour] for colour in found.palette])
+    many = [f"c{index}" for index in range(254)]
+    palette = class_file(tmp_path, "\n".join(["first #800000", *many])).classes.palette
+    assert len(set(palette)) == 255 and palette[1] == voc_colour(255)
 
 
 @pytest.mark.parametrize("text, fault", [
