@@ -11,8 +11,8 @@ named, else it is the first. A name with a comma, semicolon or equals sign stand
 
 import dataclasses
 import re
-import unicodedata
 
+from kfcn.data.formats.text import nfc
 from kfcn.errors import UsageError
 from kfcn.labels import IGNORE, Classes, voc_colour
 
@@ -94,30 +94,30 @@ class Grouping:
             UsageError: a class that the data set has not, that stands in two groups, or a single
                 class in all.
         """
-        number = {_nfc(name): index for index, name in enumerate(classes.names)}
+        number = {nfc(name): index for index, name in enumerate(classes.names)}
         becomes: dict[int, str] = {}
         for target, members in (*self.groups, (_IGNORE, self.ignored)):
             for name in members:
-                if _nfc(name) not in number:
+                if nfc(name) not in number:
                     raise UsageError(
                         f"classes: {title} has no class {name!r}; it has: "
                         f"{', '.join(classes.names)}"
                     )
-                index = number[_nfc(name)]
+                index = number[nfc(name)]
                 if index in becomes:
                     raise UsageError(
                         f"classes: {name!r} is to become {becomes[index]!r} and {target!r}; "
                         "expected one of them"
                     )
                 becomes[index] = target
-        own = {_nfc(n): c for n, c in zip(classes.names, classes.palette, strict=True)}
+        own = {nfc(n): c for n, c in zip(classes.names, classes.palette, strict=True)}
         colours = {}
         for target, members in self.groups:
-            inside = [_nfc(name) for name in members]
-            colours[target] = own[_nfc(target) if _nfc(target) in inside else inside[0]]
+            inside = [nfc(name) for name in members]
+            colours[target] = own[nfc(target) if nfc(target) in inside else inside[0]]
         left = [index for index in range(len(classes)) if index not in becomes]
         if left and self.rest not in (_IGNORE, *colours):
-            colour = own.get(_nfc(self.rest)) or _free(classes)
+            colour = own.get(nfc(self.rest)) or _free(classes)
             colours = {self.rest: colour, **colours}
         if len(colours) < 2:
             raise UsageError(
@@ -151,8 +151,3 @@ def _quoted(name: str) -> str:
 
 def _unquoted(name: str) -> str:
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' else name
-
-
-def _nfc(name: str) -> str:
-    """Names are compared in one Unicode form: macOS takes accented letters apart."""
-    return unicodedata.normalize("NFC", name)
