@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kfcn.commands._cli import Parser
 from kfcn.errors import WorkerLostError
 from kfcn.machine import cores
 from kfcn.place import VARIABLE, Place, read_place
@@ -86,7 +87,7 @@ class _Loss:
 
 
 def parser() -> argparse.ArgumentParser:
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="kfcn-launch",
         usage="kfcn-launch --workers N [--restarts R] -- COMMAND ...",
         description="Start N workers of COMMAND on this machine, with TF_CONFIG set for each. "

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn import __version__
-from kfcn.commands._cli import add_source, run, source_of
+from kfcn.commands._cli import Parser, add_source, run, source_of
 from kfcn_tools.export import FORMATS
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="kfcn-export",
         description="Write a trained model for other runtimes: uint8 image (N, H, W, 3) in, uint8 "
         "labels (N, H, W) out, of any batch and size, checked against Keras first. For phones "
