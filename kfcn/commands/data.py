@@ -24,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
 
     several = Parser(add_help=False)
     several.add_argument(
-        "--splits", nargs="+", metavar="NAME", help="default: those of train, val, test that exist"
+        "--splits",
+        nargs="+",
+        metavar="NAME",
+        help="default: those of train, val, test that exist, or else all",
     )
 
     check = actions.add_parser(
@@ -71,11 +74,8 @@ def work(args: argparse.Namespace) -> int:
 def _open(args) -> list:
     from kfcn.data import open_splits
 
-    source, wanted = source_of(args), args.splits
-    if wanted is None:
-        found = source.splits()
-        wanted = [split for split in ("train", "val", "test") if split in found] or found
-    return open_splits(source, wanted)
+    source = source_of(args)
+    return open_splits(source, args.splits or source.usual_splits())
 
 
 def _check(args) -> int:

@@ -199,6 +199,11 @@ class Source:
         """Names of the splits that exist (`splits`)."""
         return splits(self.name, self.data_dir)
 
+    def usual_splits(self) -> tuple[str, ...]:
+        """Those of train, val and test that exist; all splits where none of these does."""
+        found = self.splits()
+        return tuple(split for split in ("train", "val", "test") if split in found) or found
+
 
 def load(
     name: str,

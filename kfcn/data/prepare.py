@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kfcn.data.audit.check import label_error, label_histogram, size_error
+from kfcn.data.audit.check import label_error, label_histogram, nothing_in, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.formats.images import stored_as_read
@@ -79,7 +79,7 @@ def prepare(
     Args:
         source: the data set.
         out: folder to write to; one that holds a part of the same pass is gone on with.
-        splits: None for those of train, val and test that exist.
+        splits: None for those of train, val and test that exist, or else all.
         format: "array_record" or "tfrecord".
         workers: processes; None for one a core.
         beam: flags of Apache Beam, which then does the work; None for processes of this machine.
@@ -96,14 +96,14 @@ def prepare(
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
     source = source.anywhere()  # for workers that run elsewhere
-    if splits is None:
-        found = source.splits()
-        splits = [split for split in ("train", "val", "test") if split in found]
-    out = make_folder(out).resolve()
+    splits = splits or source.usual_splits()
     datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))
-    if datasets and (stretch := next(iter(datasets.values())).stretch):
+    if fault := next(filter(None, map(nothing_in, datasets.values())), None):
+        raise DataError(fault)
+    if stretch := next(iter(datasets.values())).stretch:
         reading = dataclasses.replace(source.as_read, stretch=stretch)
         source = dataclasses.replace(source, reading=reading)
+    out = make_folder(out).resolve()
     with Outputs(out).lock():
         shards = _planned(out, source, datasets, format)
         (out / _DONE).mkdir(exist_ok=True)
@@ -225,7 +225,7 @@ def _write_by_beam(shards: list[Shard], flags: Sequence[str]) -> None:
         raise (
             DataError(lines[0].split(" [while running")[0])
             if lines
-            else KfcnError(f"Beam failed: {error}")
+            else KfcnError(f"Beam failed: {first_line(error)}")
         ) from error
 
 

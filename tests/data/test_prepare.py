@@ -1,6 +1,7 @@
 """Prepared data: the same pairs and batches as from the files, whoever wrote them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -148,6 +149,33 @@ def test_folders_that_are_something_else_are_left_alone(folder, tmp_path):
         prepare(Source("folder", folder), tmp_path)
     with pytest.raises(UsageError, match="does not hold prepared; expected what kfcn-data"):
         data.load("prepared", "train", tmp_path)
+
+
+def test_a_split_without_pictures_is_refused_before_any_work(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "in")
+    for kind in ("images", "labels"):
+        (root / kind / "test").mkdir()
+    with pytest.raises(DataError, match="split 'test' is empty"):
+        prepare(Source("folder", root), tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_splits_of_other_names(tmp_path):
+    """Of CVAT's lists; all of them where none is called train, val or test."""
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[:2] = 9
+    for kind in ("images", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / kind).mkdir(parents=True)
+    for name, split in (("a", "spring"), ("b", "autumn")):
+        Image.fromarray(pixels).save(tmp_path / f"images/{name}.png")
+        Image.fromarray(pixels).save(tmp_path / f"SegmentationClass/{name}.png")
+        (tmp_path / f"ImageSets/Segmentation/{split}.txt").write_text(name)
+    (tmp_path / "labelmap.txt").write_text("back:0,0,0::\ncar:9,9,9::\n")
+    out = prepare(Source("folder", tmp_path), tmp_path / "out", workers=1)
+    assert set(data.splits("prepared", out)) == {"spring", "autumn"}
+    for split in ("spring", "autumn"):
+        (sample,) = data.load("prepared", split, out)
+        assert sample.labels.tolist() == [[1] * 8] * 2 + [[0] * 8] * 4
 
 
 def test_a_damaged_shard_is_told(folder, tmp_path):
