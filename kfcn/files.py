@@ -89,6 +89,8 @@ def make_folder(path: Path | str) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise KfcnError(f"folder {path} could not be made: a file has this name") from error
     except OSError as error:
         raise KfcnError(f"folder {path} could not be made: {error.strerror}") from error
     return path
@@ -115,9 +117,9 @@ def save_picture(picture: "Image.Image", file: Path, format: str, **options: Any
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text whole or not at all."""
+    """Writes UTF-8 text whole or not at all; what is not in UTF-8, in a name, as JSON writes it."""
     with aside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -154,7 +154,7 @@ class Outputs:
     def write_text(self, path: Path, text: str) -> None:
         """Writes UTF-8 text whole or not at all, as kfcn's own."""
         with self.aside(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def write_json(self, path: Path, value: Any) -> None:
         """Writes JSON whole or not at all, as kfcn's own."""

@@ -6,7 +6,7 @@ from PIL import Image
 from processes import small_disk
 
 from kfcn.errors import KfcnError
-from kfcn.files import aside, save_picture, sha256, write_json
+from kfcn.files import aside, make_folder, read_object, save_picture, sha256, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):
@@ -23,6 +23,18 @@ def test_a_failing_writer_leaves_the_old_file(tmp_path):
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(KfcnError, match=r"a\.json could not be written: No such file"):
         write_json(tmp_path / "missing" / "a.json", {})
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(KfcnError, match="a could not be made: a file has this name"):
+        make_folder(tmp_path / "a")
+
+
+def test_a_name_that_is_not_in_utf8_is_written_as_json_writes_it(tmp_path):
+    write_json(tmp_path / "a.json", {"file": "\udcff.jpg"})
+    assert (tmp_path / "a.json").read_text() == '{\n  "file": "\\udcff.jpg"\n}\n'
+    assert read_object(tmp_path / "a.json") == {"file": "\udcff.jpg"}
 
 
 def test_sha256_of_known_bytes(tmp_path):

@@ -14,7 +14,7 @@ from kfcn.data.dataset import Dataset, Reading, Sample
 from kfcn.data.formats.images import IMAGE_SUFFIXES, count_pages, read_image
 from kfcn.data.formats.label_maps import LABEL_SUFFIXES, no_mask, read_labels
 from kfcn.data.formats.text import nfc
-from kfcn.errors import DataError, shortlist
+from kfcn.errors import DataError, received, shortlist
 from kfcn.files import open_file
 from kfcn.labels import IGNORE, Classes
 
@@ -193,7 +193,7 @@ def list_files(
         besides: suffixes that are taken where no wanted file has the same name.
 
     Raises:
-        DataError: there is no such folder, or two files share a name.
+        DataError: there is no such folder, two files share a name, or one is not in UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
@@ -205,6 +205,8 @@ def list_files(
         if suffix not in suffixes and suffix not in besides:
             left_out.append(name)
             continue
+        if not _is_utf8(name):
+            raise DataError(f"{folder}: the name {received(name)} is not in UTF-8; rename the file")
         place, key = folder / name, nfc(name[: len(name) - len(suffix)])
         if suffix not in suffixes:
             second[key] = place
@@ -218,6 +220,15 @@ def list_files(
     for key, place in second.items():
         files.setdefault(key, place)
     return Listing(dict(sorted(files.items())), left_out)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be written into a list or a record; Linux takes any bytes for a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def has_file(folder: Path, suffixes: frozenset[str], deep: bool = True) -> bool:

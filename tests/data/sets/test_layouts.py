@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -260,3 +262,15 @@ def test_cvat_names_the_pictures_without_a_mask(tmp_path):
     assert [note.partition(": ")[2] for note in notes] == [
         "left out 1 file(s) without a mask: c.jpg"
     ]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+def test_a_name_that_is_not_in_utf8_is_refused(tmp_path):
+    for name in "abc":
+        pair(tmp_path, name)
+    for folder, suffix in (("images", ".jpg"), ("labels", ".png")):
+        file = tmp_path / folder / f"b{suffix}"
+        file.rename(file.with_name(os.fsdecode(b"\xff" + suffix.encode())))
+    write(tmp_path / "classes.txt", TWO)
+    with pytest.raises(DataError, match=r"images: the name '\\udcff\.jpg' is not in UTF-8"):
+        data.load("folder", "train", tmp_path)
