@@ -13,7 +13,7 @@ from kfcn.errors import UsageError, shortlist
 
 
 def collect(images: Sequence[Path | str]) -> list[Path]:
-    """All images that are meant, in order.
+    """All images that are meant, each once, in order.
 
     A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name, without what is hidden; a
     `.txt` file holds a path a line.
@@ -44,6 +44,7 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
             paths += inside
         else:
             paths.append(path)  # a missing file is reported with the unreadable ones
+    paths = list(dict.fromkeys(paths))  # `*.jpg a.jpg` names one twice
     seen: dict[str, Path] = {}
     for path in paths:
         stem = nfc(path.stem)  # two spellings of one name on some disks

@@ -33,6 +33,11 @@ def test_a_folder_gives_pictures_of_every_kind_and_says_what_it_does_not(folder)
         collect([folder])
 
 
+def test_a_picture_that_is_named_twice_is_one(folder):
+    named = collect(["in/*.J*", "in/c.jp2", folder.name, "in/b.JPG"])
+    assert [path.name for path in named] == ["b.JPG", "c.jp2", "a.jfif", "d.tga"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_list_is_read_as_it_is_meant(folder, encoding):
     name = unicodedata.normalize("NFD", "Straße Müll.png")
