@@ -55,6 +55,8 @@ class RunFolder:
                 raise KfcnError(
                     f"{self.config} is damaged ({first_line(error)}); choose another --run-dir"
                 ) from error
+        if self.path.is_file():
+            raise UsageError(f"{self.path} is a file; choose another --run-dir")
         if self.path.is_dir() and any(self.path.iterdir()):
             raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
         return None

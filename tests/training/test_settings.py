@@ -195,6 +195,12 @@ def stored(**more):
     return {"settings": dataclasses.asdict(Settings()) | more}
 
 
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UsageError, match="mine is a file; choose another --run-dir"):
+        RunFolder(tmp_path / "mine").stored_settings()
+
+
 def test_config_of_every_format_is_read():
     """The first had an output stride for every net, and no number."""
     old = stored(output_stride=8)
