@@ -77,6 +77,10 @@ def load_model(path: Path | str) -> "keras.Model":
     import kfcn.rewrite  # noqa: F401  (both register layers that a file may hold)
 
     path = model_path(path)
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):  # Keras: "File not found"
+        raise KfcnError(
+            f"{path} does not load as a Keras model: it is no zip archive, which such a file is"
+        )
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged zip, JSON or HDF5 file makes Keras raise

@@ -72,6 +72,12 @@ def test_an_older_keras_reads_what_a_newer_one_wrote(tmp_path):
     assert _without_newer(said) == said
 
 
+def test_a_file_that_is_no_archive_is_not_called_missing(tmp_path):
+    (tmp_path / "net.keras").write_bytes(b"PK, once")
+    with pytest.raises(KfcnError, match=r"net\.keras does not load as a Keras model: it is no zip"):
+        load_model(tmp_path / "net.keras")
+
+
 def test_a_file_that_another_keras_wrote_and_this_one_refuses_names_both(tmp_path):
     save_model(tiny_model(), tmp_path / "net.keras")
     with (
