@@ -85,7 +85,7 @@ def read_class_file(path: Path) -> ClassFile:
             fault = "a colour before its name; expected the name first"
         elif not is_name(row.name):
             fault = "a character that cannot be printed"
-        elif value > 255:
+        elif value > 255 and (number, row.stored) != (None, None):
             fault = "a stored number above 255"
         elif row.colour is not None and max(row.colour) > 255:
             fault = "a colour above 255"

@@ -120,6 +120,7 @@ def test_classes_without_a_colour_get_one_that_no_other_has(tmp_path):
     ("background\u2028car\n", "has a character that cannot be printed"),
     ("1 background\n300 car\n", "has a stored number above 255"),
     ("__ignore__\n", "found 0 classes"),
+    ("\n".join(f"c{index}" for index in range(300)), "found 300 classes; expected 1 to 255"),
 ])  # fmt: skip
 def test_class_files_that_could_mean_something_else_are_refused(tmp_path, text, fault):
     with pytest.raises(DataError, match=fault):
