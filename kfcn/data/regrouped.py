@@ -50,4 +50,4 @@ class Regrouped(Wrapped):
             for name, members in self.grouping.items()
             if members != [name]
         ]
-        return f"classes {', '.join(self.classes.names)}; {'; '.join(parts)}"
+        return "; ".join([f"classes {', '.join(self.classes.names)}", *parts])

@@ -153,6 +153,11 @@ def test_the_audit_shows_it(pairs):
     )
 
 
+def test_classes_that_keep_their_names_need_no_words(pairs):
+    dataset = data.load("folder", "val", pairs, classes="disc, square, rest = ground")
+    assert dataset.notes[-1] == "folder/val: classes ground, disc, square"
+
+
 def test_a_net_keeps_its_classes(pairs, tmp_path):
     """In config.json and on the card; measured on the raw data set as it was trained."""
     file = tmp_path / "mine.txt"
