@@ -1,14 +1,16 @@
 """What every command shares: its flags, its exit codes and the form of its errors."""
 
 import argparse
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from kfcn.data import catalog
 from kfcn.data.reading import CHOICES, IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
-from kfcn.errors import KfcnError, Stopped, UsageError
+from kfcn.errors import KfcnError, Stopped, UsageError, received
 from kfcn.machine import import_tensorflow, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
@@ -153,21 +155,34 @@ def run(
     needs it imports it.
 
     0 when the work is done, 1 when it failed, 2 when the request makes no sense, 130 when
-    Ctrl-C stopped it (143: SIGTERM). `work` may return an exit code of its own.
+    Ctrl-C stopped it (143: SIGTERM), 141 when whoever read the output has gone, such as `head`.
+    `work` may return an exit code of its own.
     """
     # A class of any name can be printed, also where the console lacks its letters (Windows).
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "" in (sys.argv[1:] if argv is None else argv):  # as a path it would be this folder
+        parser.error("received an empty argument; is a variable of the shell not set?")
     args = parser.parse_args(argv)
     try:
         prepare(args)
         if tensorflow:
             import_tensorflow()
-        return work(args) or 0
+        code = work(args) or 0
+        sys.stdout.flush()
+        return code
     except KfcnError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # or Python would try again at its end, and say so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # of a file that was not expected to fail: its name may be too long
+        place = f"{received(error.filename)}: " if error.filename else ""
+        print(f"{parser.prog}: error: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
     except Stopped as stop:
         print(f"{parser.prog}: {stop}", file=sys.stderr)
         return stop.code

@@ -72,6 +72,5 @@ def _kernels(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     cli = parser()
     if cli.parse_args(argv).recipe == "list":  # needs no TensorFlow, as --help needs none
-        print_recipes()
-        return 0
+        return run(cli, lambda args: print_recipes(), argv, lambda args: None, tensorflow=False)
     return run(cli, work, argv, _kernels)

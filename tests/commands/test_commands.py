@@ -72,6 +72,36 @@ def test_errors_are_one_line(args, status, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "status", "told"),
+    [
+        ("predict", ("voc_animals", "x" * 300, "--out", "o"), 1, "File name too long"),
+        ("data", ("check", "folder", "--data-dir", "x" * 300), 1, "File name too long"),
+        ("predict", ("voc_animals", "x.png", "--out", ""), 2, "received an empty argument"),
+        ("launch", ("--workers", "x", "--", "true"), 2, "--workers: invalid int value"),
+        ("export", ("nothing.keras",), 2, "arguments are required: --format, --out"),
+    ],
+)
+def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
+    done = call(name, *args, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")
+def test_output_that_nobody_reads_is_no_traceback():
+    """As behind `| head`, which ends when it has seen enough."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [BIN / "kfcn-train", "--recipe", "list"],
+        stdout=write, stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == 141 and not done.stderr
+
+
 def test_evaluate_prints_and_writes_the_same(run, pairs, tmp_path):
     out = tmp_path / "figures.json"
     done = call("evaluate", run.run_dir, "--data", "folder", "--data-dir", pairs, "--json", out)
