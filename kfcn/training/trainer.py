@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -129,20 +129,8 @@ def _nothing(line: str) -> None:
 def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool) -> Result:
     """Trains one run to its end; `loud` prints what happens."""
     config, run, say = stage.config, stage.run, print if loud else _nothing
-    splits = (config.train_split, config.val_split)
-    opened = dict(zip(splits, open_splits(config.source, splits, loud), strict=True))
-    data = {split: dataset.fingerprint() for split, dataset in opened.items()}
-    unlabelled = None
-    if config.unlabelled_dir is not None:
-        labelled = opened[config.train_split]
-        reading = dataclasses.replace(config.reading, stretch=labelled.stretch)
-        pictures = Pictures(config.unlabelled_dir, labelled.classes, reading)
-        data[UNLABELLED] = pictures.fingerprint()
-        unlabelled = cached(Skipping(pictures, conduct.skip_bad, print))
-    run.check_data(config, data)
-    train_set, validation = (
-        cached(Skipping(opened[split], conduct.skip_bad, print)) for split in splits
-    )
+    data = _opened(config, run, conduct.skip_bad, loud)
+    train_set, validation, unlabelled = data.train, data.validation, data.unlabelled
     counts, warnings = before_training(train_set, validation, progress=loud)
     if unlabelled is not None:
         check_pictures(unlabelled, loud)
@@ -167,7 +155,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     with run.lock() if where.chief else contextlib.nullcontext():
         if where.chief and not stage.finished:
-            run.start(config, data)
+            run.start(config, data.fingerprints)
         where.sum(0)
         progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
@@ -193,6 +181,30 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
             recorder.save_overlays(net)
         where.sum(0)
     return Result(run.path, result, where.worker)
+
+
+class _Data(NamedTuple):
+    """What a run learns from and is validated on, and what it was at the time."""
+
+    train: Dataset
+    validation: Dataset
+    unlabelled: Dataset | None
+    fingerprints: dict[str, str]
+
+
+def _opened(config: Settings, run: RunFolder, skip_bad: int, loud: bool) -> _Data:
+    """The data of a run, once they are known to be those that it was started with."""
+    splits = (config.train_split, config.val_split)
+    opened = dict(zip(splits, open_splits(config.source, splits, loud), strict=True))
+    if config.unlabelled_dir is not None:
+        labelled = opened[config.train_split]
+        reading = dataclasses.replace(config.reading, stretch=labelled.stretch)
+        opened[UNLABELLED] = Pictures(config.unlabelled_dir, labelled.classes, reading)
+    fingerprints = {part: dataset.fingerprint() for part, dataset in opened.items()}
+    run.check_data(config, fingerprints)
+    seen = {part: cached(Skipping(dataset, skip_bad, print)) for part, dataset in opened.items()}
+    train, validation = (seen[split] for split in splits)
+    return _Data(train, validation, seen.get(UNLABELLED), fingerprints)
 
 
 def _restored(
