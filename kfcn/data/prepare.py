@@ -26,7 +26,7 @@ from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.formats.images import stored_as_read
 from kfcn.data.sets.prepared import CARD
 from kfcn.data.stretch import open_splits
-from kfcn.errors import DataError, KfcnError, UsageError, first_line
+from kfcn.errors import DataError, KfcnError, UsageError, first_line, require
 from kfcn.files import aside, make_folder, read_object, write_json
 from kfcn.outputs import LOCK, Outputs
 
@@ -206,11 +206,10 @@ def _write_by_processes(shards, workers: int | None, total: int, progress: bool)
 
 
 def _write_by_beam(shards: list[Shard], flags: Sequence[str]) -> None:
-    try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise UsageError("--beam needs Apache Beam; pip install 'kfcn[beam]'") from error
+    require("apache_beam", "--beam", "beam")
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     options = PipelineOptions(list(flags), save_main_session=False)
     try:
         with beam.Pipeline(options=options) as pipeline:

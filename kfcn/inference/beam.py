@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kfcn.data.reading import Reading
-from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.errors import KfcnError, UsageError, first_line, require
 from kfcn.files import sha256
 from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
@@ -58,13 +58,7 @@ def predict_by_beam(
         UsageError: Beam is not installed, or what `kfcn.predict` raises.
         KfcnError: the pipeline failed.
     """
-    try:
-        import apache_beam as beam
-        from apache_beam.io import WriteToText
-        from apache_beam.ml.inference.base import RunInference
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise UsageError("--beam needs Apache Beam; pip install 'kfcn[beam]'") from error
+    require("apache_beam", "--beam", "beam")
     images = [images] if isinstance(images, (str, Path)) else list(images)
     paths = [path.resolve() for path in collect(images)]
     model = model_path(model).resolve()
@@ -84,26 +78,7 @@ def predict_by_beam(
         chosen = [path for path in paths if path not in kept]
         missing = [path for path in chosen if overwrite or not writer.targets(path)[-1].is_file()]
         if missing:
-            options = PipelineOptions([*_DEFAULTS, *flags])
-            handler = _handler()(str(model), crf, writer, _threads(options))
-            try:
-                with beam.Pipeline(options=options) as pipeline:
-                    _ = (
-                        pipeline
-                        | "images" >> beam.Create([str(path) for path in missing])
-                        | "spread" >> beam.Reshuffle()
-                        | "segment" >> RunInference(handler)
-                        | "failed" >> beam.Filter(lambda result: result.inference is not None)
-                        | "as JSON" >> beam.Map(_letter)
-                        | "dead letters"
-                        >> WriteToText(
-                            str(letters.with_suffix("")),
-                            file_name_suffix=letters.suffix,
-                            shard_name_template="",
-                        )
-                    )
-            except Exception as error:  # Beam wraps what a worker raised into errors of its runners
-                raise KfcnError(f"Beam failed: {first_line(error)}") from error
+            _segment(model, crf, missing, writer, letters, flags)
         failed = _failed(letters)
         if failed:
             outputs.note(letters, sha256(letters))
@@ -115,6 +90,39 @@ def predict_by_beam(
     written = [writer.targets(path)[-1] for path in done if path in new]
     result = Predictions(written, failed, list(kept.values()))
     return result, len(chosen) - len(missing)
+
+
+def _segment(
+    model: Path, crf: bool, paths: list[Path], writer: Writer, letters: Path, flags: Sequence[str]
+) -> None:
+    """Has the workers segment images; what they cannot do is written to `letters`.
+
+    Raises:
+        KfcnError: the pipeline failed.
+    """
+    import apache_beam as beam
+    from apache_beam.io import WriteToText
+    from apache_beam.ml.inference.base import RunInference
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    options = PipelineOptions([*_DEFAULTS, *flags])
+    handler = _handler()(str(model), crf, writer, _threads(options))
+    letter_file = WriteToText(
+        str(letters.with_suffix("")), file_name_suffix=letters.suffix, shard_name_template=""
+    )
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | "images" >> beam.Create([str(path) for path in paths])
+                | "spread" >> beam.Reshuffle()
+                | "segment" >> RunInference(handler)
+                | "failed" >> beam.Filter(lambda result: result.inference is not None)
+                | "as JSON" >> beam.Map(_letter)
+                | "dead letters" >> letter_file
+            )
+    except Exception as error:  # Beam wraps what a worker raised into errors of its runners
+        raise KfcnError(f"Beam failed: {first_line(error)}") from error
 
 
 def _failed(letters: Path) -> dict[Path, str]:
