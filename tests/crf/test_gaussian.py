@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import exact_filter
 
 from kfcn.crf import gaussian
-from kfcn.crf.exact import exact_filter
 from kfcn.crf.gaussian import SpatialKernel, gaussian_taps, spatial_filter
 
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import exact_filter
 
 from kfcn.crf import NO_WEIGHT_DECAY, DenseCRF
-from kfcn.crf.exact import exact_filter
 from kfcn.crf.gaussian import spatial_filter
 from kfcn.crf.permutohedral import bilateral_features, build_lattice, lattice_filter
 from kfcn.errors import UsageError

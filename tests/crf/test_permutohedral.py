@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import exact_filter
 
-from kfcn.crf.exact import exact_filter
 from kfcn.crf.permutohedral import (
     _elevation,
     _numbered,

@@ -32,16 +32,6 @@ def arrange(
     return np.concatenate(batches)
 
 
-def padding_share(order: np.ndarray, sizes: np.ndarray, lengths: Sequence[int]) -> float:
-    """Share of the pixels of all batches that are padding, 0 to 1."""
-    padded, start = 0, 0
-    for length in lengths:
-        batch = sizes[order[start : start + length]]
-        padded += length * int(batch[:, 0].max()) * int(batch[:, 1].max())
-        start += length
-    return 1 - int((sizes[:, 0] * sizes[:, 1]).sum()) / padded
-
-
 def all_sizes(dataset) -> np.ndarray:
     """Height and width of every picture, int64 `(N, 2)`, from the files' headers where it can."""
     return np.array([dataset.size(index) for index in range(len(dataset))], np.int64)
