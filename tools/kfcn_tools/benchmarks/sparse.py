@@ -1,7 +1,7 @@
 """Points or scribbles in the place of whole label maps, to measure what few labels give.
 
     python -m kfcn_tools.benchmarks.sparse camvid CamVid --kind scribbles --out camvid-scribbles
-    kfcn-train --data folder --data-dir camvid-scribbles [--gated-crf 0.1]
+    kfcn-train --data folder --data-dir camvid-scribbles [--gated-crf 0.01]
 
 Writes a data set for `--data folder`. Its training labels are 255 but for what a person would have
 touched, drawn from the full ones by a fixed rule; those of `val` are whole, so that every training
