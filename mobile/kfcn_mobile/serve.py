@@ -10,7 +10,7 @@ from kfcn_mobile.console import print_any_letters
 from kfcn_mobile.fetch.litert_js import MissingError
 from kfcn_mobile.outputs import OutputError, check_new
 from kfcn_mobile.server import Server
-from kfcn_mobile.site import make_site, read_net, write_site
+from kfcn_mobile.site import Site, make_site, read_net, write_site
 
 
 def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -63,17 +63,27 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
             write_site(site, args.write, folders)
             print(f"wrote {args.write}; any static host over https serves it")
             return 0
-        with Server(site, args.port, args.host) as server:
-            print(f"{server.url} (Ctrl-C ends it)", flush=True)
-            server.serve_forever()
+        return _serve(site, args.host, args.port)
     except (BundleError, MissingError, OutputError) as error:
         print(f"kfcn-serve: error: {error}", file=sys.stderr)
         return 2
-    except (OSError, OverflowError) as error:
-        print(f"kfcn-serve: error: {args.host}, port {args.port}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"kfcn-serve: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _serve(site: Site, host: str, port: int) -> int:
+    """Serves a site until Ctrl-C; an exit code where that cannot begin."""
+    try:
+        server = Server(site, port, host)
+    except (OSError, OverflowError) as error:
+        print(f"kfcn-serve: error: {host}, port {port}: {error}", file=sys.stderr)
+        return 1
+    with server:
+        print(f"{server.url} (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
     return 0
 
 

@@ -361,6 +361,9 @@ def test_no_npm_is_one_line(tmp_path, monkeypatch, capsys):
 def test_no_bundle_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "bundle.json: no such file" in capsys.readouterr().err
+    assert main(["x" * 300]) == 1
+    told = capsys.readouterr().err
+    assert "File name too long" in told and "port" not in told and told.count("\n") == 1
 
 
 def content(folder):
