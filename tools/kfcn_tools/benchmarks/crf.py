@@ -1,38 +1,39 @@
-"""Time and memory of DenseCRF against pydensecrf, the field's C++ code, in one run.
+"""DenseCRF beside pydensecrf2, the field's C++ code, in turn and in one process.
 
-    python -m kfcn_tools.benchmarks.crf
+    python -m kfcn_tools.benchmarks.crf [--turns 11]
+    TF_ENABLE_ONEDNN_OPTS=0 python -m kfcn_tools.benchmarks.crf
 
-Needs `pip install pydensecrf2`. Both get the same image and the same unaries, set-up included
-(the lattice is part of every image), and run in turns: each figure is the median over the pairs,
-the ratio the median of the pairs' ratios. pydensecrf has no gradient, so a training step is held
-against DenseCRF's own forward pass. Memory is the peak of the resident set above what the process
-held before the first call, each in a process of its own.
+Needs `pip install pydensecrf2`. All get the same image and the same unaries, set-up included (the
+lattice is part of every image). pydensecrf2 has no gradient: a training step, too, is held against
+its inference.
+
+Milliseconds are those of the processor, with one thread: they are what a quiet machine's clock
+would show, on a machine that has other work as well.
 """
 
 import argparse
 import importlib.metadata
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from kfcn.machine import import_tensorflow, onednn_is_on, use_onednn
 from kfcn_tools.benchmarks.timing import machine
 
-SIZES = ((240, 320), (375, 500))
+SIZE = (240, 320)
 THETAS = ((80.0, 13.0), (160.0, 3.0))
-CLASSES, ITERATIONS = 21, 5
+CLASSES = (6, 21)
+ITERATIONS = 5
 WEIGHTS = (3.0, 5.0)
 
 
-def scene(
-    height: int, width: int, classes: int = CLASSES, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def scene(classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Shapes of `classes` shaded colours with noise, as uint8 (H, W, 3), and logits (H, W, C)."""
-    rng = np.random.default_rng(seed)
+    height, width = SIZE
+    rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     labels = np.zeros((height, width), int)
     for shape in range(3 * classes):
@@ -104,88 +105,49 @@ def ours(
     return run
 
 
-def seconds(run: Callable[[], Any]) -> tuple[float, float]:
-    """Wall time and processor time (of all threads) of one call."""
-    wall, cpu_time = time.perf_counter(), time.process_time()
+def milliseconds(run: Callable[[], object]) -> float:
+    """Processor time of one call."""
+    start = time.process_time()
     run()
-    return time.perf_counter() - wall, time.process_time() - cpu_time
+    return 1e3 * (time.process_time() - start)
 
 
-def megabytes() -> float:
-    """Peak resident set of this process so far (getrusage would count its parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kfcn_tools.benchmarks.crf",
+        description="DenseCRF beside pydensecrf2, in turn, on one thread.",
+    )
+    parser.add_argument("--turns", type=int, default=11, metavar="N", help="of each row (11)")
+    args = parser.parse_args(argv)
+    use_onednn()
+    import_tensorflow()
+    import tensorflow as tf
 
-
-def peak_memory(what: str, size: tuple[int, int], thetas: tuple[float, float]) -> float:
-    """Peak MB above the start of `what` ("pydensecrf", "forward" or "step") in a new process."""
-    command = [
-        sys.executable,
-        "-m",
-        "kfcn_tools.benchmarks.crf",
-        "--peak",
-        what,
-        *map(str, (*size, *thetas)),
-    ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(answer.stdout.split()[-1])
-
-
-def print_peak(what: str, height: str, width: str, alpha: str, beta: str) -> None:
-    """The child's side of `peak_memory`."""
-    image, logits = scene(int(height), int(width))
-    arguments = image, logits, float(alpha), float(beta)
-    if what == "pydensecrf":
-        run = pydensecrf(*arguments)
-    else:
-        # A trial run on a few pixels: the libraries and their threads are no part of the figure.
-        ours(image[:8, :8], logits[:8, :8], 80.0, 13.0, train=what == "step")()
-        run = ours(*arguments, train=what == "step")
-    start = megabytes()
-    for _ in range(3):
-        run()
-    print(megabytes() - start)
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=15, help="turns of each pair (default 15)")
-    parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.peak:
-        return print_peak(*arguments.peak)
-
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     versions = (f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     print(f"{', '.join(versions)}; {machine()}")
-    print(f"{CLASSES} classes, {ITERATIONS} iterations, median of {arguments.pairs} turns")
-    print("ms: wall time (processor time of all threads)\n")
+    print(
+        f"{SIZE[1]}x{SIZE[0]}, {ITERATIONS} iterations, one thread, processor time: pydensecrf2's"
+    )
+    print(f"median in ms, the others by its time in the same turn, median (range) of {args.turns}")
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    for size in SIZES:
-        for thetas in THETAS:
-            print(row(size, thetas, arguments.pairs), flush=True)
-    return None
+    for thetas in THETAS:
+        for classes in CLASSES:
+            print(row(thetas, classes, args.turns), flush=True)
+    return 0
 
 
 COLUMNS = (
-    "size",
-    "alpha/beta",
-    "pydensecrf ms",
-    "forward ms",
-    "forward / pydensecrf",
-    "step ms",
-    "step / forward",
-    "labels equal",
-    "peak MB: pydensecrf",
-    "forward",
-    "step",
-)
+    "oneDNN", "widths", "classes", "pydensecrf2 ms", "forward", "training step", "labels equal, %"
+)  # fmt: skip
 PACKAGES = ("tensorflow", "keras", "numpy", "pydensecrf2")
 
 
-def row(size: tuple[int, int], thetas: tuple[float, float], pairs: int) -> str:
+def row(thetas: tuple[float, float], classes: int, turns: int) -> str:
     """One line of the table."""
-    image, logits = scene(*size)
+    image, logits = scene(classes)
     runs = [
         pydensecrf(image, logits, *thetas),
         ours(image, logits, *thetas),
@@ -193,26 +155,18 @@ def row(size: tuple[int, int], thetas: tuple[float, float], pairs: int) -> str:
     ]
     results = [run() for run in runs]  # traces the graphs, too
     equal = np.mean(results[0].argmax(-1) == results[1][0].argmax(-1))
-    for run in runs:
-        run()
-    times = np.array([[seconds(run) for run in runs] for _ in range(pairs)])  # (turn, run, 2)
-    medians = [f"{wall:.0f} ({work:.0f})" for wall, work in np.median(times, 0) * 1e3]
-    forward_ratio, step_ratio = (
-        "{:.2f} ({:.2f})".format(*np.median(times[:, i + 1] / times[:, i], 0)) for i in (0, 1)
-    )
-    peaks = [peak_memory(what, size, thetas) for what in ("pydensecrf", "forward", "step")]
+    times = np.array([[milliseconds(run) for run in runs] for _ in range(turns)])  # (turn, run)
+    ratios = (times[:, 1:] / times[:, :1]).T
     cells = [
-        f"{size[1]}x{size[0]}",
-        f"{thetas[0]:g}/{thetas[1]:g}",
-        *medians[:2],
-        forward_ratio,
-        medians[2],
-        step_ratio,
-        f"{equal:.5f}",
-        *(f"{peak:.0f}" for peak in peaks),
+        "on" if onednn_is_on() else "off",
+        "{:g}/{:g}".format(*thetas),
+        str(classes),
+        f"{np.median(times[:, 0]):.0f}",
+        *(f"{np.median(r):.2f} ({r.min():.2f}–{r.max():.2f})" for r in ratios),
+        f"{100 * equal:.3f}",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
