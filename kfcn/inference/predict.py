@@ -12,7 +12,7 @@ import numpy as np
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
 from kfcn.data.reading import Reading
-from kfcn.errors import KfcnError
+from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
 from kfcn.inference.pipeline import pipelined
@@ -124,6 +124,8 @@ def predict(
             for path, outcome in tqdm(
                 outcomes, "predict", len(chosen), unit="image", disable=None if progress else True
             ):
+                if isinstance(outcome, UsageError):  # no picture's fault: none can be read
+                    raise outcome
                 if isinstance(outcome, KfcnError):
                     failed[path] = str(outcome)
                     continue

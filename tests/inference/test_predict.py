@@ -189,6 +189,12 @@ def test_a_result_that_cannot_be_written_is_one_line_and_the_others_are_done(
     assert len(list(out.glob("[!.]*"))) == 6
 
 
+def test_a_limit_that_is_none_is_no_fault_of_the_pictures(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("KFCN_IMAGE_MEMORY", "2 GB")
+    with pytest.raises(UsageError, match="KFCN_IMAGE_MEMORY='2 GB': expected a number of bytes"):
+        predict(run, pictures[0], tmp_path / "out")
+
+
 def test_two_spellings_of_one_name_are_one_name(run, pictures, tmp_path):
     folder, _ = pictures
     (folder / "p0.png").rename(folder / "M\u00fcll.png")

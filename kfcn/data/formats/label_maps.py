@@ -22,7 +22,7 @@ from kfcn.data.formats.images import (
     white_is_zero,
 )
 from kfcn.data.formats.soundness import JPEG, PNG, png_damage
-from kfcn.errors import DataError
+from kfcn.errors import DataError, UsageError
 from kfcn.files import open_file
 
 LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm"])
@@ -73,6 +73,7 @@ def read_labels(
     Raises:
         DataError: the file is missing, damaged, lossy, in colour (RGB) or holds a number above
             255; the message names it.
+        UsageError: as `read_image`.
     """
     name = name or str(file)
     try:
@@ -82,6 +83,8 @@ def read_labels(
         if _grey_png(content):
             return _fast(content)
         stored = stored_mask(content, page)
+    except UsageError:
+        raise
     except Exception as error:
         raise DataError(f"{name}: cannot be read as a label map ({reason(error)})") from error
     return labels_of(stored, name)

@@ -7,7 +7,7 @@ import numpy as np
 
 from kfcn.data.formats.images import contents, reason
 from kfcn.data.formats.label_maps import StoredMask, labels_of, no_mask, stored_mask
-from kfcn.errors import DataError, shortlist
+from kfcn.errors import DataError, UsageError, shortlist
 
 Colour = tuple[int, int, int]
 
@@ -90,6 +90,8 @@ def _opened(file: str | Path | bytes, page: int | None, name: str) -> StoredMask
         if fault := no_mask(content):
             raise ValueError(fault)
         return stored_mask(content, page)
+    except UsageError:  # as `read_image`
+        raise
     except Exception as error:  # Pillow raises whatever its decoder meets
         raise DataError(f"{name}: cannot be read as a mask ({reason(error)})") from error
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from kfcn.data.formats.images import read_head, read_image
 from kfcn.data.formats.label_maps import read_labels
-from kfcn.errors import DataError
+from kfcn.data.formats.rgb_masks import read_colours
+from kfcn.errors import DataError, UsageError
 
 
 def png(array):
@@ -125,6 +126,10 @@ def test_memory_is_the_limit_and_not_the_number_of_pixels(tmp_path, monkeypatch)
     monkeypatch.setenv("KFCN_IMAGE_MEMORY", "199999999")
     with pytest.raises(DataError, match=r"10000x20000 .*0\.2 GiB .*KFCN_IMAGE_MEMORY"):
         read_labels(tmp_path / "large.png")
+    monkeypatch.setenv("KFCN_IMAGE_MEMORY", "2 GB")
+    for read in (read_image, read_labels, lambda file: read_colours(file, {(0, 0, 0): 0})):
+        with pytest.raises(UsageError, match="KFCN_IMAGE_MEMORY='2 GB': expected a number"):
+            read(tmp_path / "large.png")
     monkeypatch.delenv("KFCN_IMAGE_MEMORY")
     for read in (read_image, read_labels):
         with pytest.raises(DataError, match=r"bomb\.png: .*60000x60000 pixels would take .* GiB"):
