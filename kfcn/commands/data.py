@@ -85,7 +85,7 @@ def _check(args) -> int:
     from kfcn.data.audit.page import write_page
     from kfcn.outputs import Outputs
 
-    out = Path(args.out or f"check-{args.data.replace(':', '-').replace('/', '-')}")
+    out = Path(args.out or f"check-{source_of(args).file_name}")
     outputs = Outputs(out, overwrite=args.overwrite)
     outputs.check([out / "check.json", out / "check.html"])
     datasets = _open(args)

@@ -148,6 +148,11 @@ class Source:
         """How the files are read where no net says more."""
         return self.reading or AS_USUAL
 
+    @property
+    def file_name(self) -> str:
+        """The name as a part of a file's name: `tfds:NAME` has a colon, which Windows refuses."""
+        return self.name.replace(":", "-").replace("/", "-")
+
     def open(self, split: str) -> "Dataset":
         """Opens one split (`load`)."""
         return load(self.name, split, self.data_dir, self.seed, self.classes, self.as_read)

@@ -54,7 +54,7 @@ def plan(run_dir: Path | str | None, given: dict[str, Any]) -> list[Stage]:
     name = given.get("recipe")
     if name is None:
         config = resolve(**given)
-        name = f"{config.data}-{config.arch}"
+        name = f"{config.source.file_name}-{config.arch}"
     path, number = Path("runs") / name, 2
     while path.exists() and not _unfinished(_in_folder(path, given, look=False)):
         path, number = Path("runs") / f"{name}-{number}", number + 1

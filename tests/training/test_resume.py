@@ -143,6 +143,7 @@ def test_same_command_without_a_run_dir_goes_on(tmp_path, monkeypatch):
     assert path(epochs=4) == "runs/scenes-fcn8s-2"
     write_json("runs/scenes-fcn8s/model.json", {})
     assert path(epochs=3) == "runs/scenes-fcn8s-2"
+    assert path(data="tfds:own/shapes:1.0.0") == "runs/tfds-own-shapes-1.0.0-fcn8s"
 
 
 def test_two_processes_do_not_train_in_one_folder(pairs, tmp_path):
