@@ -89,3 +89,29 @@ def test_a_run_goes_on_with_its_kernels(stored, expected, tmp_path, monkeypatch)
     monkeypatch.setattr(machine, "onednn_is_on", lambda: expected == "1")  # imported by other tests
     train._kernels(train.parser().parse_args(["--run-dir", str(tmp_path)]))
     assert os.environ.get(machine.ONEDNN) == expected
+
+
+FREED_IN_PIECES = """
+import sys
+from kfcn.machine import release_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+begun = resident()
+pieces = [bytes(60_000) + b"x" * (n % 7) for n in range(4000)]  # 240 MB
+kept = pieces[::40]  # so that what is freed lies in pieces between them
+del pieces
+print(resident() - begun)
+release_memory()
+print(resident() - begun)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="done by glibc only")
+def test_memory_that_was_freed_in_pieces_is_given_back():
+    out, _ = printed(FREED_IN_PIECES, MALLOC_MMAP_THRESHOLD_="1000000")
+    before, after = map(float, out)
+    assert before > 200
+    assert after < 20

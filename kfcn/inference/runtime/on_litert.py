@@ -11,9 +11,12 @@ import threading
 import numpy as np
 
 from kfcn.inference.runtime.program import Program, Step, UnsupportedError
+from kfcn.machine import release_memory
 
 _KEPT_BYTES = 800_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
+_RELEASED_BYTES = 200_000_000
+"""How much of them is dropped before the system is given back what that left in pieces."""
 
 
 class LiteRTNet:
@@ -35,6 +38,7 @@ class LiteRTNet:
         self._writer = Writer(program)
         self._threads = threads
         self._ready: collections.OrderedDict[tuple, _Ready] = collections.OrderedDict()
+        self._dropped = 0
         self._lock = threading.Lock()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -57,6 +61,10 @@ class LiteRTNet:
         while self._ready and used > _KEPT_BYTES:
             old, _ = self._ready.popitem(last=False)
             used -= self._bytes(old)
+            self._dropped += self._bytes(old)
+        if self._dropped > _RELEASED_BYTES:
+            release_memory()
+            self._dropped = 0
         batch, height, width, dtype, output = key
         content = self._writer.write(batch, height, width, dtype, output)
         self._ready[key] = _Ready(content, self._threads)
