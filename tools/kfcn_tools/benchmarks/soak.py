@@ -3,8 +3,9 @@
 Run as `python -m kfcn_tools.benchmarks.soak one replicas workers predict evaluate serve`. Each is a
 run of the command that a person starts, on drawn pictures, watched from outside by what Linux says
 of its processes. The table has a row for every hundred steps or every fiftieth of the rest. Flat
-means that, from a fifth of it on (and from 200 steps, pictures or requests), no more threads and
-files are open than `SPARE` above what there was then, and that memory is within `MEMORY` of it.
+means that, after the first 200 steps, pictures or requests (or the first fifth of fewer than 600),
+no more threads and files are open than `SPARE` above what there was then, and that memory is within
+`MEMORY` of it.
 """
 
 import argparse
@@ -416,7 +417,7 @@ def soak(
     way = WAYS[name]
     trains = way.unit == "steps"
     every = EPOCH if trains else max(total // 50, 1)
-    settled = max(total // 5, 200 if total >= 600 else every)
+    settled = 200 if total >= 600 else max(total // 5, every)
     with _folder() as folder:
         run = way.make(folder, total)
         say(HEAD + "   ".join([HEAD_OF_EACH] * (2 if run.launched else 1)))

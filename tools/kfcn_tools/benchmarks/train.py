@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(machine())
     speeds: dict[str, list[float]] = {way: [] for way in args.ways}
     waits: dict[str, list[float]] = {way: [] for way in args.ways}
-    for _ in range(args.rounds):
+    for number in range(args.rounds):
         for way in args.ways:
             try:
                 speed, wait = in_new_processes(way, common)
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             speeds[way].append(speed)
             waits[way].append(wait)
+            print(f"round {number + 1}  {way:10}  {speed:8.2f} images/s", flush=True)
     first = np.asarray(speeds[args.ways[0]])
     print(f"way         images/s   of {args.ways[0]}   waits for input   (medians of rounds)")
     for way in args.ways:
