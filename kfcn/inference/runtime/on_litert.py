@@ -1,11 +1,13 @@
 """Programs in LiteRT, by a TFLite model that is written for each size of image.
 
 LiteRT's XNNPACK wants all sizes known. To convert a Keras model takes TensorFlow's converter ten
-seconds and more; a dozen operations are written down here in milliseconds, so that a new size
-costs no more than what XNNPACK takes to pack the weights.
+seconds and more; a dozen operations are written down here in milliseconds, and of a file that was
+written once only the numbers are changed for another size, so that this costs no more than what
+XNNPACK takes to pack the weights.
 """
 
 import collections
+import itertools
 import threading
 
 import numpy as np
@@ -15,6 +17,8 @@ from kfcn.machine import release_memory
 
 _KEPT_BYTES = 800_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
+_PATTERN_BYTES = 100_000_000
+"""Memory of the written files that new sizes are made from; one is kept whatever it takes."""
 _RELEASED_BYTES = 200_000_000
 """How much of them is dropped before the system is given back what that left in pieces."""
 
@@ -117,6 +121,7 @@ class Writer:
         self._program = program
         self._weights = [_laid_out(step) for step in program.steps]
         self.weights_bytes = sum(x.nbytes for arrays in self._weights for x in arrays.values())
+        self._patterns: dict[tuple, tuple[bytes, np.ndarray]] = {}
 
     def write(self, batch: int, height: int, width: int, dtype: str, output: str) -> bytes:
         """The content of a `.tflite` file.
@@ -128,9 +133,19 @@ class Writer:
             dtype: of the images, "uint8" or "float32".
             output: "logits" float32 `(B, H, W, C)`, or "labels" uint8 `(B, H, W)`.
         """
-        return _Model(self._schema, batch, dtype).content(
-            self._program, self._weights, (height, width), output
-        )
+        model = _Model(self._schema, batch, dtype)
+        model.build(self._program, self._weights, (height, width), output)
+        structure = model.structure()
+        if structure not in self._patterns:
+            content = model.pack()
+            while self._patterns and len(content) * (len(self._patterns) + 1) > _PATTERN_BYTES:
+                del self._patterns[next(iter(self._patterns))]
+            self._patterns[structure] = content, model.places(content)
+            return content
+        pattern, places = self._patterns[structure]
+        content = np.frombuffer(pattern, np.int32, len(pattern) // 4).copy()
+        content[places] = model.numbers()
+        return content.tobytes() + pattern[content.nbytes :]
 
 
 def _laid_out(step: Step) -> dict[str, np.ndarray]:
@@ -143,6 +158,10 @@ def _laid_out(step: Step) -> dict[str, np.ndarray]:
         kernel = weights["kernel"]
         weights["kernel"] = kernel.reshape(1, *kernel.shape[:2], -1)
     return weights
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
 
 
 class _Model:
@@ -159,8 +178,9 @@ class _Model:
             "uint8": schema.TensorType.UINT8,
         }
         self.dtype = dtype
+        self.inputs, self.outputs = [], []
 
-    def content(self, program, weights, size, output) -> bytes:
+    def build(self, program, weights, size, output) -> None:
         image = self.tensor((self.batch, *size, 3), self.dtype)
         x = image
         if self.dtype != "float32":
@@ -179,7 +199,48 @@ class _Model:
             faded = output == "logits" or number != last
             values.append(self.step(step, arrays, given, shapes[number], faded))
         result = values[-1] if output == "logits" else self.labels(values[-1], trimmed)
-        return self.pack(image, result)
+        self.inputs, self.outputs = [image], [result]
+
+    # Two sizes of a program differ in the shapes of maps and in integers that are inputs of
+    # operators, mostly in nothing else. Python takes ten times as long to pack a model as to build
+    # it, and longer than LiteRT takes to get it ready.
+
+    def structure(self) -> tuple:
+        """Whatever may differ but these numbers; weights are those of the program."""
+        return (
+            tuple((len(x.shape), x.type, x.buffer) for x in self.tensors),
+            tuple(None if x.data is None else x.data.size for x in self.buffers),
+            tuple(self.codes.items()),
+            tuple((x.opcodeIndex, *x.inputs, *x.outputs) for x in self.operators),
+            tuple(
+                tuple(vars(x.builtinOptions).values()) if x.builtinOptions else ()
+                for x in self.operators
+            ),
+            *self.inputs, *self.outputs,
+        )  # fmt: skip
+
+    def numbers(self) -> np.ndarray:
+        """The shapes of all tensors and the values of all integers, one after another."""
+        shapes = (x.shape for x in self.tensors)
+        integers = (self.buffers[x.buffer].data.view(np.int32) for x in self._integers())
+        return np.array([*itertools.chain(*shapes, *integers)], np.int32)
+
+    def places(self, content: bytes) -> np.ndarray:
+        """Where in `content`, counted in words of four bytes, the `numbers` stand."""
+        model = self.schema.Model.GetRootAs(content, 0)
+        graph = model.Subgraphs(0)
+        shapes = (graph.Tensors(n).ShapeAsNumpy() for n, x in enumerate(self.tensors) if x.shape)
+        integers = (model.Buffers(x.buffer).DataAsNumpy() for x in self._integers())
+        begin = _address(np.frombuffer(content, np.uint8))
+        return np.concatenate(
+            [
+                (_address(array) - begin) // 4 + np.arange(array.nbytes // 4)
+                for array in (*shapes, *integers)
+            ]
+        )
+
+    def _integers(self):
+        return [x for x in self.tensors if x.buffer and x.type == self.types["int32"]]
 
     def step(self, step: Step, weights, given, shape, faded):
         options, schema = step.options, self.schema
@@ -229,13 +290,13 @@ class _Model:
     def shape(self, tensor):
         return self.tensors[tensor].shape
 
-    def pack(self, image, result) -> bytes:
+    def pack(self) -> bytes:
         import flatbuffers
 
         schema = self.schema
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self.tensors, self.operators
-        graph.inputs, graph.outputs = [image], [result]
+        graph.inputs, graph.outputs = self.inputs, self.outputs
         model = schema.ModelT()
         model.version, model.subgraphs, model.buffers = 3, [graph], self.buffers
         model.operatorCodes = []

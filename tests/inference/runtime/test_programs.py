@@ -12,7 +12,7 @@ from small_nets import fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference.runtime.from_keras import program_of
-from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet
+from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet, Writer
 from kfcn.inference.runtime.onnx_graph import write_onnx
 from kfcn.inference.runtime.program import Program, UnsupportedError
 from kfcn.nets import architectures
@@ -181,6 +181,29 @@ def test_a_stored_program_is_the_same_and_a_damaged_one_none(tmp_path):
         file.write_bytes(damaged)
         assert Program.load(file) is None
     assert Program.load(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("name", ["convnet", "pyramid", "fcn2s"])
+def test_a_size_made_from_the_file_of_another_is_written_as_anew(name):
+    """Byte for byte; a few files are packed for many sizes."""
+    program = program_of(built(name))
+    writer = Writer(program)
+    sizes = [(40 + 3 * n, 61 - n) for n in range(12)]
+    for number, size in enumerate(sizes):
+        asked = (1 + number % 2, *size, ("uint8", "float32")[number % 2], "labels")
+        assert writer.write(*asked) == Writer(program).write(*asked), asked
+    assert 1 <= len(writer._patterns) < len(sizes)
+
+
+def test_files_that_sizes_are_made_from_have_a_bound(monkeypatch):
+    from kfcn.inference.runtime import on_litert
+
+    writer = Writer(program_of(built("convnet")))
+    monkeypatch.setattr(on_litert, "_PATTERN_BYTES", 1)
+    for dtype in ("uint8", "float32", "uint8"):
+        for output in ("labels", "logits"):
+            writer.write(1, 40, 41, dtype, output)
+            assert len(writer._patterns) == 1
 
 
 def test_sizes_that_litert_keeps_ready_have_a_bound(monkeypatch):
