@@ -19,7 +19,7 @@ _KEPT_BYTES = 800_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
 _PATTERN_BYTES = 100_000_000
 """Memory of the written files that new sizes are made from; one is kept whatever it takes."""
-_RELEASED_BYTES = 200_000_000
+_RELEASED_BYTES = 50_000_000
 """How much of them is dropped before the system is given back what that left in pieces."""
 
 
