@@ -1,11 +1,11 @@
 """A folder of pictures through `kfcn.predict`: reading, net and writing, alone and together.
 
-    python -m kfcn_tools.benchmarks.folder
+    python -m kfcn_tools.benchmarks.folder [--folder DIR] [--model RUN]
 
-Draws photographs of mixed sizes as JPEG, segments them all once so that every size has been seen,
-and then lets the ways take turns: each of the three steps alone, all three one after another, and
-`kfcn.predict`, where they run at the same time. The last column is its time over that of the
-slowest step alone.
+Takes photographs of mixed sizes (drawn ones, unless it is given a folder), segments them all once
+so that every size has been seen, and then lets the ways take turns: each of the three steps alone,
+all three one after another, and `kfcn.predict`, where they run at the same time. Its time is
+compared with that of the slowest step alone.
 """
 
 import argparse
@@ -45,6 +45,12 @@ def draw_pictures(folder: Path, count: int) -> list[Path]:
         noisy = (np.asarray(picture) + noise).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(paths[-1], quality=92)
     return paths
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """So many of the paths, from the first to the last, or all where there are fewer."""
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return [paths[number] for number in chosen]
 
 
 def ways(
@@ -91,11 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
     )
     parser.add_argument("--pictures", type=int, default=200, metavar="N", help="(200)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="of photographs instead")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="in turn (3)")
     parser.add_argument("--alpha", type=float, default=0.35, help="width of MobileNetV2 (0.35)")
     parser.add_argument("--model", metavar="RUN", help="a trained net instead")
     args = parser.parse_args(argv)
 
+    from kfcn.inference.collect import collect
     from kfcn.inference.runtime.net import quickest
     from kfcn.saved import load_model
 
@@ -108,7 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        paths = draw_pictures(root, args.pictures)
+        if args.folder:
+            paths = spread(collect([args.folder]), args.pictures)
+        else:
+            paths = draw_pictures(root, args.pictures)
         found = ways(quickest(model), model, paths, root)
         seconds: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(args.repeats):
@@ -116,9 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 start = time.perf_counter()
                 way()
                 seconds[name].append(time.perf_counter() - start)
-    print(f"{args.pictures} pictures, medians of {args.repeats} runs in turn, seconds (range)")
+    print(f"{len(paths)} pictures, medians of {args.repeats} runs in turn")
+    print("                   seconds (range)            images/s   of one after another")
+    whole = statistics.median(seconds["one after another"])
     for name, times in seconds.items():
-        print(f"{name:18} {statistics.median(times):7.2f}  ({min(times):.2f} to {max(times):.2f})")
+        middle, extent = statistics.median(times), f"({min(times):.2f} to {max(times):.2f})"
+        rate, share = len(paths) / middle, middle / whole
+        print(f"{name:18} {middle:7.2f}  {extent:18} {rate:8.1f} {share:12.0%}")
     steps = [seconds[name] for name in ("read", "net", "write")]
     ratios = [
         whole / max(of_step) for whole, *of_step in zip(seconds["predict"], *steps, strict=True)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.machine import import_tensorflow
+from kfcn.machine import import_tensorflow, use_onednn
 from kfcn_tools.benchmarks.timing import machine, peak_mib
 
 HEIGHT, WIDTH, CLASSES, REPEATS = 240, 320, 12, 5
@@ -39,6 +39,7 @@ AXES = {
 
 def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
     """Median time and peak memory of a step, in this process, for growing values."""
+    use_onednn()
     import_tensorflow()
     from kfcn_tools.benchmarks.nets.keras_nets import Net
 
@@ -77,6 +78,7 @@ def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
 
 def data_set(folder: str) -> dict:
     """Time and memory of a data set's way to the first batch, in this process."""
+    use_onednn()
     import_tensorflow()  # before the clock starts
 
     from kfcn import data

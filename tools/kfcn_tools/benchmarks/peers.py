@@ -8,6 +8,10 @@ drawn anew. A ratio is the median, over the rounds, of the peer's time by the ti
 that it is to be compared with, which has the same backbone and output stride. All weights are
 random: nothing here says how well a net segments.
 
+Each library takes as many threads as there are cores, or as `--cores` leaves it. TensorFlow
+computes with oneDNN, which kfcn's commands switch on, unless `TF_ENABLE_ONEDNN_OPTS=0`; `--avx2`
+shows a machine with AVX-512 what others see (training: for inference LiteRT has no such switch).
+
 `--table FILE...` prints the tables of earlier runs again, as one.
 """
 
@@ -25,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_tools.benchmarks.timing import SIDE, alternate, machine
+from kfcn_tools.benchmarks.timing import AVX2, SIDE, alternate, keep_to_cores, machine
 
 RESNET, MOBILE3, MOBILE2 = "resnet50", "mobilenet_v3_large", "mobilenet_v2"
 
@@ -47,6 +51,7 @@ GROUPS = {
     RESNET: [
         _net("kfcn", "fcn8s", RESNET, 32),
         _net("torch", "fcn8s", RESNET, 32, "kfcn fcn8s"),
+        _net("torch", "fcn8s compiled", RESNET, 32, "kfcn fcn8s"),
         _net("KerasHub", "deeplab_v3_plus", RESNET, 32, "kfcn fcn8s", size=(384, 480)),
         _net("kfcn", "dilated", RESNET, 8),
         _net("torchvision", "fcn_resnet50", RESNET, 8, "kfcn dilated"),
@@ -54,11 +59,13 @@ GROUPS = {
     MOBILE3: [
         _net("kfcn", "fcn8s", MOBILE3, 32),
         _net("torch", "fcn8s", MOBILE3, 32, "kfcn fcn8s"),
+        _net("torch", "fcn8s compiled", MOBILE3, 32, "kfcn fcn8s"),
         _net("torchvision", "lraspp_mobilenet_v3_large", MOBILE3, 16, "kfcn fcn8s"),
     ],
     MOBILE2: [
         _net("kfcn", "fcn8s", MOBILE2, 32),
         _net("torch", "fcn8s", MOBILE2, 32, "kfcn fcn8s"),
+        _net("torch", "fcn8s compiled", MOBILE2, 32, "kfcn fcn8s"),
         _net("LiteRT", "kfcn-convert", MOBILE2, 32),
         _net("LiteRT", "naive", MOBILE2, 32, "LiteRT kfcn-convert"),
     ],
@@ -88,12 +95,12 @@ class Process:
 
     Attributes:
         hello: what it said first: "versions", "parameters", "imported" (MiB after the imports).
-        seconds: from its start to the answer for one image.
+        started: when, by `time.perf_counter`.
     """
 
     def __init__(self, spec: dict):
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
-        started = time.perf_counter()
+        self.started = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kfcn_tools.benchmarks.nets.child", json.dumps(spec)],
             stdin=subprocess.PIPE,
@@ -102,7 +109,6 @@ class Process:
             text=True,
         )
         self.hello = self._answer()
-        self.seconds = time.perf_counter() - started
 
     def ask(self, command: str) -> dict:
         """Sends a command and waits until it is done."""
@@ -135,7 +141,8 @@ def measure(nets: list[dict], args: argparse.Namespace) -> dict:
             figures = found[name(net)]
             figures |= process.hello
             if what == "infer":
-                figures["start"] = process.seconds
+                process.ask("infer 1")
+                figures["start"] = time.perf_counter() - process.started
         for batch in batches:
             step = f"{what} {batch}"
             here = {n: p for n, p in running.items() if batch == 1 or "LiteRT" not in n}
@@ -171,6 +178,10 @@ def missing(net: dict) -> str | None:
 
 def work(args: argparse.Namespace) -> None:
     """Measures the groups and prints their tables."""
+    if args.cores:
+        keep_to_cores(args.cores)
+    if args.avx2:
+        os.environ.update(AVX2)
     print(machine(), flush=True)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -188,6 +199,7 @@ def work(args: argparse.Namespace) -> None:
             results[group] = measure(nets, args)
             print(f"{group}: done, {os.getloadavg()[0]:.1f} load", flush=True)
     settings = {"classes": args.classes, "size": args.size, "train_batch": args.train_batch}
+    settings |= {"cores": args.cores, "avx2": args.avx2}
     result = {"machine": machine(), **settings, "nets": results}
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -230,7 +242,9 @@ def tables(results: list[dict]) -> str:
         "; ".join(dict.fromkeys(result["machine"] for result in results)),
         ", ".join(f"{package} {v}" for package, v in sorted(versions.items())),
         f"{height}x{width} pixels, {results[0]['classes']} classes, float32, training batch "
-        f"{results[0]['train_batch']}",
+        f"{results[0]['train_batch']}"
+        + "".join(f", {n} core{'s' * (n > 1)}" for n in [results[0].get("cores")] if n)
+        + ", without AVX-512" * bool(results[0].get("avx2")),
         f"peak: {low:.0f} to {high:.0f} GFLOP/s, float32 product of {SIDE}x{SIDE}",
     ]
     return "\n".join([*lines, "", "Training", "", *train, "", "Inference", "", *infer])
@@ -277,6 +291,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_argument("--train-batch", type=int, default=2, metavar="B")
     cli.add_argument("--what", nargs="+", choices=["train", "infer"], default=["train", "infer"])
     cli.add_argument("--rounds", type=int, default=4, help="four times as many of single images")
+    cli.add_argument("--cores", type=int, metavar="N", help="let each use only so many")
+    cli.add_argument("--avx2", action="store_true", help="without AVX-512 (see above)")
     cli.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     cli.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="print these again")
     args = cli.parse_args(argv)

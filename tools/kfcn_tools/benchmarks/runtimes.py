@@ -1,21 +1,19 @@
-"""Labels of one image by every runtime of the machine, in turn and in one process.
+"""Labels of pictures by every runtime of the machine, in turn.
 
-    python -m kfcn_tools.benchmarks.runtimes [NET...] [--threads 1] [--rounds 9]
+    python -m kfcn_tools.benchmarks.runtimes [NET...] [--cores 1] [--sizes N] [--rounds 9]
 
 TensorFlow computes as kfcn has it compute (`kfcn.fused`), LiteRT the program that `kfcn-predict`
-runs, ONNX Runtime and OpenVINO (where they are installed) the ONNX file of the same program. All
-start from a picture in uint8 and end with its labels, which are compared. "New size" is what the
-first image of a size costs that no image before had. oneDNN is switched for TensorFlow by
-`TF_ENABLE_ONEDNN_OPTS` and `ONEDNN_MAX_CPU_ISA`.
+runs, ONNX Runtime and OpenVINO (where they are installed) the ONNX file of the same program. torch,
+eager and compiled, computes the same net (`nets.torch_nets`) in processes of its own. All start
+from a picture in uint8 and end with its labels; those are compared, but for torch's, which has
+weights of its own. "First" is a picture of a size that no picture before had.
 
-Milliseconds are those of the processor, of all threads: with one thread they are what a quiet
-machine's clock would show, on a machine that has other work as well.
+Milliseconds are those of a clock, for one picture: the machine should have nothing else to do.
 """
 
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from kfcn.machine import import_tensorflow, onednn_is_on, use_onednn
-from kfcn_tools.benchmarks.timing import machine
+from kfcn.machine import cores, import_tensorflow, use_onednn
+from kfcn_tools.benchmarks.folder import SIDES
+from kfcn_tools.benchmarks.peers import Process
+from kfcn_tools.benchmarks.timing import AVX2, alternate, keep_to_cores, machine, onednn
 
 # Architecture, backbone, output stride, alpha, classes, height and width.
 NETS = {
@@ -35,9 +35,12 @@ NETS = {
     "fcn8s, efficientnet_lite0": ("fcn8s", "efficientnet_lite0", None, None, 21, (360, 480)),
     "fcn8s, resnet50": ("fcn8s", "resnet50", None, None, 21, (360, 480)),
 }
+IN_TORCH = ("fcn8s, mobilenet_v2", "fcn8s, mobilenet_v3_large", "fcn8s, resnet50")
+
+Run = Callable[[np.ndarray], np.ndarray]
 
 
-def ways(model: Any, threads: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def ways(model: Any, threads: int) -> dict[str, Run]:
     """Functions from images uint8 `(1, H, W, 3)` to labels, by the runtime's name."""
     from kfcn.inference.runtime.from_keras import program_of
     from kfcn.inference.runtime.net import KerasNet
@@ -45,7 +48,7 @@ def ways(model: Any, threads: int) -> dict[str, Callable[[np.ndarray], np.ndarra
     from kfcn.inference.runtime.onnx_graph import write_onnx
 
     program = program_of(model)
-    found = {
+    found: dict[str, Run] = {
         "TensorFlow": KerasNet(model).labels,
         "LiteRT": LiteRTNet(program, threads).labels,
     }
@@ -70,63 +73,100 @@ def ways(model: Any, threads: int) -> dict[str, Callable[[np.ndarray], np.ndarra
     return found
 
 
-def milliseconds(run: Callable[[np.ndarray], object], images: np.ndarray) -> float:
-    """Processor time of one call."""
-    start = time.process_time()
-    run(images)
-    return 1e3 * (time.process_time() - start)
+def torch_processes(name: str) -> dict[str, Process]:
+    """The net in torch, eager and compiled, where it is written there and torch is installed."""
+    if name not in IN_TORCH or not importlib.util.find_spec("torchvision"):
+        return {}
+    _, backbone, _, _, classes, size = NETS[name]
+    spec = {"maker": "torch", "backbone": backbone, "classes": classes, "size": size}
+    names = {"torch": "fcn8s", "torch compiled": "fcn8s compiled"}
+    return {runtime: Process({**spec, "net": net}) for runtime, net in names.items()}
+
+
+def measure(name: str, sizes: int, rounds: int) -> None:
+    """Prints the rows of a net: for a picture of its size, or for pictures of so many sizes."""
+    import keras
+
+    from kfcn.nets import architectures
+
+    arch, backbone, stride, alpha, classes, size = NETS[name]
+    keras.utils.set_random_seed(0)
+    body = {} if alpha is None else {"alpha": alpha}
+    model = architectures.build(arch, classes, backbone, stride, {}, body)
+    spread_scores(model)
+    rng = np.random.default_rng(0)
+    shapes = [size] if sizes == 1 else [tuple(rng.choice(SIDES, 2)) for _ in range(sizes)]
+    warm, *pictures = (
+        rng.integers(0, 256, (1, *shape, 3), np.uint8)
+        for shape in [(size[0] - 7, size[1] + 9), *shapes]
+    )
+    labels: dict[str, list[np.ndarray]] = {}
+    first: dict[str, float] = {}
+    runs: dict[str, Callable[[], Any]] = {}
+
+    def add(runtime: str, run: Callable[[np.ndarray], Any]) -> None:
+        run(warm)
+        start = time.perf_counter()
+        labels[runtime] = [run(picture) for picture in pictures]
+        first[runtime] = 1e3 * (time.perf_counter() - start) / len(pictures)
+        runs[runtime] = lambda: [run(picture) for picture in pictures]
+
+    for runtime, run in ways(model, cores()).items():
+        add(runtime, run)
+    processes = torch_processes(name)
+    for runtime, process in processes.items():
+        add(runtime, lambda picture, p=process: p.ask("labels {1} {2}".format(*picture.shape)))
+    times = alternate(runs, rounds)
+    for process in processes.values():
+        process.end()
+    for runtime in runs:
+        middle, low, high = np.percentile(times[runtime] / len(pictures), (50, 0, 100))
+        pairs = zip(labels[runtime], labels["TensorFlow"], strict=True)
+        differ = (
+            "–"
+            if runtime in processes
+            else f"{1e6 * np.mean([(a != b).mean() for a, b in pairs]):.0f}"
+        )
+        ratio = np.median(times[runtime] / times["LiteRT"])
+        print(
+            f"| {name} | {runtime} | {middle:.1f} ({low:.1f}–{high:.1f}) | {ratio:.2f} "
+            f"| {first[runtime]:.0f} | {differ} |",
+            flush=True,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(
         prog="python -m kfcn_tools.benchmarks.runtimes",
-        description="Labels of one image by every runtime of the machine, in turn.",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)}; all")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each (1)")
+    parser.add_argument("--cores", type=int, default=1, metavar="N", help="and threads (1)")
+    parser.add_argument(
+        "--sizes", type=int, default=1, metavar="N", help="pictures of so many sizes, drawn (1)"
+    )
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="in turn (9)")
+    parser.add_argument(
+        "--avx2", action="store_true", help="TensorFlow and torch without AVX-512; no other can"
+    )
     args = parser.parse_args(argv)
     if unknown := set(args.nets) - set(NETS):
         parser.error(f"unknown net {unknown.pop()!r}; expected some of {', '.join(NETS)}")
+    if args.avx2:
+        os.environ.update(AVX2)
+    keep_to_cores(args.cores)
     use_onednn()
     import_tensorflow()
-    import keras
-    import tensorflow as tf
-
-    from kfcn.nets import architectures
-
-    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "all instructions")
-    print(f"{machine()}; oneDNN in TensorFlow: {isa if onednn_is_on() else 'off'}")
-    print(f"{args.threads} threads, ms, median (range) of {args.rounds} rounds; other labels than")
-    print("TensorFlow's, pixels in a million")
-    print("| net | runtime | ms | new size | other labels |\n|---|---|---|---|---|")
+    print(f"{machine()}; oneDNN in TensorFlow: {onednn()}")
+    print(
+        f"{args.cores} of the cores; ms a picture, median (range) of {args.rounds} rounds, time by"
+    )
+    print("LiteRT's in the same round; labels other than TensorFlow's, pixels in a million")
+    print("| net | runtime | ms | by LiteRT's | first | other labels |\n|---|---|---|---|---|---|")
     for name in args.nets or NETS:
-        arch, backbone, stride, alpha, classes, size = NETS[name]
-        keras.utils.set_random_seed(0)
-        body = {} if alpha is None else {"alpha": alpha}
-        model = architectures.build(arch, classes, backbone, stride, {}, body)
-        spread_scores(model)
-        rng = np.random.default_rng(0)
-        image, other = (
-            rng.integers(0, 256, (1, *s, 3), np.uint8) for s in (size, (size[0] - 7, size[1] + 9))
-        )
-        found = ways(model, args.threads)
-        labels = {runtime: run(image) for runtime, run in found.items()}
-        new = {runtime: milliseconds(run, other) for runtime, run in found.items()}
-        times = {runtime: [] for runtime in found}
-        for _ in range(args.rounds):
-            for runtime, run in found.items():
-                times[runtime].append(milliseconds(run, image))
-        for runtime, taken in times.items():
-            differ = 1e6 * (labels[runtime] != labels["TensorFlow"]).mean()
-            print(
-                f"| {name} | {runtime} | {statistics.median(taken):.0f} "
-                f"({min(taken):.0f}–{max(taken):.0f}) | {new[runtime]:.0f} | {differ:.0f} |",
-                flush=True,
-            )
+        measure(name, args.sizes, args.rounds)
     return 0
 
 

@@ -8,10 +8,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kfcn.machine import cpu_name, instruction_set
+from kfcn.machine import cpu_name, instruction_set, onednn_is_on
 
 SIDE = 4096
 """Rows and columns of the matrices whose product stands for what the CPU can do at most."""
+
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""Environment in which TensorFlow and torch (eager and compiled) compute as where AVX-512 lacks.
+
+TensorFlow's own kernels have no AVX-512 anyway; LiteRT, ONNX Runtime and OpenVINO have no switch.
+"""
+
+PAUSE = 0.02
+"""Seconds between two runs: the threads of many libraries spin for a while after their work."""
 
 
 def alternate(runs: dict[str, Callable[[], None]], rounds: int, seed: int = 0) -> dict:
@@ -27,10 +40,27 @@ def alternate(runs: dict[str, Callable[[], None]], rounds: int, seed: int = 0) -
         runs[name]()
     for i in range(rounds):
         for k in rng.permutation(len(names)):
+            time.sleep(PAUSE)
             start = time.perf_counter()
             runs[names[k]]()
             times[names[k]][i] = 1e3 * (time.perf_counter() - start)
     return times
+
+
+def keep_to_cores(count: int) -> None:
+    """Leaves this process, and those that it starts, so many cores; on Linux.
+
+    Libraries look at that and take as many threads.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def onednn() -> str:
+    """What oneDNN does in TensorFlow, which is imported: "off", "on", or kept to a set."""
+    if not onednn_is_on():
+        return "off"
+    kept = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f"kept to {kept}" if kept else "on"
 
 
 def machine() -> str:

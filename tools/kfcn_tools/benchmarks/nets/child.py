@@ -1,10 +1,11 @@
-"""The process of one net: builds it, answers one image, then obeys commands.
+"""The process of one net: builds it, then obeys commands.
 
     python -m kfcn_tools.benchmarks.nets.child '{"maker": "torchvision", "net": "fcn_resnet50"}'
 
 Each line on standard input is a command, each line on standard output its answer in JSON:
-`infer B` and `train B` do one step with a batch of B images, `memory` gives the greatest resident
-memory so far, `flops` the operations of one image forwards, and `quit` ends the process.
+`infer B` and `train B` do one step with a batch of B images, `labels H W` finds the labels of a
+picture, `memory` gives the greatest resident memory so far, `flops` the operations of one image
+forwards, and `quit` ends the process.
 """
 
 import importlib
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 
+from kfcn.machine import use_onednn
 from kfcn_tools.benchmarks.timing import peak_mib
 
 # Which module knows the nets of a maker. Each has `Net(spec)`.
@@ -34,22 +36,22 @@ def main() -> int:
     def answer(**content):
         print(json.dumps(content), file=answers, flush=True)
 
+    use_onednn()  # as kfcn's commands do; a stranger's Keras net gains by it too
     spec = json.loads(sys.argv[1])
     module = importlib.import_module(f"kfcn_tools.benchmarks.nets.{MODULES[spec['maker']]}")
     imported = peak_mib()
     net = module.Net(spec)
-    net.infer(1)
     answer(versions=net.versions, parameters=net.parameters, imported=imported)
     for line in sys.stdin:
-        command, _, size = line.strip().partition(" ")
+        command, *numbers = line.split()
         if command == "quit":
             break
         if command == "memory":
             answer(mib=peak_mib())
         elif command == "flops":
             answer(flops=net.flops())
-        elif command in ("infer", "train"):
-            getattr(net, command)(int(size))
+        elif command in ("infer", "train", "labels"):
+            getattr(net, command)(*map(int, numbers))
             answer()
         else:
             raise ValueError(f"received the command {line!r}")

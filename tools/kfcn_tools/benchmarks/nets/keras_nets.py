@@ -1,6 +1,5 @@
 """kfcn's nets, trained by kfcn's own step, and KerasHub's DeepLabV3+, trained by Keras."""
 
-import functools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from kfcn.labels import IGNORE
 from kfcn_tools.benchmarks.flops import count_flops
+from kfcn_tools.benchmarks.timing import onednn
 
 
 class Net:
@@ -28,6 +28,7 @@ class Net:
     def __init__(self, spec: dict):
         self.size, self.classes = spec["size"], spec["classes"]
         self.versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+        self.versions["oneDNN in TensorFlow"] = onednn()
         keras.utils.set_random_seed(0)
         if spec["maker"] == "KerasHub":
             import keras_hub
@@ -38,7 +39,6 @@ class Net:
             self._answer = self.model.predict_on_batch
         else:
             from kfcn import __version__
-            from kfcn.fused import run_net
             from kfcn.nets import architectures
 
             self.versions["kfcn"] = __version__
@@ -46,9 +46,9 @@ class Net:
                 spec["net"], self.classes, spec["backbone"], spec["stride"]
             )
             self._new_step = self._kfcn_step
-            self._answer = functools.partial(run_net, self.model)  # as kfcn-predict does
+            self._answer = self._on_the_quickest
         self.parameters = self.model.count_params()
-        self._step = None
+        self._step = self._net = None
         self._batches = {}
 
     def _batch(self, count: int):
@@ -62,7 +62,14 @@ class Net:
 
     def infer(self, count: int) -> None:
         """Logits of a batch as a NumPy array."""
-        self._answer(self._batch(count)[0])
+        self._answer(self._batch(count)[0].numpy())
+
+    def _on_the_quickest(self, images):
+        """The logits on the runtime that `kfcn-predict` takes."""
+        from kfcn.inference.runtime.net import quickest
+
+        self._net = self._net or quickest(self.model)
+        return self._net.logits(images)
 
     def train(self, count: int) -> None:
         """One step on a batch."""

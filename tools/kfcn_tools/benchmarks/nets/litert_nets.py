@@ -6,12 +6,12 @@ writes the file, which needs TensorFlow; the process that is measured then does 
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from kfcn.machine import cores
 from kfcn_tools.litert import open_interpreter
 
 
@@ -21,7 +21,7 @@ class Net:
     def __init__(self, spec: dict):
         import ai_edge_litert
 
-        self.interpreter = open_interpreter(Path(spec["file"]), threads=os.cpu_count() or 1)
+        self.interpreter = open_interpreter(Path(spec["file"]), threads=cores())
         (given,) = self.interpreter.get_input_details()
         (self._output,) = (d["index"] for d in self.interpreter.get_output_details())
         image = np.random.default_rng(0).uniform(0, 255, given["shape"])

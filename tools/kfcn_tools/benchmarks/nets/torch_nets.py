@@ -1,10 +1,8 @@
 """torchvision's segmentation nets, and FCN-8s in plain torch on torchvision's classifiers.
 
 Random weights, channels last, one optimizer and loss for all: AdamW, and cross entropy over the
-pixels that have a label.
+pixels that have a label. "compiled" behind a net's name: forward pass and loss by `torch.compile`.
 """
-
-import os
 
 import torch
 import torchvision
@@ -13,6 +11,7 @@ from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from kfcn.labels import IGNORE
+from kfcn.machine import cores
 
 # FCN-8s's taps in torchvision's classifiers: the module that ends stride 8, 16 and 32, and its
 # channels. They are the maps that kfcn taps.
@@ -69,12 +68,13 @@ class Net:
     """A net in torch; the interface is that of `keras_nets.Net`."""
 
     def __init__(self, spec: dict):
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(cores())
         torch.manual_seed(0)
+        name, _, compiled = spec["net"].partition(" ")
         if spec["maker"] == "torch":
             net = FCN8s(spec["backbone"], spec["classes"])
         else:
-            net = getattr(torchvision.models.segmentation, spec["net"])(
+            net = getattr(torchvision.models.segmentation, name)(
                 weights=None, weights_backbone=None, num_classes=spec["classes"]
             )
         self.net = net.to(memory_format=torch.channels_last)
@@ -83,6 +83,11 @@ class Net:
         self.versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
         self.parameters = sum(p.numel() for p in net.parameters())
         self._batches = {}
+        self._pictures = {}
+        self._run, self._run_loss, self._run_labels = (
+            torch.compile(function) if compiled else function
+            for function in (self._logits, self._loss, self._labels)
+        )
 
     def _batch(self, count: int):
         if count not in self._batches:
@@ -96,11 +101,27 @@ class Net:
         found = self.net(images)
         return found["out"] if isinstance(found, dict) else found
 
+    def _loss(self, images, labels):
+        return functional.cross_entropy(self._logits(images), labels, ignore_index=IGNORE)
+
+    def _labels(self, picture):
+        return self._logits(picture.permute(0, 3, 1, 2).float()).argmax(1).to(torch.uint8)
+
     def infer(self, count: int) -> None:
         """Logits of a batch as a NumPy array."""
         self.net.eval()
         with torch.inference_mode():
-            self._logits(self._batch(count)[0]).numpy()
+            self._run(self._batch(count)[0]).numpy()
+
+    def labels(self, height: int, width: int) -> None:
+        """The class of each pixel of one picture uint8 `(1, H, W, 3)`, as a NumPy array."""
+        if (height, width) not in self._pictures:
+            self._pictures[height, width] = torch.randint(
+                0, 256, (1, height, width, 3), dtype=torch.uint8
+            )
+        self.net.eval()
+        with torch.inference_mode():
+            self._run_labels(self._pictures[height, width]).numpy()
 
     def train(self, count: int) -> None:
         """One step on a batch."""
@@ -109,7 +130,7 @@ class Net:
             self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-3, weight_decay=1e-4)
         images, labels = self._batch(count)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self._logits(images), labels, ignore_index=IGNORE)
+        loss = self._run_loss(images, labels)
         loss.backward()
         self.optimizer.step()
         loss.item()
