@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from kfcn_tools.benchmarks import growth, profile_infer
+from kfcn_tools.benchmarks import folder, growth, profile_infer
 from kfcn_tools.benchmarks import peers as bench
 from kfcn_tools.benchmarks.flops import count_flops
 from kfcn_tools.benchmarks.timing import alternate
@@ -42,6 +43,22 @@ def test_runs_take_turns():
     assert seen[:2] == ["a", "b"]  # the warm-up
     assert [sorted(seen[i : i + 2]) for i in (2, 4, 6)] == [["a", "b"]] * 3
     assert {name: len(t) for name, t in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_process_and_its_children_keep_to_their_cores():
+    code = (
+        "import subprocess, sys; from kfcn_tools.benchmarks.timing import keep_to_cores\n"
+        "keep_to_cores(1)\n"
+        "ask = 'from kfcn.machine import cores; print(cores())'\n"
+        "subprocess.run([sys.executable, '-c', ask], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, text=True)
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_photographs_are_spread_over_the_folder():
+    assert folder.spread(list("abcdefghi"), 3) == ["a", "e", "i"]
+    assert folder.spread(list("ab"), 3) == ["a", "b"]
 
 
 class Told:
@@ -168,6 +185,22 @@ print(json.dumps({n: {k: w.DEFAULT.meta[k] for k in keys} for n, w in weights.it
 """
 
 
+COMPILED = """
+import json, torch
+from kfcn_tools.benchmarks.nets.torch_nets import Net
+spec = {"maker": "torch", "backbone": "mobilenet_v2", "classes": 3, "size": (64, 96)}
+eager, compiled = (Net(spec | {"net": net}) for net in ("fcn8s", "fcn8s compiled"))
+images, labels = eager._batch(1)
+losses = []
+for net in (eager, compiled):
+    net.net.eval()
+    with torch.no_grad():
+        losses.append(float(net._run_loss(images, labels)))
+        changed = float(net._run_loss(images, (labels + 1) % 3))
+print(json.dumps([abs(losses[0] - losses[1]), abs(losses[0] - changed)]))
+"""
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("torchvision"), reason="needs torchvision")
 class TestPeers:
     """Against the figures on torchvision's own cards. Never in one process with TensorFlow."""
@@ -188,6 +221,13 @@ class TestPeers:
         flops = process.ask("flops")["flops"]
         assert flops / 2e9 == pytest.approx(cards[net]["_ops"], abs=5e-4)
         process.end()
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+    def test_compiled_is_the_same_net(self):
+        done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, timeout=300)
+        same, other = json.loads(done.stdout)
+        assert same < 1e-4 < other, done.stderr
 
     @pytest.mark.parametrize("backbone", ["mobilenet_v2", "mobilenet_v3_large"])
     def test_fcn8s_in_torch_is_kfcns(self, backbone):

@@ -9,8 +9,9 @@ that it is to be compared with, which has the same backbone and output stride. A
 random: nothing here says how well a net segments.
 
 Each library takes as many threads as there are cores, or as `--cores` leaves it. TensorFlow
-computes with oneDNN, which kfcn's commands switch on, unless `TF_ENABLE_ONEDNN_OPTS=0`; `--avx2`
-shows a machine with AVX-512 what others see (training: for inference LiteRT has no such switch).
+computes with oneDNN, which kfcn's commands switch on, unless `TF_ENABLE_ONEDNN_OPTS=0`. With
+`ONEDNN_MAX_CPU_ISA=AVX2` a machine with AVX-512 shows what the convolutions of TensorFlow and torch
+do without; what `torch.compile` writes itself keeps AVX-512, and LiteRT has no such switch.
 
 `--table FILE...` prints the tables of earlier runs again, as one.
 """
@@ -29,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_tools.benchmarks.timing import AVX2, SIDE, alternate, keep_to_cores, machine
+from kfcn_tools.benchmarks.timing import SIDE, alternate, keep_to_cores, machine
 
 RESNET, MOBILE3, MOBILE2 = "resnet50", "mobilenet_v3_large", "mobilenet_v2"
 
@@ -120,7 +121,8 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             self._log.seek(0)
-            raise RuntimeError(f"a net's process ended: {self._log.read()[-2000:]}")
+            code = self._process.wait()
+            raise RuntimeError(f"a net's process ended with {code}: {self._log.read()[-2000:]}")
         return json.loads(line)
 
     def end(self) -> None:
@@ -180,8 +182,6 @@ def work(args: argparse.Namespace) -> None:
     """Measures the groups and prints their tables."""
     if args.cores:
         keep_to_cores(args.cores)
-    if args.avx2:
-        os.environ.update(AVX2)
     print(machine(), flush=True)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +199,7 @@ def work(args: argparse.Namespace) -> None:
             results[group] = measure(nets, args)
             print(f"{group}: done, {os.getloadavg()[0]:.1f} load", flush=True)
     settings = {"classes": args.classes, "size": args.size, "train_batch": args.train_batch}
-    settings |= {"cores": args.cores, "avx2": args.avx2}
+    settings["cores"] = args.cores
     result = {"machine": machine(), **settings, "nets": results}
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -243,8 +243,7 @@ def tables(results: list[dict]) -> str:
         ", ".join(f"{package} {v}" for package, v in sorted(versions.items())),
         f"{height}x{width} pixels, {results[0]['classes']} classes, float32, training batch "
         f"{results[0]['train_batch']}"
-        + "".join(f", {n} core{'s' * (n > 1)}" for n in [results[0].get("cores")] if n)
-        + ", without AVX-512" * bool(results[0].get("avx2")),
+        + "".join(f", {n} core{'s' * (n > 1)}" for n in [results[0].get("cores")] if n),
         f"peak: {low:.0f} to {high:.0f} GFLOP/s, float32 product of {SIDE}x{SIDE}",
     ]
     return "\n".join([*lines, "", "Training", "", *train, "", "Inference", "", *infer])
@@ -292,7 +291,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_argument("--what", nargs="+", choices=["train", "infer"], default=["train", "infer"])
     cli.add_argument("--rounds", type=int, default=4, help="four times as many of single images")
     cli.add_argument("--cores", type=int, metavar="N", help="let each use only so many")
-    cli.add_argument("--avx2", action="store_true", help="without AVX-512 (see above)")
     cli.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     cli.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="print these again")
     args = cli.parse_args(argv)

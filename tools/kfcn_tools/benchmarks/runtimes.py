@@ -13,7 +13,6 @@ Milliseconds are those of a clock, for one picture: the machine should have noth
 
 import argparse
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 from kfcn.machine import cores, import_tensorflow, use_onednn
 from kfcn_tools.benchmarks.folder import SIDES
 from kfcn_tools.benchmarks.peers import Process
-from kfcn_tools.benchmarks.timing import AVX2, alternate, keep_to_cores, machine, onednn
+from kfcn_tools.benchmarks.timing import alternate, keep_to_cores, machine, onednn
 
 # Architecture, backbone, output stride, alpha, classes, height and width.
 NETS = {
@@ -148,14 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--sizes", type=int, default=1, metavar="N", help="pictures of so many sizes, drawn (1)"
     )
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="in turn (9)")
-    parser.add_argument(
-        "--avx2", action="store_true", help="TensorFlow and torch without AVX-512; no other can"
-    )
     args = parser.parse_args(argv)
     if unknown := set(args.nets) - set(NETS):
         parser.error(f"unknown net {unknown.pop()!r}; expected some of {', '.join(NETS)}")
-    if args.avx2:
-        os.environ.update(AVX2)
     keep_to_cores(args.cores)
     use_onednn()
     import_tensorflow()

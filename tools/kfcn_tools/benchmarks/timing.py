@@ -13,16 +13,6 @@ from kfcn.machine import cpu_name, instruction_set, onednn_is_on
 SIDE = 4096
 """Rows and columns of the matrices whose product stands for what the CPU can do at most."""
 
-AVX2 = {
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-}
-"""Environment in which TensorFlow and torch (eager and compiled) compute as where AVX-512 lacks.
-
-TensorFlow's own kernels have no AVX-512 anyway; LiteRT, ONNX Runtime and OpenVINO have no switch.
-"""
-
 PAUSE = 0.02
 """Seconds between two runs: the threads of many libraries spin for a while after their work."""
 

@@ -1,9 +1,12 @@
-"""Images per second of training, and the share of time that it waits for input.
+"""Images per second of training, the share of time that it waits for input, and memory.
 
 Run as `python -m kfcn_tools.benchmarks.train --data camvid --data-dir CamVid`; measures one and two
 replicas of one process and one and two workers, in turn, each time in new processes on this
 machine, with the same global batch. On a machine without GPUs all of them share the same cores:
-what the second replica or worker costs there is the price of the exchange.
+what the second replica or worker costs there is the price of the exchange. `--ways "1 replica"
+recompute` shows what `kfcn-train --recompute` saves and costs.
+
+Memory is the greatest that a process held: in all, and beyond that before its first step.
 
 The pictures are decoded while it runs, as in the first epoch of a run.
 """
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfcn_tools.benchmarks.timing import machine
+from kfcn_tools.benchmarks.timing import machine, peak_mib
 
 if TYPE_CHECKING:
     from kfcn.data import Dataset
@@ -32,13 +35,14 @@ WAYS = {
     "2 replicas": ("--cpu-replicas", "2"),
     "1 worker": ("--workers", "1"),
     "2 workers": ("--workers", "2"),
+    "recompute": ("--strategy", "one", "--recompute"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 0, or 1 where a way failed."""
     cli = options(__doc__ or "")
-    cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
+    cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS)[:4], metavar="WAY")
     cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     cli.add_argument("--rounds", type=int, default=3, help="in which all ways take turns (3)")
     args = cli.parse_args(argv)
@@ -49,46 +53,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     height, width = args.crop
     print(f"{args.arch} on {args.backbone}, {args.data} {height}x{width}, batch {args.batch_size}")
     print(machine())
-    speeds: dict[str, list[float]] = {way: [] for way in args.ways}
-    waits: dict[str, list[float]] = {way: [] for way in args.ways}
+    found: dict[str, list[tuple[float, ...]]] = {way: [] for way in args.ways}
     for number in range(args.rounds):
         for way in args.ways:
             try:
-                speed, wait = in_new_processes(way, common)
+                found[way].append(in_new_processes(way, common))
             except RuntimeError as error:
                 print(f"{way:10}  failed: {error}")
                 return 1
-            speeds[way].append(speed)
-            waits[way].append(wait)
+            speed = found[way][-1][0]
             print(f"round {number + 1}  {way:10}  {speed:8.2f} images/s", flush=True)
-    first = np.asarray(speeds[args.ways[0]])
-    print(f"way         images/s   of {args.ways[0]}   waits for input   (medians of rounds)")
+    first = np.asarray(found[args.ways[0]])[:, 0]
+    print(f"medians of {args.rounds} rounds (range)")
+    print(f"way         images/s            of {args.ways[0]}   waits for input   MiB    of steps")
     for way in args.ways:
-        ratio = np.median(np.asarray(speeds[way]) / first)
-        speed, wait = np.median(speeds[way]), np.median(waits[way])
-        print(f"{way:10}  {speed:8.2f}   {ratio:12.2f}   {100 * wait:13.1f} %", flush=True)
+        figures = np.asarray(found[way])
+        ratio = np.median(figures[:, 0] / first)
+        speed, wait, peak, steps = np.median(figures, 0)
+        extent = f"({figures[:, 0].min():.2f} to {figures[:, 0].max():.2f})"
+        print(
+            f"{way:10}  {speed:8.2f} {extent:17} {ratio:5.2f}   {100 * wait:13.1f} % "
+            f"{peak:8.0f} {steps:8.0f}",
+            flush=True,
+        )
     return 0
 
 
-def in_new_processes(way: str, options: Sequence[str]) -> tuple[float, float]:
-    """Images per second of one way, and the share of time that it waited for input.
+def in_new_processes(way: str, options: Sequence[str]) -> tuple[float, float, float, float]:
+    """One way: images per second, the share of time that it waited for input, and memory.
+
+    Returns:
+        Both, the greatest memory of a process in MiB, and how much of it came with the steps.
 
     Raises:
         RuntimeError: it failed; the message is the end of what it printed.
     """
     command = [sys.executable, "-m", "kfcn_tools.benchmarks.train", *options]
-    flag, value = WAYS[way]
-    if flag == "--workers":
-        launcher = [sys.executable, "-m", "kfcn.commands.launch", flag, value]
+    flags = WAYS[way]
+    if "--workers" in flags:
+        launcher = [sys.executable, "-m", "kfcn.commands.launch", *flags]
         command = [*launcher, "--restarts", "0", "--", *command]
     else:
-        command += [flag, value]
+        command += flags
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     found = [line for line in done.stdout.splitlines() if '"images_per_second"' in line]
     if done.returncode or not found:
         raise RuntimeError((done.stderr or done.stdout).strip()[-300:])
     figures = [json.loads(line[line.index("{") :]) for line in found]
-    return min(f["images_per_second"] for f in figures), max(f["waiting"] for f in figures)
+    slowest = min(f["images_per_second"] for f in figures)
+    waiting, peak, steps = (max(f[key] for f in figures) for key in ("waiting", "mib", "steps"))
+    return slowest, waiting, peak, steps
 
 
 def options(description: str) -> argparse.ArgumentParser:
@@ -103,6 +117,7 @@ def options(description: str) -> argparse.ArgumentParser:
     cli.add_argument("--steps", type=int, default=15, help="measured, after 3 to warm up")
     cli.add_argument("--strategy", default="auto", help=argparse.SUPPRESS)
     cli.add_argument("--cpu-replicas", type=int, default=0, help=argparse.SUPPRESS)
+    cli.add_argument("--recompute", action="store_true", help="as of kfcn-train")
     return cli
 
 
@@ -117,6 +132,7 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     config = resolve(
         data=args.data, data_dir=args.data_dir, crop=args.crop, arch=args.arch,
         backbone=args.backbone, weights="none", batch_size=args.batch_size, learning_rate=1e-4,
+        recompute=args.recompute,
     )  # fmt: skip
     with bare_loop(config, data_sets.load(config.data, "train", config.data_dir), where) as made:
         yield made
@@ -146,6 +162,7 @@ def bare_loop(config: "Settings", train_set: "Dataset", where: "Replicas") -> "I
 def measure(args: argparse.Namespace) -> None:
     """Trains a few steps in this process and prints its figures as JSON."""
     with loop(args) as run:
+        before = peak_mib()
         for _ in range(3):  # the first one traces
             run.one_step()
         run.progress.seconds = run.progress.waited = 0.0
@@ -154,6 +171,8 @@ def measure(args: argparse.Namespace) -> None:
         figures = {
             "images_per_second": args.steps * args.batch_size / run.progress.seconds,
             "waiting": run.progress.waited / run.progress.seconds,
+            "mib": peak_mib(),
+            "steps": peak_mib() - before,
         }
     print(json.dumps(figures), flush=True)
 
