@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from kfcn_tools.benchmarks import folder, growth, profile_infer
+from kfcn_tools.benchmarks import folder, growth, profile_infer, train
 from kfcn_tools.benchmarks import peers as bench
 from kfcn_tools.benchmarks.flops import count_flops
 from kfcn_tools.benchmarks.timing import alternate
@@ -128,6 +128,15 @@ def test_plot_is_drawn(tmp_path):
     points = [{"at": n, "seconds": n, "mib": n} for n in (1, 2, 4)]
     growth.plot({"area": {"train": points, "infer": points}}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_replicas_and_workers_are_curves(monkeypatch):
+    speeds = {"1 replica": 8.0, "2 replicas": 4.0, "1 worker": 5.0, "2 workers": 2.0}
+    monkeypatch.setattr(train, "in_new_processes", lambda way, _: (speeds[way], 0.1, 900.0, 500.0))
+    curves = growth.replicas((1, 2))
+    seconds = {name: [point["seconds"] for point in points] for name, points in curves.items()}
+    assert seconds == {"replicas": [0.125, 0.25], "workers": [0.2, 0.5]}
+    assert growth.exponent(curves["replicas"], "seconds") == pytest.approx(1)
 
 
 def test_data_sets_of_links(tmp_path):

@@ -1,12 +1,15 @@
-"""How time and memory grow with image area, batch, classes, and images of a data set.
+"""How time and memory grow with area, batch, classes, images, huge pictures and replicas.
 
-    python -m kfcn_tools.benchmarks.growth [area] [batch] [classes] [images] [--json F] [--plot F]
+    python -m kfcn_tools.benchmarks.growth [AXIS...] [--json F] [--plot F]
 
 FCN-8s on MobileNetV2, one step of training and of inference with a batch of one 240x320 image and
 12 classes, but for what grows. The peaks of memory are without what importing and building took.
 Data sets are folders of drawn scenes (up to 10^5 pairs; a hundred are drawn, the rest are links):
 the time to index it, to open every pair once as each training does, and from there to the first
-augmented batch, which includes the shuffling.
+augmented batch, which includes the shuffling. "megapixels" is one picture that is segmented in
+tiles, on the runtime of `kfcn-predict`; memory is without the picture itself. "replicas" is one
+image of training with 1 and 2 replicas of a process and 1 and 2 workers, which share the machine's
+cores (`kfcn_tools.benchmarks.train`), and the memory of the largest process.
 
 The exponent is the slope over the last three points of the logarithms: 1 is linear.
 `--table FILE...` prints and draws earlier runs again, as one.
@@ -34,6 +37,8 @@ AXES = {
     "batch": (1, 2, 4, 8, 16),
     "classes": (2, 5, 12, 21, 40, 80, 150),
     "images": (100, 1000, 10_000, 100_000),
+    "megapixels": (3, 10, 30, 100),
+    "replicas": (1, 2),
 }
 
 
@@ -74,6 +79,42 @@ def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
         found[-1]["before"] = before
         del net, step
     return found
+
+
+def huge_picture(megapixels: int) -> dict:
+    """Time and memory of segmenting a picture, in this process."""
+    use_onednn()
+    import_tensorflow()
+    from kfcn import fcn8s
+    from kfcn.data import load
+    from kfcn.inference.runtime.net import quickest
+    from kfcn.inference.segment import segment
+
+    net = quickest(fcn8s(CLASSES, "mobilenet_v2"))
+    scene = load("scenes", "val")[0].image
+    side = round((1e6 * megapixels / 12) ** 0.5)  # 3:4
+    size = 3 * side, 4 * side
+    times = [-(-whole // part) for whole, part in zip(size, scene.shape[:2], strict=True)]
+    image = np.tile(scene, (*times, 1))[: size[0], : size[1]]
+    before, start = peak_mib(), time.perf_counter()
+    segment(net, image)
+    seconds = time.perf_counter() - start
+    return {"at": megapixels, "seconds": seconds, "mib": peak_mib() - before}
+
+
+def replicas(values: Sequence[int]) -> dict[str, list[dict]]:
+    """Seconds an image and memory of training with so many replicas, and workers."""
+    from kfcn_tools.benchmarks.train import in_new_processes
+
+    curves: dict[str, list[dict]] = {}
+    for kind in ("replica", "worker"):
+        for value in values:
+            way = f"{value} {kind}{'s' * (value > 1)}"
+            speed, _, mib, _ = in_new_processes(way, ["--data", "scenes", "--measure"])
+            curves.setdefault(f"{kind}s", []).append(
+                {"at": value, "seconds": 1 / speed, "mib": mib}
+            )
+    return curves
 
 
 def data_set(folder: str) -> dict:
@@ -129,6 +170,12 @@ def measure(axis: str, values: Sequence[int]) -> dict:
     """The points of an axis: curve -> list of points."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as process:
+        if axis == "replicas":
+            return replicas(values)
+        if axis == "megapixels":
+            # Each in a process of its own: what the larger one takes would hide the smaller.
+            points = [process.submit(huge_picture, value).result() for value in values]
+            return {"segment": points}
         if axis != "images":
             return {
                 what: process.submit(steps, axis, what, values).result()
