@@ -4,6 +4,8 @@ Random weights, channels last, one optimizer and loss for all: AdamW, and cross 
 pixels that have a label. "compiled" behind a net's name: forward pass and loss by `torch.compile`.
 """
 
+from collections.abc import Callable
+
 import torch
 import torchvision
 from torch import nn
@@ -84,10 +86,12 @@ class Net:
         self.parameters = sum(p.numel() for p in net.parameters())
         self._batches = {}
         self._pictures = {}
-        self._run, self._run_loss, self._run_labels = (
-            torch.compile(function) if compiled else function
-            for function in (self._logits, self._loss, self._labels)
+        ready: Callable[..., Callable[..., torch.Tensor]] = (
+            torch.compile if compiled else lambda function: function
         )
+        self._run = ready(self._logits)
+        self._run_loss = ready(self._loss)
+        self._run_labels = ready(self._labels)
 
     def _batch(self, count: int):
         if count not in self._batches:
