@@ -304,11 +304,9 @@ class _Model:
             entry = schema.OperatorCodeT()
             entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
             model.operatorCodes.append(entry)
-        weights = sum(len(b.data) for b in self.buffers if b.data is not None)
-        # Room for the rest: a builder that has to grow copies all weights once more.
-        builder = flatbuffers.Builder(weights + 1_000_000)
+        builder = flatbuffers.Builder(sum(len(b.data) for b in self.buffers if b.data is not None))
         builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(memoryview(builder.Bytes)[builder.Head() :])  # `Output` would copy it twice
+        return bytes(builder.Output())
 
     # What steps become.
 
