@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Mapping, Sequence
 
+from kfcn import pretrained
 from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run, source_of
+from kfcn.errors import UsageError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +33,11 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.outputs import one_file
     from kfcn.saved import CRF, check_classes, model_path
 
+    if pretrained.is_name(args.run):
+        raise UsageError(
+            f"{args.run} comes with kfcn, whose own files stay as they are; copy "
+            f"{pretrained.folder(args.run)} and name the copy"
+        )
     net, card = open_net(args.run)
     dataset = source_of(args, card).open_for(card, args.split)
     check_classes(card, dataset, net.classes)

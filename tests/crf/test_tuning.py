@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from kfcn import pretrained
 from kfcn.commands import tune_crf
 from kfcn.crf import tuning
 from kfcn.errors import KfcnError, UsageError
@@ -61,3 +62,9 @@ def test_arguments_that_do_not_fit(run, pairs, capsys):
     )
     with pytest.raises(UsageError, match="trained for 3 classes \\(ground, square, disc\\)"):
         tune_crf.work(tune_crf.parser().parse_args([str(run.run_dir), "--data", "scenes"]))
+
+
+def test_a_net_that_came_with_kfcn_is_not_written_to(capsys):
+    assert tune_crf.main(["voc_animals", "--data", "scenes"]) == 2
+    assert "voc_animals comes with kfcn" in capsys.readouterr().err
+    assert not (pretrained.folder("voc_animals") / "crf.json").exists()
