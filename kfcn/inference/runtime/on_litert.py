@@ -143,9 +143,9 @@ class Writer:
             self._patterns[structure] = content, model.places(content)
             return content
         pattern, places = self._patterns[structure]
-        content = np.frombuffer(pattern, np.int32, len(pattern) // 4).copy()
-        content[places] = model.numbers()
-        return content.tobytes() + pattern[content.nbytes :]
+        content = np.frombuffer(pattern, np.uint8).copy()
+        content[: len(content) // 4 * 4].view(np.int32)[places] = model.numbers()
+        return content.tobytes()
 
 
 def _laid_out(step: Step) -> dict[str, np.ndarray]:
