@@ -19,8 +19,9 @@ _KEPT_BYTES = 800_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
 _PATTERN_BYTES = 100_000_000
 """Memory of the written files that new sizes are made from; one is kept whatever it takes."""
-_RELEASED_BYTES = 50_000_000
-"""How much of them is dropped before the system is given back what that left in pieces."""
+_RELEASED_AFTER = 16
+"""How many of them are dropped before the system is given back what that left in pieces: what the
+next size needs has to be fetched from it again."""
 
 
 class LiteRTNet:
@@ -65,8 +66,8 @@ class LiteRTNet:
         while self._ready and used > _KEPT_BYTES:
             old, _ = self._ready.popitem(last=False)
             used -= self._bytes(old)
-            self._dropped += self._bytes(old)
-        if self._dropped > _RELEASED_BYTES:
+            self._dropped += 1
+        if self._dropped >= _RELEASED_AFTER:
             release_memory()
             self._dropped = 0
         batch, height, width, dtype, output = key
