@@ -17,8 +17,6 @@ from kfcn.machine import release_memory
 
 _KEPT_BYTES = 800_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
-_PATTERN_BYTES = 100_000_000
-"""Memory of the written files that new sizes are made from; one is kept whatever it takes."""
 _RELEASED_AFTER = 16
 """How many of them are dropped before the system is given back what that left in pieces: what the
 next size needs has to be fetched from it again."""
@@ -122,7 +120,7 @@ class Writer:
         self._program = program
         self._weights = [_laid_out(step) for step in program.steps]
         self.weights_bytes = sum(x.nbytes for arrays in self._weights for x in arrays.values())
-        self._patterns: dict[tuple, tuple[bytes, np.ndarray]] = {}
+        self._patterns: dict[tuple, _Pattern] = {}
 
     def write(self, batch: int, height: int, width: int, dtype: str, output: str) -> bytes:
         """The content of a `.tflite` file.
@@ -139,14 +137,45 @@ class Writer:
         structure = model.structure()
         if structure not in self._patterns:
             content = model.pack()
-            while self._patterns and len(content) * (len(self._patterns) + 1) > _PATTERN_BYTES:
-                del self._patterns[next(iter(self._patterns))]
-            self._patterns[structure] = content, model.places(content)
+            self._patterns[structure] = _Pattern(model, content)
             return content
-        pattern, places = self._patterns[structure]
-        content = np.frombuffer(pattern, np.uint8).copy()
-        content[: len(content) // 4 * 4].view(np.int32)[places] = model.numbers()
-        return content.tobytes()
+        return self._patterns[structure].filled(model)
+
+
+class _Pattern:
+    """A written file as the pieces between its weights, from which others are made.
+
+    Args:
+        model: what was written; others are of the same `structure`.
+        content: the file.
+    """
+
+    def __init__(self, model: "_Model", content: bytes):
+        whole = np.frombuffer(content, np.uint8)
+        weights, numbers = model.found_in(content)
+        order = sorted(weights, key=lambda buffer: _address(weights[buffer]))
+        begins = np.array([_address(weights[buffer]) for buffer in order]) - _address(whole)
+        sizes = np.array([weights[buffer].nbytes for buffer in order])
+        # The writer's own, so that `content` need not stay.
+        self._weights = [model.buffers[buffer].data for buffer in order]
+        kept = np.ones(len(whole), bool)
+        for begin, size in zip(begins, sizes, strict=True):
+            kept[begin : begin + size] = False
+        self._rest = whole[kept]
+        before = np.concatenate([[0], np.cumsum(sizes)])  # bytes of weights, by how many lie before
+        self._cuts = begins - before[:-1]
+        places = [
+            _address(array) - _address(whole) + np.arange(0, array.nbytes, 4) for array in numbers
+        ]
+        places = np.concatenate(places)
+        self._places = (places - before[np.searchsorted(begins, places)]) // 4
+
+    def filled(self, model: "_Model") -> bytes:
+        """The file of another model."""
+        rest = self._rest.copy()
+        rest[: len(rest) // 4 * 4].view(np.int32)[self._places] = model.numbers()
+        pieces = np.split(rest, self._cuts)
+        return b"".join([*itertools.chain(*zip(pieces, self._weights, strict=False)), pieces[-1]])
 
 
 def _laid_out(step: Step) -> dict[str, np.ndarray]:
@@ -226,18 +255,16 @@ class _Model:
         integers = (self.buffers[x.buffer].data.view(np.int32) for x in self._integers())
         return np.array([*itertools.chain(*shapes, *integers)], np.int32)
 
-    def places(self, content: bytes) -> np.ndarray:
-        """Where in `content`, counted in words of four bytes, the `numbers` stand."""
+    def found_in(self, content: bytes) -> tuple[dict[int, np.ndarray], list[np.ndarray]]:
+        """Where they stand in `content`: weights by their buffers, and the arrays of `numbers`."""
         model = self.schema.Model.GetRootAs(content, 0)
         graph = model.Subgraphs(0)
-        shapes = (graph.Tensors(n).ShapeAsNumpy() for n, x in enumerate(self.tensors) if x.shape)
-        integers = (model.Buffers(x.buffer).DataAsNumpy() for x in self._integers())
-        begin = _address(np.frombuffer(content, np.uint8))
-        return np.concatenate(
-            [
-                (_address(array) - begin) // 4 + np.arange(array.nbytes // 4)
-                for array in (*shapes, *integers)
-            ]
+        integers = [x.buffer for x in self._integers()]
+        weights = {x.buffer for x in self.tensors if x.buffer} - set(integers)
+        shapes = [graph.Tensors(n).ShapeAsNumpy() for n, x in enumerate(self.tensors) if x.shape]
+        return (
+            {buffer: model.Buffers(buffer).DataAsNumpy() for buffer in weights},
+            [*shapes, *(model.Buffers(buffer).DataAsNumpy() for buffer in integers)],
         )
 
     def _integers(self):
