@@ -174,8 +174,9 @@ class _Pattern:
         """The file of another model."""
         rest = self._rest.copy()
         rest[: len(rest) // 4 * 4].view(np.int32)[self._places] = model.numbers()
-        pieces = np.split(rest, self._cuts)
-        return b"".join([*itertools.chain(*zip(pieces, self._weights, strict=False)), pieces[-1]])
+        first, *pieces = np.split(rest, self._cuts)
+        parts = [first, *itertools.chain(*zip(self._weights, pieces, strict=True))]
+        return b"".join(part.data for part in parts)
 
 
 def _laid_out(step: Step) -> dict[str, np.ndarray]:
