@@ -2,9 +2,9 @@
 
 A net of kfcn is convolutions, sums, enlargements and little else. Here it is written down as just
 that: maps are NHWC float32, batch normalisation is folded into the convolutions, weights are NumPy
-arrays. `from_keras` makes it, `on_litert` writes it as TFLite for one size and runs it, and
-`onnx_graph` writes it as ONNX for any size. This module needs NumPy alone, so that a stored program
-runs without TensorFlow.
+arrays. `from_keras` makes it, `tflite_graph` writes it as TFLite for one size, which `on_litert`
+runs, and `onnx_graph` writes it as ONNX for any size. This module needs NumPy alone, so that a
+stored program runs without TensorFlow.
 
 The kinds of steps, with their options and weights (C channels in, F out; pads are
 `((top, bottom), (left, right))`):

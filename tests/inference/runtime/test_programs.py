@@ -12,9 +12,10 @@ from small_nets import fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference.runtime.from_keras import program_of
-from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet, Writer
+from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet
 from kfcn.inference.runtime.onnx_graph import write_onnx
 from kfcn.inference.runtime.program import Program, UnsupportedError
+from kfcn.inference.runtime.tflite_graph import TFLiteWriter
 from kfcn.nets import architectures
 from kfcn.nets.upsample import match_size, upsample
 
@@ -187,11 +188,11 @@ def test_a_stored_program_is_the_same_and_a_damaged_one_none(tmp_path):
 def test_a_size_made_from_the_file_of_another_is_written_as_anew(name):
     """Byte for byte; a few files are packed for many sizes."""
     program = program_of(built(name))
-    writer = Writer(program)
+    writer = TFLiteWriter(program)
     sizes = [(40 + 3 * n, 61 - n) for n in range(12)]
     for number, size in enumerate(sizes):
         asked = (1 + number % 2, *size, ("uint8", "float32")[number % 2], "labels")
-        assert writer.write(*asked) == Writer(program).write(*asked), asked
+        assert writer.write(*asked) == TFLiteWriter(program).write(*asked), asked
     assert 1 <= len(writer._patterns) < len(sizes)
     held = sum(pattern._rest.nbytes for pattern in writer._patterns.values())
     assert held < 200_000 * len(writer._patterns)  # the weights stand in the writer alone
