@@ -5,9 +5,10 @@ time and to the same values; it also gives pictures in colour their full 16 bits
 everything else that people have.
 """
 
+import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,26 @@ _MOST_PAGES = 100_000
 Image.MAX_IMAGE_PIXELS = None
 
 
+@contextlib.contextmanager
+def decoding(name: str | Path | bytes, kind: str) -> Iterator[None]:
+    """What a decoder raises on a broken file becomes one line about the file.
+
+    Args:
+        name: of the file.
+        kind: what it was taken for, such as "an image".
+
+    Raises:
+        DataError: it cannot be read as that, and why.
+        UsageError: as it came: the request is at fault and not the file.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # on broken files Pillow raises OSError, SyntaxError, struct.error
+        raise DataError(f"{name}: cannot be read as {kind} ({reason(error)})") from error
+
+
 def read_image(
     file: str | Path | bytes,
     name: str | None = None,
@@ -68,7 +89,7 @@ def read_image(
             lost, or needs more memory than is allowed; the message names it.
         UsageError: the environment variable `KFCN_IMAGE_MEMORY` is no number of bytes.
     """
-    try:
+    with decoding(name or file, "an image"):
         content = contents(file)
         if content.startswith(JPEG):
             return _read_jpeg(content)
@@ -81,10 +102,6 @@ def read_image(
             image.load()
             image = ImageOps.exif_transpose(image)
             return np.array(image if _plain(image) else _rgb(image))
-    except UsageError:
-        raise
-    except Exception as error:  # on broken files Pillow raises OSError, SyntaxError, struct.error
-        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
 
 
 def contents(file: str | Path | bytes) -> bytes:
@@ -286,14 +303,12 @@ def count_pages(file: str | Path | bytes, name: str | None = None) -> int:
     Raises:
         DataError: the file is missing or no image.
     """
-    try:
+    with decoding(name or file, "an image"):
         content = contents(file)
         if content.startswith(JPEG):
             return 1
         with Image.open(io.BytesIO(content)) as image:
             return len(_pages(content, image))
-    except Exception as error:
-        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
 
 
 def check_memory(height: int, width: int, channels: int) -> None:
@@ -356,26 +371,26 @@ def read_head(
     Raises:
         DataError: the file is missing or no image.
     """
-    try:
-        with io.BytesIO(file) if isinstance(file, bytes) else open_file(file) as opened:
-            start = opened.read(32)
-            if start.startswith(JPEG):
-                (height, width), orientation, _ = jpeg_head(opened)
-                size = (width, height) if orientation >= 5 else (height, width)
-                return ImageHead(size, orientation, False)
-            opened.seek(0)
-            with Image.open(opened) as image:
-                if page:
-                    image.seek(page)
-                orientation = _orientation(image)
-                width, height = image.size
-                # Pillow turns the size of a TIFF itself.
-                if orientation >= 5 and image.format != "TIFF":
-                    width, height = height, width
-                deep = image.mode.startswith("I") or _deep_colour(start, image)
-                return ImageHead((height, width), orientation, deep)
-    except Exception as error:
-        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
+    with (
+        decoding(name or file, "an image"),
+        io.BytesIO(file) if isinstance(file, bytes) else open_file(file) as opened,
+    ):
+        start = opened.read(32)
+        if start.startswith(JPEG):
+            (height, width), orientation, _ = jpeg_head(opened)
+            size = (width, height) if orientation >= 5 else (height, width)
+            return ImageHead(size, orientation, False)
+        opened.seek(0)
+        with Image.open(opened) as image:
+            if page:
+                image.seek(page)
+            orientation = _orientation(image)
+            width, height = image.size
+            # Pillow turns the size of a TIFF itself.
+            if orientation >= 5 and image.format != "TIFF":
+                width, height = height, width
+            deep = image.mode.startswith("I") or _deep_colour(start, image)
+            return ImageHead((height, width), orientation, deep)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -403,15 +418,14 @@ def value_range(
 
     Raises:
         DataError: the file is missing, damaged or no image.
+        UsageError: as `read_image`.
     """
     if not read_head(file, name, page).deep:
         return None
-    try:
+    with decoding(name or file, "an image"):
         content = contents(file)
         with open_image(content, page) as image:
             values = deep_values(content, image, page)
-    except Exception as error:
-        raise DataError(f"{name or file}: cannot be read as an image ({reason(error)})") from error
     if values is None:
         return None
     colours = values[..., :3] if values.ndim == 3 else values  # without the opacity

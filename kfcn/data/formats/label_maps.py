@@ -15,14 +15,14 @@ from PIL.ImageFile import ImageFile
 from kfcn.data.formats.images import (
     check_memory,
     contents,
+    decoding,
     deep_values,
     open_image,
-    reason,
     tiff_tags,
     white_is_zero,
 )
 from kfcn.data.formats.soundness import JPEG, PNG, png_damage
-from kfcn.errors import DataError, UsageError
+from kfcn.errors import DataError
 from kfcn.files import open_file
 
 LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm"])
@@ -76,17 +76,13 @@ def read_labels(
         UsageError: as `read_image`.
     """
     name = name or str(file)
-    try:
+    with decoding(name, "a label map"):
         content = contents(file)
         if fault := no_mask(content):
             raise ValueError(fault)
         if _grey_png(content):
             return _fast(content)
         stored = stored_mask(content, page)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise DataError(f"{name}: cannot be read as a label map ({reason(error)})") from error
     return labels_of(stored, name)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.formats.images import contents, reason
+from kfcn.data.formats.images import contents, decoding
 from kfcn.data.formats.label_maps import StoredMask, labels_of, no_mask, stored_mask
-from kfcn.errors import DataError, UsageError, shortlist
+from kfcn.errors import DataError, shortlist
 
 Colour = tuple[int, int, int]
 
@@ -85,15 +85,11 @@ def read_indices(
 
 
 def _opened(file: str | Path | bytes, page: int | None, name: str) -> StoredMask:
-    try:
+    with decoding(name, "a mask"):
         content = contents(file)
         if fault := no_mask(content):
             raise ValueError(fault)
         return stored_mask(content, page)
-    except UsageError:  # as `read_image`
-        raise
-    except Exception as error:  # Pillow raises whatever its decoder meets
-        raise DataError(f"{name}: cannot be read as a mask ({reason(error)})") from error
 
 
 def _colours(stored: StoredMask) -> np.ndarray | None:

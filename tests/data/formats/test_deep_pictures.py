@@ -145,3 +145,11 @@ def test_every_usual_suffix_is_a_picture(tmp_path, suffix):
     assert len(train) == 1 and train[0].image.shape == (48, 64, 3)
     if suffix not in (".jfif", ".JPG", ".jp2"):
         np.testing.assert_array_equal(train[0].image, picture())
+
+
+def test_a_limit_of_memory_that_is_none_is_no_fault_of_a_deep_picture(tmp_path, monkeypatch):
+    Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 300).save(tmp_path / "a.png")
+    assert value_range(tmp_path / "a.png") == (0, 3300)
+    monkeypatch.setenv("KFCN_IMAGE_MEMORY", "2 GB")
+    with pytest.raises(UsageError, match="KFCN_IMAGE_MEMORY='2 GB': expected a number"):
+        value_range(tmp_path / "a.png")
