@@ -198,12 +198,15 @@ def work(args: argparse.Namespace) -> None:
                     subprocess.run([*writer, json.dumps(nets[-1])], check=True, capture_output=True)
             results[group] = measure(nets, args)
             print(f"{group}: done, {os.getloadavg()[0]:.1f} load", flush=True)
-    settings = {"classes": args.classes, "size": args.size, "train_batch": args.train_batch}
-    settings["cores"] = args.cores
+    settings = {name: getattr(args, name) for name in ("classes", "size", "train_batch", "cores")}
     result = {"machine": machine(), **settings, "nets": results}
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(tables([result]))
+
+
+def _cores(count: int | None) -> str:
+    return f", {count} core{'s' * (count > 1)}" if count else ""
 
 
 def tables(results: list[dict]) -> str:
@@ -242,8 +245,7 @@ def tables(results: list[dict]) -> str:
         "; ".join(dict.fromkeys(result["machine"] for result in results)),
         ", ".join(f"{package} {v}" for package, v in sorted(versions.items())),
         f"{height}x{width} pixels, {results[0]['classes']} classes, float32, training batch "
-        f"{results[0]['train_batch']}"
-        + "".join(f", {n} core{'s' * (n > 1)}" for n in [results[0].get("cores")] if n),
+        f"{results[0]['train_batch']}{_cores(results[0].get('cores'))}",
         f"peak: {low:.0f} to {high:.0f} GFLOP/s, float32 product of {SIDE}x{SIDE}",
     ]
     return "\n".join([*lines, "", "Training", "", *train, "", "Inference", "", *infer])

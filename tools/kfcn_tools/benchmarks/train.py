@@ -37,12 +37,13 @@ WAYS = {
     "2 workers": ("--workers", "2"),
     "recompute": ("--strategy", "one", "--recompute"),
 }
+USUAL = ("1 replica", "2 replicas", "1 worker", "2 workers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 0, or 1 where a way failed."""
     cli = options(__doc__ or "")
-    cli.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS)[:4], metavar="WAY")
+    cli.add_argument("--ways", nargs="+", choices=WAYS, default=USUAL, metavar="WAY")
     cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     cli.add_argument("--rounds", type=int, default=3, help="in which all ways take turns (3)")
     args = cli.parse_args(argv)
