@@ -116,10 +116,21 @@ def save_picture(picture: "Image.Image", file: Path, format: str, **options: Any
     file.write_bytes(content.getbuffer())
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text whole or not at all; what is not in UTF-8, in a name, as JSON writes it."""
-    with aside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+def write_text(path: Path | str, text: str, before: Callable[[Path], None] | None = None) -> None:
+    r"""Writes text whole or not at all, the same bytes on every system.
+
+    Args:
+        path: the file.
+        text: is written in UTF-8; a byte in a file's name that is not, as JSON writes it
+            (`\udcff`).
+        before: as in `aside`.
+
+    Raises:
+        KfcnError: as in `aside`.
+    """
+    with aside(path, before) as temporary:
+        # As bytes: written as text, Windows would end the lines in its own way.
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path | str, value: Any) -> None:

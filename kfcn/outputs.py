@@ -17,12 +17,12 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import TEMPORARY, as_json, aside, make_folder, sha256
+from kfcn.files import TEMPORARY, as_json, aside, make_folder, sha256, write_text
 
 MANIFEST, LOCK = ".kfcn.jsonl", ".kfcn.lock"
 _REMEMBERED = 2  # hashes of a file: a run that is killed between note and rename leaves the older
@@ -140,6 +140,25 @@ class Outputs:
         Raises:
             KfcnError: as `kfcn.files.aside`; or somebody has written the file meanwhile.
         """
+        make_folder(path.parent)
+        with aside(path, self._noting(path)) as temporary:
+            yield temporary
+
+    def write_text(self, path: Path, text: str) -> None:
+        """As `kfcn.files.write_text`, for a file that is noted as kfcn's own.
+
+        Raises:
+            KfcnError: as `aside`.
+        """
+        make_folder(path.parent)
+        write_text(path, text, self._noting(path))
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Writes JSON whole or not at all, as kfcn's own."""
+        self.write_text(path, as_json(value))
+
+    def _noting(self, path: Path) -> Callable[[Path], None]:
+        """What is called with the written file before it becomes `path`."""
 
         def note(written: Path) -> None:
             state = self.state(path)
@@ -147,18 +166,7 @@ class Outputs:
                 raise KfcnError(self._refusal(path, state))
             self.note(path, sha256(written))
 
-        make_folder(path.parent)
-        with aside(path, note) as temporary:
-            yield temporary
-
-    def write_text(self, path: Path, text: str) -> None:
-        """Writes UTF-8 text whole or not at all, as kfcn's own."""
-        with self.aside(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-
-    def write_json(self, path: Path, value: Any) -> None:
-        """Writes JSON whole or not at all, as kfcn's own."""
-        self.write_text(path, as_json(value))
+        return note
 
     def note(self, path: Path, digest: str) -> None:
         """Notes that kfcn writes `path` with this SHA-256; before it does, so that none is missed.
@@ -194,14 +202,12 @@ class Outputs:
         file = self.folder / MANIFEST
         kept = sum(map(len, self._manifest().values()))
         if sum(1 for _ in _lines(file)) > 2 * kept + 100:
-            with aside(file) as temporary:
-                temporary.write_text(
-                    "".join(
-                        "\n" + json.dumps({"name": name, "sha256": digest})
-                        for name, hashes in self._manifest().items()
-                        for digest in hashes
-                    )
-                )
+            lines = (
+                "\n" + json.dumps({"name": name, "sha256": digest})
+                for name, hashes in self._manifest().items()
+                for digest in hashes
+            )
+            write_text(file, "".join(lines))
         for left in self.folder.glob(TEMPORARY):
             with contextlib.suppress(OSError):
                 if time.time() - left.lstat().st_mtime > 3600:  # nobody writes that long

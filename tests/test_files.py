@@ -6,7 +6,7 @@ from PIL import Image
 from processes import small_disk
 
 from kfcn.errors import KfcnError
-from kfcn.files import aside, make_folder, read_object, save_picture, sha256, write_json
+from kfcn.files import aside, make_folder, read_object, save_picture, sha256, write_json, write_text
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):
@@ -35,6 +35,24 @@ def test_a_name_that_is_not_in_utf8_is_written_as_json_writes_it(tmp_path):
     write_json(tmp_path / "a.json", {"file": "\udcff.jpg"})
     assert (tmp_path / "a.json").read_text() == '{\n  "file": "\\udcff.jpg"\n}\n'
     assert read_object(tmp_path / "a.json") == {"file": "\udcff.jpg"}
+
+
+def test_text_is_the_same_bytes_everywhere(tmp_path):
+    write_text(tmp_path / "a.txt", "Stra\u00dfe\r\n\udcff\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"Stra\xc3\x9fe\r\n\\udcff\n"
+
+
+def test_text_that_is_refused_at_the_last_moment_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def refuse(written):
+        assert written != path and written.read_text() == "new"
+        raise KfcnError("no")
+
+    with pytest.raises(KfcnError, match="no"):
+        write_text(path, "new", refuse)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
 def test_sha256_of_known_bytes(tmp_path):
