@@ -1,6 +1,6 @@
 """What a label is: the ignore label, the classes of a net or data set, their colours."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,21 @@ def voc_colour(index: int) -> tuple[int, int, int]:
     return value(0), value(1), value(2)
 
 
+def free_voc_colour(
+    taken: Container[tuple[int, int, int] | None], index: int = 0, count: int = 1
+) -> tuple[int, int, int]:
+    """A colour of the PASCAL VOC palette for a class that has none.
+
+    Args:
+        taken: the colours of other classes, 255 at most.
+        index: of the class, whose own colour is preferred.
+        count: how many classes there are; colours behind the last one, which none of them misses,
+            go before the others.
+    """
+    order = (index, *range(count, 256), *range(count))
+    return next(colour for colour in map(voc_colour, order) if colour not in taken)
+
+
 def coloured(names: Iterable[str], given: Iterable[tuple[int, int, int] | None]) -> Classes:
     """Classes some of which have a colour; the others get VOC's, as far as it is not taken.
 
@@ -70,17 +85,16 @@ def coloured(names: Iterable[str], given: Iterable[tuple[int, int, int] | None])
         names: up to 255.
         given: the colour of each, None for none.
     """
-    names, palette = tuple(names), list(given)
-    taken = set(palette)
-    for index in (index for index, colour in enumerate(palette) if colour is None):
-        # Behind the last class nobody misses a colour.
-        others = (index, *range(len(names), 256), *range(len(names)))
-        palette[index] = next(c for c in map(voc_colour, others) if c not in taken)
-        taken.add(palette[index])
-    return Classes(names, tuple(filter(None, palette)))
+    names, given = tuple(names), tuple(given)
+    palette: list[tuple[int, int, int]] = []
+    taken = set(given)
+    for index, colour in enumerate(given):
+        palette.append(colour or free_voc_colour(taken, index, len(names)))
+        taken.add(palette[-1])
+    return Classes(names, tuple(palette))
 
 
 def voc_coloured(names: Iterable[str]) -> Classes:
     """Classes of these names in the colours of the PASCAL VOC palette."""
     names = tuple(names)
-    return Classes(names, tuple(voc_colour(index) for index in range(len(names))))
+    return coloured(names, [None] * len(names))

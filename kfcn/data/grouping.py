@@ -14,7 +14,7 @@ import re
 
 from kfcn.data.formats.text import nfc
 from kfcn.errors import UsageError
-from kfcn.labels import IGNORE, Classes, voc_colour
+from kfcn.labels import IGNORE, Classes, free_voc_colour
 
 _IGNORE, _REST, _BACKGROUND = "ignore", "rest", "background"
 
@@ -117,7 +117,7 @@ class Grouping:
             colours[target] = own[nfc(target) if nfc(target) in inside else inside[0]]
         left = [index for index in range(len(classes)) if index not in becomes]
         if left and self.rest not in (_IGNORE, *colours):
-            colour = own.get(nfc(self.rest)) or _free(classes)
+            colour = own.get(nfc(self.rest)) or free_voc_colour(classes.palette)
             colours = {self.rest: colour, **colours}
         if len(colours) < 2:
             raise UsageError(
@@ -138,11 +138,6 @@ def _split(text: str, marks: str) -> list[str]:
     """The parts between marks that stand outside of double quotes."""
     outside = r'(?=(?:[^"]*"[^"]*")*[^"]*$)'
     return [part.strip() for part in re.split(f"[{marks}]{outside}", text)]
-
-
-def _free(classes: Classes) -> tuple[int, int, int]:
-    """A colour for what has none of its own: black, or the first that no class has."""
-    return next(c for c in map(voc_colour, range(256)) if c not in classes.palette)
 
 
 def _quoted(name: str) -> str:

@@ -1,0 +1,37 @@
+"""The colours of classes that a data set gives none."""
+
+import pytest
+
+from kfcn.labels import coloured, free_voc_colour, voc_colour, voc_coloured
+
+BLACK, MAROON, GREEN, OLIVE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)
+
+
+def test_the_palette_is_that_of_pascal_voc():
+    assert voc_coloured("abcd").palette == (BLACK, MAROON, GREEN, OLIVE)
+    assert voc_colour(15) == (192, 128, 128)  # person
+    assert len(set(voc_coloured(map(str, range(255))).palette)) == 255
+
+
+@pytest.mark.parametrize(
+    ("given", "palette"),
+    [
+        ([None, (1, 2, 3), None], (BLACK, (1, 2, 3), GREEN)),  # the class's own
+        ([BLACK, BLACK, None], (BLACK, BLACK, GREEN)),
+        ([None, BLACK, None], (OLIVE, BLACK, GREEN)),  # the first behind the last class
+        ([OLIVE, MAROON, MAROON, BLACK, None], (OLIVE, MAROON, MAROON, BLACK, (0, 0, 128))),
+    ],
+)
+def test_a_class_without_a_colour_gets_one_that_is_free(given, palette):
+    assert coloured(map(str, range(len(given))), given).palette == palette
+
+
+def test_where_only_one_colour_is_left_it_is_found():
+    everything = set(map(voc_colour, range(256)))
+    for colour in (GREEN, voc_colour(255)):
+        assert free_voc_colour(everything - {colour}, 9, 20) == colour
+
+
+def test_a_single_class_beside_others_gets_the_first_that_is_free():
+    assert free_voc_colour([]) == BLACK
+    assert free_voc_colour((BLACK, MAROON, OLIVE)) == GREEN
