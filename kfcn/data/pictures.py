@@ -7,8 +7,8 @@ import numpy as np
 from kfcn.data.audit.check import for_each
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.images import IMAGE_SUFFIXES, count_pages, read_image
+from kfcn.data.listing import left_out_notes, list_files
 from kfcn.data.reading import AS_USUAL, Reading
-from kfcn.data.sets.pairs import left_out_notes, list_files
 from kfcn.errors import UsageError, shortlist
 from kfcn.labels import Classes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.lists import read_lines
 from kfcn.data.formats.text import nfc
-from kfcn.data.sets.pairs import find_file, left_out_notes
+from kfcn.data.listing import find_file, left_out_notes
 from kfcn.errors import UsageError, shortlist
 
 

@@ -9,7 +9,7 @@ import kfcn.data
 
 ROOT = Path(kfcn.data.__file__).parent
 FORBIDDEN = {
-    "formats": ("dataset", "catalog", "sets", "feed", "audit", "prepare"),
+    "formats": ("dataset", "listing", "catalog", "sets", "feed", "audit", "prepare"),
     "sets": ("catalog", "feed", "audit", "prepare"),
     "feed": ("catalog", "sets", "audit", "prepare"),
     "audit": ("catalog", "sets", "feed", "prepare"),

@@ -6,7 +6,8 @@ the classes are 1 to 150: here 0 becomes 255 and the others 0 to 149.
 
 from pathlib import Path
 
-from kfcn.data.sets.pairs import FilePairs, match
+from kfcn.data.listing import match
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.labels import IGNORE, Classes, voc_colour
 
 _NAMES = """

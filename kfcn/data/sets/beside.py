@@ -10,17 +10,17 @@ from pathlib import Path
 from kfcn.data.formats.classes_txt import ClassFile, read_class_file, read_classes_csv
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.label_maps import LABEL_SUFFIXES
-from kfcn.data.sets.folder import Folder, MaskReader
-from kfcn.data.sets.pairs import (
+from kfcn.data.listing import (
     MASK_ENDINGS,
     NO_LABEL_SUFFIXES,
-    IndexedMasks,
     left_out_notes,
     list_files,
     part,
     refuse_no_masks,
     split_names,
 )
+from kfcn.data.sets.folder import Folder, MaskReader
+from kfcn.data.sets.pairs import IndexedMasks
 from kfcn.errors import DataError
 
 CSV = "_classes.csv"

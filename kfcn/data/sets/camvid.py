@@ -7,7 +7,8 @@ and the split are those of V. Badrinarayanan, A. Kendall and R. Cipolla, "SegNet
 import itertools
 from pathlib import Path
 
-from kfcn.data.sets.pairs import FilePairs, match, splits_with
+from kfcn.data.listing import match, splits_with
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.labels import IGNORE, Classes
 
 CLASSES = Classes(

@@ -6,7 +6,8 @@ ids and colours as in the data set's own table of labels.
 
 from pathlib import Path
 
-from kfcn.data.sets.pairs import FilePairs, existing, splits_with
+from kfcn.data.listing import existing, splits_with
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.labels import IGNORE, Classes
 
 # Stored id, name, colour; the place in this table is the train id.

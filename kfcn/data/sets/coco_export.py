@@ -13,9 +13,9 @@ from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.coco import Instances
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
+from kfcn.data.listing import find_file, part, refuse_shared, split_names
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import find_file, part, refuse_shared, split_names
 from kfcn.errors import DataError, shortlist
 from kfcn.files import open_file
 from kfcn.labels import IGNORE, voc_coloured

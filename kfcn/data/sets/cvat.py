@@ -9,10 +9,8 @@ from kfcn.data.formats.label_maps import LABEL_SUFFIXES
 from kfcn.data.formats.labelmap import read_labelmap
 from kfcn.data.formats.lists import read_names
 from kfcn.data.formats.rgb_masks import read_colours
-from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import (
+from kfcn.data.listing import (
     NO_LABEL_SUFFIXES,
-    FilePairs,
     existing,
     left_out_notes,
     list_files,
@@ -20,6 +18,8 @@ from kfcn.data.sets.pairs import (
     refuse_no_masks,
     split_names,
 )
+from kfcn.data.sets.folder import Folder
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.errors import DataError
 from kfcn.labels import IGNORE
 

@@ -12,8 +12,8 @@ import numpy as np
 from kfcn.data.formats.cvat_xml import NAME, CvatFile, CvatPicture, as_labelme, read_cvat
 from kfcn.data.formats.images import read_head
 from kfcn.data.formats.labelme import BACKGROUND_NAMES, paint
+from kfcn.data.listing import find_file, part, refuse_shared, split_names
 from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import find_file, part, refuse_shared, split_names
 from kfcn.data.sets.shapes import Shapes, written_classes
 from kfcn.errors import DataError, shortlist
 from kfcn.labels import Classes, voc_coloured

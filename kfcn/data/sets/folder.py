@@ -21,15 +21,8 @@ from kfcn.data.formats.classes_txt import ClassFile, read_class_file
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.label_maps import LABEL_SUFFIXES, mask_mode, read_labels
 from kfcn.data.formats.rgb_masks import read_colours, read_indices
-from kfcn.data.sets.pairs import (
-    NO_LABEL_SUFFIXES,
-    IndexedMasks,
-    has_file,
-    match_files,
-    part,
-    split_names,
-    table,
-)
+from kfcn.data.listing import NO_LABEL_SUFFIXES, has_file, match_files, part, split_names
+from kfcn.data.sets.pairs import IndexedMasks, table
 from kfcn.errors import DataError, shortlist
 from kfcn.labels import IGNORE
 

@@ -18,8 +18,7 @@ from kfcn.data.formats.labelme import (
     shape_names,
 )
 from kfcn.data.formats.text import read_json
-from kfcn.data.sets.folder import Folder
-from kfcn.data.sets.pairs import (
+from kfcn.data.listing import (
     find_file,
     find_image,
     left_out_notes,
@@ -28,6 +27,7 @@ from kfcn.data.sets.pairs import (
     refuse_shared,
     split_in_path,
 )
+from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
 from kfcn.errors import DataError, shortlist
 from kfcn.files import read_bytes

@@ -13,7 +13,8 @@ import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.lists import read_names
-from kfcn.data.sets.pairs import FilePairs, existing
+from kfcn.data.listing import existing
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.errors import DataError, UsageError, first_line, require
 from kfcn.labels import voc_coloured
 

@@ -7,7 +7,8 @@ the border between them, "not classified": it is ignored here.
 from pathlib import Path
 
 from kfcn.data.formats.lists import read_names
-from kfcn.data.sets.pairs import FilePairs, existing, find_or, held_out
+from kfcn.data.listing import existing, find_or, held_out
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.labels import IGNORE, Classes
 
 CLASSES = Classes(("background", "pet"), ((0, 0, 0), (240, 150, 60)))

@@ -10,7 +10,8 @@ import numpy as np
 
 from kfcn.data.formats.label_maps import read_labels
 from kfcn.data.formats.lists import read_names
-from kfcn.data.sets.pairs import FilePairs, existing, find_or, is_file
+from kfcn.data.listing import existing, find_or, is_file
+from kfcn.data.sets.pairs import FilePairs
 from kfcn.errors import DataError, UsageError, first_line, require
 from kfcn.labels import voc_coloured
 

@@ -25,7 +25,6 @@ from PIL import Image
 
 from kfcn import data
 from kfcn.data.formats.coco import Instances
-from kfcn.data.sets.pairs import list_files, part
 from kfcn.errors import DataError
 
 CAR = [shape("car", CORNERS)]
@@ -84,12 +83,6 @@ def test_masks_with_an_ending_of_their_own_and_hidden_files(tmp_path):
     (tmp_path / "images/train/c.jpg").unlink()
     with pytest.raises(DataError, match=r"1 label map\(s\) without an image .*c\.png"):
         data.load("folder", "train", tmp_path)
-
-
-def test_links_that_lead_back_end(tmp_path):
-    save(tmp_path / "a/x.jpg", picture())
-    (tmp_path / "a/again").symlink_to(tmp_path / "a")
-    assert list(list_files(tmp_path, frozenset({".jpg"})).files) == ["a/x"]
 
 
 def test_masks_beside_their_pictures(tmp_path):
@@ -197,20 +190,6 @@ def test_coco_with_backslashes_at_the_root(tmp_path, place):
     coco(tmp_path / place, [f"images\\{n}" for n in names], annotations, ("car",), first=0)
     assert everything(tmp_path) == [f"images/{name}" for name in names]
     assert shares(data.load("folder", "train", tmp_path)) == [81.771, 18.229]
-
-
-@pytest.mark.parametrize("count", [2, 3, 7])
-def test_of_a_few_pictures_one_is_held_out(count):
-    for first in range(40):
-        names = [f"p{i}" for i in range(first, first + count)]
-        train, val = part(names, "train"), part(names, "val")
-        assert train and val and train | val == set(names) and not train & val
-
-
-def test_the_rule_keeps_a_picture_where_it_was(pairs):
-    names = [f"picture{i}" for i in range(300)]
-    before, after = part(names[:200], "val"), part(names, "val")
-    assert before == after & set(names[:200]) and 15 <= len(after) <= 45
 
 
 def test_ids_of_another_type_are_the_same_ids(tmp_path):
