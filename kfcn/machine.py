@@ -34,6 +34,14 @@ def instruction_set() -> str:
     )
 
 
+def onednn_has_avx512() -> bool:
+    """Whether oneDNN computes with AVX-512 here, which it is kept from by `ONEDNN_MAX_CPU_ISA`."""
+    kept_to = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() or "ALL"
+    return instruction_set() == "avx512" and kept_to.startswith(
+        ("ALL", "DEFAULT", "AVX512", "AVX10")
+    )
+
+
 def _cpu_info(entry: str) -> str:
     """An entry of the first processor in /proc/cpuinfo; empty where there is none."""
     try:

@@ -73,6 +73,26 @@ def test_instruction_sets(flags, expected, monkeypatch, tmp_path):
     assert machine.cpu_name() == "A processor: fast"
 
 
+@pytest.mark.parametrize(
+    ("processor", "kept_to", "expected"),
+    [
+        ("avx512", None, True),
+        ("avx512", "", True),
+        ("avx512", "avx512_core_vnni", True),
+        ("avx512", "AVX2", False),
+        ("avx512", "SSE41", False),
+        ("avx2", None, False),
+        ("avx2", "ALL", False),
+    ],
+)
+def test_onednn_keeps_to_what_it_is_given(processor, kept_to, expected, monkeypatch):
+    monkeypatch.setattr(machine, "instruction_set", lambda: processor)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if kept_to is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", kept_to)
+    assert machine.onednn_has_avx512() is expected
+
+
 @pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
 @pytest.mark.parametrize(
     ("stored", "expected"),

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kfcn.collectives import gather_over_replicas, sum_over_replicas
 from kfcn.fused.norms import norms
+from kfcn.machine import onednn_has_avx512, onednn_is_on
 
 
 def over_batch(
@@ -65,7 +66,9 @@ def scale_and_offset(layer: keras.layers.BatchNormalization) -> tuple[tf.Tensor,
 
 
 def _on_one(inputs, gamma, beta, epsilon):
-    """Outputs, mean and variance `(C,)`; gradients are those of the operation."""
+    """Outputs, mean and variance `(C,)` of the batch; gradients reach the first three."""
+    if _in_parts(inputs):
+        return _on_one_in_parts(inputs, gamma, beta, epsilon)
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=gamma,
@@ -80,6 +83,20 @@ def _on_one(inputs, gamma, beta, epsilon):
     return outputs, mean, variance * (count - 1) / count
 
 
+def _on_one_in_parts(inputs, gamma, beta, epsilon):
+    @tf.custom_gradient
+    def normalize(inputs, gamma, beta):
+        mean, variance = _moments(inputs)
+        outputs = _normalized_by(inputs, gamma, beta, mean, variance, epsilon)
+
+        def gradient(above, *_):
+            return _gradients(above, inputs, gamma, mean, variance, epsilon, of_batch=True)
+
+        return (outputs, mean, variance), gradient
+
+    return normalize(inputs, gamma, beta)
+
+
 def _over_replicas(inputs, gamma, beta, epsilon):
     """The same with the statistics of all replicas.
 
@@ -91,29 +108,14 @@ def _over_replicas(inputs, gamma, beta, epsilon):
 
     @tf.custom_gradient
     def normalize(inputs, gamma, beta):
-        _, part_mean, part_variance = _on_one(inputs, gamma, beta, epsilon)
-        part = tf.concat([_count(inputs)[None], part_mean, part_variance], 0)
+        part = tf.concat([_count(inputs)[None], *_moments(inputs)], 0)
         count, mean, variance = _united(gather_over_replicas(part))
-        outputs, *_, reserved = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=gamma,
-            offset=beta,
-            mean=mean,
-            variance=variance,
-            epsilon=epsilon,
-            is_training=False,
-        )
+        outputs = _normalized_by(inputs, gamma, beta, mean, variance, epsilon)
 
         def gradient(above, *_):
-            by_input, by_gamma, by_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=above,
-                x=inputs,
-                scale=gamma,
-                reserve_space_1=mean,
-                reserve_space_2=variance,
-                reserve_space_3=reserved,
-                epsilon=epsilon,
-                is_training=False,  # as if mean and variance were given; the rest is below
+            # As if mean and variance were given; the rest is below.
+            by_input, by_gamma, by_beta = _gradients(
+                above, inputs, gamma, mean, variance, epsilon, of_batch=False
             )
             inverse = tf.math.rsqrt(variance + epsilon)
             sums = sum_over_replicas(tf.concat([by_gamma, by_beta], 0)) / count
@@ -126,6 +128,73 @@ def _over_replicas(inputs, gamma, beta, epsilon):
         return (outputs, mean, variance), gradient
 
     return normalize(inputs, gamma, beta)
+
+
+def _in_parts(inputs) -> bool:
+    """Whether the forward pass is quicker in several operations than in TensorFlow's one.
+
+    Without AVX-512, that of oneDNN took five times as long (docs/benchmarks.md); its gradient did
+    not. What it does well there are products with vectors and 1x1 depthwise convolutions.
+    """
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    return on_cpu and onednn_is_on() and not onednn_has_avx512() and inputs.dtype == tf.float32
+
+
+def _moments(inputs):
+    """Mean and variance `(C,)` of a batch."""
+    if not _in_parts(inputs):
+        channels = inputs.shape[-1]
+        _, mean, variance = _on_one(inputs, tf.ones(channels), tf.zeros(channels), epsilon=1e-3)
+        return mean, variance
+    count = _count(inputs)
+    rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
+    mean = tf.matmul(tf.ones([1, tf.shape(rows)[0]]), rows)[0] / count
+    centred = inputs - mean
+    # The gradient of a 1x1 depthwise kernel is the sum of products of two maps, by channel.
+    squares = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=centred,
+        filter_sizes=[1, 1, inputs.shape[-1], 1],
+        out_backprop=centred,
+        strides=[1, 1, 1, 1],
+        padding="VALID",
+    )
+    return mean, tf.reshape(squares, [-1]) / count
+
+
+def _normalized_by(inputs, gamma, beta, mean, variance, epsilon):
+    """Maps normalised by statistics that are given."""
+    if not _in_parts(inputs):
+        outputs, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=gamma,
+            offset=beta,
+            mean=mean,
+            variance=variance,
+            epsilon=epsilon,
+            is_training=False,
+        )
+        return outputs
+    kernel = tf.reshape(gamma * tf.math.rsqrt(variance + epsilon), [1, 1, -1, 1])
+    # Where mean is that of `_moments`, grappler finds the same difference there. It joins the
+    # rest, with the ReLU6 that follows, to one pass over the map.
+    return tf.nn.bias_add(
+        tf.nn.depthwise_conv2d(inputs - mean, kernel, [1, 1, 1, 1], "VALID"), beta
+    )
+
+
+def _gradients(above, inputs, gamma, mean, variance, epsilon, of_batch):
+    """By inputs, gamma and beta; `of_batch`: mean and variance are those of the inputs."""
+    by_input, by_gamma, by_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=above,
+        x=inputs,
+        scale=gamma,
+        reserve_space_1=mean,
+        reserve_space_2=variance,
+        reserve_space_3=tf.zeros(0),  # for GPUs
+        epsilon=epsilon,
+        is_training=of_batch,
+    )
+    return by_input, by_gamma, by_beta
 
 
 def _united(parts):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kfcn.fused import batch_norm
 from kfcn.fused.training import training_forward
 
 SHAPE = (3, 9, 7, 5)
@@ -48,8 +49,16 @@ def one_step(model, replicas=1, training=True):
     return [keras.ops.convert_to_numpy(value).astype("float32") for value in found]
 
 
+@pytest.fixture(params=[False, True], ids=["one operation", "in parts"])
+def in_parts(request, monkeypatch):
+    """Both forward passes, whatever the processor of the test."""
+    monkeypatch.setattr(batch_norm, "onednn_is_on", lambda: True)
+    monkeypatch.setattr(batch_norm, "onednn_has_avx512", lambda: not request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_as_keras_has_it(replicas):
+def test_as_keras_has_it(replicas, in_parts):
     ours, theirs = one_step(net(), replicas), one_step(net(), replicas=0)
     assert len(ours) == len(theirs) == 6
     for one, other in zip(ours, theirs, strict=True):
@@ -57,7 +66,7 @@ def test_as_keras_has_it(replicas):
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_it_is_one_operation_while_traced(replicas):
+def test_what_is_traced(replicas, in_parts):
     model = net()
     image = tf.TensorSpec((None, *SHAPE[1:]))
 
@@ -65,12 +74,29 @@ def test_it_is_one_operation_while_traced(replicas):
         graph = tf.function(forward).get_concrete_function(image).graph
         return {operation.type for operation in graph.get_operations()}
 
-    assert "FusedBatchNormV3" in operations(training_forward(model, replicas))
+    ours = operations(training_forward(model, replicas))
+    assert ("FusedBatchNormV3" in ours) != in_parts
+    assert ("DepthwiseConv2dNative" in ours) == in_parts
     assert "FusedBatchNormV3" not in operations(functools.partial(model, training=True))
     assert not model.get_layer("norm").synchronized
 
 
-def test_statistics_by_hand():
+@pytest.mark.parametrize("normalize", [batch_norm._on_one, batch_norm._over_replicas])
+def test_variance_of_maps_far_from_zero(normalize, in_parts):
+    """The mean is taken off before anything is squared."""
+    maps = np.random.default_rng(0).normal(300, 1, (2, 40, 50, 3)).astype("float32")
+    outputs, mean, variance = normalize(tf.constant(maps), tf.ones(3), tf.zeros(3), 1e-3)
+    exact = maps.astype("float64")
+    exact_mean, exact_variance = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
+    np.testing.assert_allclose(mean, exact_mean, rtol=3e-6)
+    np.testing.assert_allclose(variance, exact_variance, rtol=2e-5)
+    expected = (exact - exact_mean) / np.sqrt(exact_variance + 1e-3)
+    np.testing.assert_allclose(outputs, expected, atol=1e-3)
+    at_once = (maps**2).mean((0, 1, 2)) - maps.mean((0, 1, 2)) ** 2  # E[x^2] - E[x]^2
+    assert abs(at_once / exact_variance - 1).max() > 1e-3
+
+
+def test_statistics_by_hand(in_parts):
     rng = np.random.default_rng(0)
     inputs = rng.normal(3, 2, SHAPE).astype("float32").astype("float64")
     kept = one_step(net(momentum=0.9))
@@ -83,7 +109,7 @@ def test_statistics_by_hand():
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"axis": 1}])
-def test_other_layers(options, replicas):
+def test_other_layers(options, replicas, in_parts):
     if options.get("axis") and replicas > 1:
         pytest.skip("Keras' own exchange needs replicas")
     ours, theirs = one_step(net(**options), replicas), one_step(net(**options), replicas=0)

