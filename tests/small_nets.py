@@ -4,6 +4,13 @@ import json
 
 import keras
 import numpy as np
+import pytest
+
+from kfcn.machine import onednn_has_avx512, onednn_is_on
+
+needs_bfloat16 = pytest.mark.skipif(
+    onednn_is_on() and not onednn_has_avx512(), reason="oneDNN has no bfloat16 without AVX-512"
+)
 
 TINY = {"backbone": "mobilenet_v2", "alpha": 0.35}
 

@@ -21,6 +21,7 @@ from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.labels import IGNORE
 from kfcn.losses import SegmentationLoss
+from kfcn.machine import onednn_has_avx512, onednn_is_on
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
@@ -108,6 +109,8 @@ def train(
             f"--recompute works on one replica, not on {where.total}: batch normalisation would "
             "ask the others for their statistics twice; leave it out, or use --strategy one"
         )
+    for stage in stages:
+        _check_precision(stage.config.precision)
     loud = verbose and where.chief
     say = print if loud else _nothing
     result = None
@@ -120,6 +123,17 @@ def train(
             result = _train(stage, where, conduct, loud)
     assert result is not None  # there is a last stage
     return result
+
+
+def _check_precision(precision: str) -> None:
+    import tensorflow as tf
+
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    if precision == "mixed_bfloat16" and on_cpu and onednn_is_on() and not onednn_has_avx512():
+        raise UsageError(
+            "--precision mixed_bfloat16 needs AVX-512 where oneDNN computes; this processor has "
+            "none, or ONEDNN_MAX_CPU_ISA keeps oneDNN from it: leave it out"
+        )
 
 
 def _nothing(line: str) -> None:

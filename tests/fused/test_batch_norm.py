@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_nets import needs_bfloat16
 
 from kfcn.fused import batch_norm
 from kfcn.fused.training import training_forward
@@ -124,6 +125,7 @@ def test_without_training_the_statistics_count():
         np.testing.assert_array_equal(found[VARIANCE], 1)
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_half_precision(replicas):
     before = keras.config.dtype_policy()

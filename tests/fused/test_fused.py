@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from small_nets import TINY, fit_statistics, randomize
+from small_nets import TINY, fit_statistics, needs_bfloat16, randomize
 
 import kfcn
 from kfcn.fused import run_net
@@ -123,6 +123,7 @@ def test_a_training_step_sees_the_variables_and_the_training_layers():
     assert abs(float(control[0]) / float(theirs[0]) - 1) > 0.01
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("way", ["training", "inference"])
 def test_mixed_precision_keeps_the_dtypes_of_the_layers(way):
     import tensorflow as tf

@@ -17,6 +17,7 @@ import tensorflow as tf
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.tflite import export_tflite
 from kfcn_tools.litert import runner
+from small_nets import needs_bfloat16
 
 from kfcn.losses import SegmentationLoss
 from kfcn.nets import architectures
@@ -104,6 +105,7 @@ class NetTests:
         np.testing.assert_array_equal(found, expected)
         assert expected.std() > 0.01
 
+    @needs_bfloat16
     def test_mixed_precision(self):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:

@@ -14,7 +14,7 @@ from kfcn import data as data_sets
 from kfcn import evaluate, predict, train
 from kfcn.errors import DataError, KfcnError, Stopped, UsageError
 from kfcn.metrics import NAMES
-from kfcn.training import checkpoint
+from kfcn.training import checkpoint, trainer
 from kfcn.training.recorder import DRAWINGS, is_drawn
 
 
@@ -200,3 +200,11 @@ def test_crf_is_applied_without_training(run, pairs):
     refined = evaluate(run.run_dir, "folder", "val", pairs, crf=True)
     assert refined.images == plain.images
     assert abs(refined.cross_entropy - plain.cross_entropy) > 0.01
+
+
+def test_bfloat16_is_refused_where_onednn_has_none(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "onednn_is_on", lambda: True)
+    monkeypatch.setattr(trainer, "onednn_has_avx512", lambda: False)
+    with pytest.raises(UsageError, match="mixed_bfloat16 needs AVX-512"):
+        train(tmp_path / "run", **settings(pairs, precision="mixed_bfloat16"))
+    assert not (tmp_path / "run").exists()

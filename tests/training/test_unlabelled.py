@@ -20,7 +20,7 @@ from processes import (
     signalled,
     train_command,
 )
-from small_nets import settings
+from small_nets import needs_bfloat16, settings
 
 from kfcn import losses, train
 from kfcn.data.feed.unlabelled import Unlabelled
@@ -342,7 +342,10 @@ def test_replicas_and_workers_learn_what_one_process_does(pairs, pictures, tmp_p
 @pytest.mark.parametrize(
     ("arch", "precision"),
     [
-        *((a, "mixed_bfloat16") for a in ("fcn32s", "fcn8s", "fcn8s-fpn", "heatmap", "dilated")),
+        *(
+            pytest.param(arch, "mixed_bfloat16", marks=needs_bfloat16)
+            for arch in ("fcn32s", "fcn8s", "fcn8s-fpn", "heatmap", "dilated")
+        ),
         ("fcn8s", "mixed_float16"),
     ],
 )
