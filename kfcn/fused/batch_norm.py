@@ -6,6 +6,7 @@ on a CPU; TensorFlow has one forward and one back.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -83,7 +84,7 @@ def _on_one(inputs, gamma, beta, epsilon):
     return outputs, mean, variance * (count - 1) / count
 
 
-def _on_one_in_parts(inputs, gamma, beta, epsilon):
+def _on_one_in_parts(inputs, gamma, beta, epsilon) -> Any:
     @tf.custom_gradient
     def normalize(inputs, gamma, beta):
         mean, variance = _moments(inputs)
