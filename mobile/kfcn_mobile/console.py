@@ -1,7 +1,46 @@
-"""What the commands print, on every console."""
+"""What the commands take from a console, and print on every one."""
 
+import argparse
 import io
+import math
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does it; an empty argument, which as a path would be this folder, is none."""
+        if "" in (sys.argv[1:] if args is None else args):
+            self.error("received an empty argument; is a variable of the shell not set?")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with 2."""
+        text = message.removeprefix("argument ")
+        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists what there is)\n")
+
+
+def number(
+    kind: type[int] | type[float], least: float, most: float = math.inf
+) -> Callable[[str], float]:
+    """What reads a flag's finite number of `least` to `most`, an int where `kind` is."""
+    bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most < math.inf else "")
+    expected = f"{'a whole number' if kind is int else 'a number'} {bounds}"
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+            if not least <= value <= most or math.isinf(value):
+                raise ValueError
+        except (ValueError, OverflowError):
+            shown = repr(text if len(text) < 80 else f"{text[:77]}...")
+            raise argparse.ArgumentTypeError(f"received {shown}; expected {expected}") from None
+        return value
+
+    return parse
 
 
 def print_any_letters() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kfcn_mobile.bundle import BundleError
-from kfcn_mobile.console import print_any_letters
+from kfcn_mobile.console import Parser, number, print_any_letters
 from kfcn_mobile.fetch.litert_js import MissingError
 from kfcn_mobile.outputs import OutputError, check_new
 from kfcn_mobile.server import Server
@@ -20,7 +20,7 @@ def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
         shipped: names of nets that can be given in the place of a folder.
     """
     names = f", or one of {', '.join(shipped)}; without any, those" if shipped else ""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kfcn-serve",
         description="Show nets in the browser: what is where in a picture, or before the camera.",
     )
@@ -30,7 +30,8 @@ def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
         nargs="*" if shipped else "+",
         help=f"folder that kfcn-convert wrote{names}",
     )
-    parser.add_argument("--port", type=int, default=8000, help="0: a free one (default 8000)")
+    port = number(int, 0, 65535)
+    parser.add_argument("--port", type=port, default=8000, help="0: a free one (default 8000)")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -78,7 +79,7 @@ def _serve(site: Site, host: str, port: int) -> int:
     """Serves a site until Ctrl-C; an exit code where that cannot begin."""
     try:
         server = Server(site, port, host)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         print(f"kfcn-serve: error: {host}, port {port}: {error}", file=sys.stderr)
         return 1
     with server:

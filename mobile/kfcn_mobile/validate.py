@@ -21,7 +21,7 @@ from kfcn_mobile.agreement import (
     share,
 )
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
-from kfcn_mobile.console import print_any_letters
+from kfcn_mobile.console import Parser, number, print_any_letters
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs
 from kfcn_mobile.report.table import table
@@ -192,7 +192,7 @@ def differing(bundle: Bundle, labels: Sequence[np.ndarray], first: Sequence[np.n
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of `kfcn-validate`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kfcn-validate",
         description="Proves that a bundle's .tflite files label pixels as the Keras model does.",
         epilog="Exit code: 0 every gate passed, 1 a gate failed, 2 the bundle cannot be used.",
@@ -211,26 +211,27 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that kfcn did not write"
     )
-    parser.add_argument("--threads", type=int, help="second thread count to time (default: cores)")
-    parser.add_argument("--runs", type=int, default=30, help="timed runs; 0: none (default 30)")
-    parser.add_argument("--warmup", type=int, default=5, help="runs before those (default 5)")
+    parser.add_argument(
+        "--threads", type=number(int, 1), help="second thread count to time (default: cores)"
+    )
+    parser.add_argument(
+        "--runs", type=number(int, 0), default=30, help="timed runs; 0: none (default 30)"
+    )
+    parser.add_argument(
+        "--warmup", type=number(int, 0), default=5, help="runs before those (default 5)"
+    )
     for name, text in (
         ("--min-agreement", "over all pixels"),
         ("--min-image", "of each image"),
         ("--min-confident", "on pixels with a margin above 1"),
     ):
-        parser.add_argument(name, type=_share, metavar="0..1", help=f"{text}, in every mode")
+        parser.add_argument(
+            name, type=number(float, 0, 1), metavar="0..1", help=f"{text}, in every mode"
+        )
     parser.add_argument(
         "--failures", type=Path, metavar="DIR", help="where a failed gate's pictures go (default .)"
     )
     return parser
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
