@@ -77,7 +77,7 @@ FLOORS = (
     ("kfcn.nets",),
     ("kfcn.fused",),
     ("kfcn.data.formats", "kfcn.data.grouping", "kfcn.data.reading"),
-    ("kfcn.data.dataset",),
+    ("kfcn.data.dataset", "kfcn.data.listing"),
     ("kfcn.data.sets",),
     ("kfcn.data.feed", "kfcn.data.audit"),
     ("kfcn.data.regrouped",),
