@@ -121,9 +121,9 @@ def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) 
     return Reading.of_card(card).asked(**given)
 
 
-def number(type: type, **bounds: float) -> Callable[[str], Any]:
-    """Reads a flag's number, of the range that the bounds say (`kfcn.options.Range`)."""
-    return _parsed(Kind("", type, 0, False, None, Option("", range=Range(**bounds))))
+def number(type: type, within: Range | None = None, **bounds: float) -> Callable[[str], Any]:
+    """Reads a flag's number, of a range or of the one that the bounds say."""
+    return _parsed(Kind("", type, 0, False, None, Option("", range=within or Range(**bounds))))
 
 
 def _metavar(kind: Kind) -> str | tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run, source_of
+from kfcn.inference.scales import SCALES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument(
         "--scales",
-        type=number(float, above=0),
+        type=number(float, SCALES),
         nargs="+",
         default=[1.0],
         metavar="S",

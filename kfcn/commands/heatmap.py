@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfcn.commands import _cli
+from kfcn.inference.scales import SCALES
 
 if TYPE_CHECKING:
     from kfcn.outputs import Outputs
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--scale",
-        type=_cli.number(float, above=0),
+        type=_cli.number(float, SCALES),
         default=1.0,
         metavar="X",
         help="enlarge the image first (default: 1)",

@@ -9,6 +9,7 @@ import numpy as np
 
 from kfcn.errors import UsageError
 from kfcn.inference.protocol import resize, softmax
+from kfcn.inference.scales import SCALES, scaled_size
 from kfcn.rewrite import convolutionalize, to_atrous
 from kfcn.rewrite.classifier import gives_probabilities
 
@@ -85,21 +86,19 @@ def enlarge(image: np.ndarray, least: tuple[int, int], scale: float = 1.0) -> np
     Args:
         image: `(H, W, C)`.
         least: height and width in pixels that the result covers.
-        scale: above 0.
+        scale: in `kfcn.inference.scales.SCALES`.
 
     Returns:
         float32 `(H', W', C)`, the aspect kept.
 
     Raises:
-        UsageError: a scale that is not above 0.
+        UsageError: a scale that makes no sense, or at which the picture would fill the memory.
     """
-    if not scale > 0:
-        raise UsageError(f"expected a scale above 0, received {scale:g}")
+    if scale not in SCALES:
+        raise UsageError(f"scale {scale:g}: expected a number {SCALES}")
     height, width = image.shape[:2]
     factor = max(scale, least[0] / height, least[1] / width)
-    # Rounding may lose the pixel that covers.
-    size = (max(round(height * factor), least[0]), max(round(width * factor), least[1]))
-    return resize(image, size)
+    return resize(image, scaled_size((height, width), factor, least))
 
 
 def spread_map(

@@ -7,6 +7,7 @@ import numpy as np
 
 from kfcn.errors import UsageError
 from kfcn.inference.runtime.net import Net
+from kfcn.inference.scales import SCALES, scaled_size
 from kfcn.inference.segment import image_logits
 
 if TYPE_CHECKING:
@@ -21,16 +22,19 @@ class Protocol:
     times a single scale.
 
     Attributes:
-        scales: the image's size relative to its own, one for each pass.
+        scales: the image's size relative to its own, one for each pass; in `SCALES`.
         flip: pass each mirrored left and right as well.
+
+    Raises:
+        UsageError: from the constructor; no scale, or one that makes no sense.
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
     def __post_init__(self):
-        if not self.scales or min(self.scales) <= 0:
-            raise UsageError(f"scales {self.scales}: expected one or more numbers above 0")
+        if not self.scales or not all(scale in SCALES for scale in self.scales):
+            raise UsageError(f"scales {self.scales}: expected one or more numbers {SCALES}")
 
     def __str__(self):
         plain = self.scales == (1.0,)
@@ -49,12 +53,15 @@ class Protocol:
 
         Returns:
             float32 `(H, W, C)`.
+
+        Raises:
+            UsageError: at a scale the picture would fill the memory (`scaled_size`).
         """
         if self.scales == (1.0,) and not self.flip:
             return image_logits(net, image)
-        size, total = image.shape[:2], 0.0
+        size, total = (image.shape[0], image.shape[1]), 0.0
         for scale in self.scales:
-            scaled = resize(image, tuple(max(round(scale * side), 1) for side in size))
+            scaled = resize(image, scaled_size(size, scale))
             total = total + softmax(resize(image_logits(net, scaled), size))
             if self.flip:
                 mirrored = image_logits(net, scaled[:, ::-1])[:, ::-1]

@@ -274,8 +274,9 @@ def test_images_are_enlarged_until_they_cover():
     assert class_heatmaps.enlarge(image, (1, 1), 2).shape == (40, 20, 3)
     row = class_heatmaps.enlarge(np.array([[[0.0], [8.0]]]), (1, 1), 2)[0, :, 0]
     assert row.tolist() == [0, 2, 6, 8]  # pixel centres at 1/4 and 3/4
-    with pytest.raises(UsageError, match="scale above 0, received 0"):
-        class_heatmaps.enlarge(image, (1, 1), 0)
+    for scale in (0, 9, float("nan")):
+        with pytest.raises(UsageError, match=f"scale {scale}: expected a number above 0 and at mo"):
+            class_heatmaps.enlarge(image, (1, 1), scale)
 
 
 def test_the_command_reads_pictures_as_every_command_does(folder, capsys):

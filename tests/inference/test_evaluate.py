@@ -10,6 +10,7 @@ from PIL import Image
 
 from kfcn import evaluate
 from kfcn.commands import evaluate as command
+from kfcn.commands import heatmap
 from kfcn.errors import UsageError
 from kfcn.inference.protocol import Protocol
 from kfcn.inference.segment import image_logits
@@ -107,10 +108,36 @@ def test_the_protocol_stands_beside_the_figures(run, pairs, tmp_path, capsys):
     assert str(Protocol(flip=True)) == "single scale, flip"
 
 
-@pytest.mark.parametrize("scales", [(), (0.0, 1.0), (-1.0,)])
+@pytest.mark.parametrize("scales", [(), (0.0, 1.0), (-1.0,), (1.0, 8.1), (float("nan"),)])
 def test_scales_that_make_no_sense(scales):
-    with pytest.raises(UsageError, match="expected one or more numbers above 0"):
+    with pytest.raises(UsageError, match="expected one or more numbers above 0 and at most 8"):
         Protocol(scales)
+    assert Protocol((1e-9, 8.0))
+
+
+@pytest.mark.parametrize(
+    ("command", "args"), [(command, ["--scales", "1", "1e9"]), (heatmap, ["--scale", "1e9"])]
+)
+def test_the_flag_of_an_absurd_scale_is_refused_before_anything_is_opened(command, args, capsys):
+    """Neither the model nor the picture is there, and it is not they that are named."""
+    with pytest.raises(SystemExit) as stop:
+        command.main(["no.keras", *(["no.png", "--out", "x.png"] * (command is heatmap)), *args])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert f"{args[0]}: received '1e9'; expected a number above 0 and at most 8" in said
+
+
+def test_a_picture_that_a_scale_would_make_too_large_is_refused(lopsided, monkeypatch, image):
+    """24x36 pixels of three float32 at twice the size are 41472 bytes."""
+    doubled = Protocol((1.0, 2.0))
+    monkeypatch.setenv("KFCN_IMAGE_MEMORY", "41472")
+    assert doubled.logits(lopsided, image).shape == (24, 36, 3)
+    monkeypatch.setenv("KFCN_IMAGE_MEMORY", "41471")
+    with pytest.raises(
+        UsageError, match="scale 2 of 24x36 pixels: 48x72 pixels would take"
+    ) as told:
+        doubled.logits(lopsided, image)
+    assert "KFCN_IMAGE_MEMORY" in str(told.value) and "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
