@@ -5,17 +5,20 @@ import io
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all others are."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    # Without a namespace to fill, which none here has.
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None
+    ) -> argparse.Namespace:
         """As argparse does it; an empty argument, which as a path would be this folder, is none."""
         if "" in (sys.argv[1:] if args is None else args):
             self.error("received an empty argument; is a variable of the shell not set?")
-        return super().parse_args(args, namespace)
+        return super().parse_args(args)
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
