@@ -3,9 +3,10 @@
 Command:   kfcn-train --recipe nyudv2_fcn32s_16s_8s --data-dir NYUDv2
 Data:      NYU Depth v2, 40 classes of Gupta et al. at 480x640, the FCN paper's split: train (381),
            val (414); test is not looked at
-Hardware:  any
-Time:      not run
-Metric:    not run
+Hardware:  one core of an Intel Xeon (AVX-512), no GPU, beside other work
+Time:      58 minutes of training steps: 24, 9 and 24
+Metric:    mean IoU 27.0, 27.3, 27.1, pixel accuracy 58.0, 58.7, 58.1 on val; one run, single scale,
+           each stage's epoch chosen on 39 of the training pictures
 
 Each stage starts from the net of the one before, its new score layer from zero (Long et al. 2015,
 section 4.2). Crop, scales and rate are those of `nyudv2_fcn8s_fpn`.
