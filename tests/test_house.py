@@ -38,6 +38,13 @@ def test_a_folder_of_tests_is_a_folder_of_the_code():
     assert not [folder for folder in folders if not room(folder).is_dir()]
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """pytest collects no second file of a name where folders are not packages."""
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) > 100
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_a_room_is_found():
     assert room(ROOT / "tests/data/sets") == ROOT / "kfcn/data/sets"
     assert room(ROOT / "tests/tools/convert") == ROOT / "tools/kfcn_tools/convert"
