@@ -34,14 +34,6 @@ def instruction_set() -> str:
     )
 
 
-def onednn_has_avx512() -> bool:
-    """Whether oneDNN computes with AVX-512 here, which it is kept from by `ONEDNN_MAX_CPU_ISA`."""
-    kept_to = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() or "ALL"
-    return instruction_set() == "avx512" and kept_to.startswith(
-        ("ALL", "DEFAULT", "AVX512", "AVX10")
-    )
-
-
 def _cpu_info(entry: str) -> str:
     """An entry of the first processor in /proc/cpuinfo; empty where there is none."""
     try:
@@ -128,3 +120,16 @@ def onednn_is_on() -> bool:
     from tensorflow.python.util import _pywrap_util_port
 
     return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def onednn_lacks_avx512() -> bool:
+    """Whether TensorFlow, which is imported, computes with oneDNN and that without AVX-512.
+
+    The processor has none, or `ONEDNN_MAX_CPU_ISA` keeps oneDNN from it. Where the instruction set
+    is not known (`instruction_set`), or not that of x86, this is False.
+    """
+    kept_to = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() or "ALL"
+    widest = instruction_set()
+    if widest == "avx512" and not kept_to.startswith(("ALL", "DEFAULT", "AVX512", "AVX10")):
+        widest = "avx2"
+    return widest == "avx2" and onednn_is_on()

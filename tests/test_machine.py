@@ -83,6 +83,7 @@ def test_instruction_sets(flags, expected, monkeypatch, tmp_path):
         ("avx512", "SSE41", False),
         ("avx2", None, False),
         ("avx2", "ALL", False),
+        ("", None, True),  # not known: nothing is said against it
     ],
 )
 def test_onednn_keeps_to_what_it_is_given(processor, kept_to, expected, monkeypatch):
@@ -90,7 +91,10 @@ def test_onednn_keeps_to_what_it_is_given(processor, kept_to, expected, monkeypa
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if kept_to is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", kept_to)
-    assert machine.onednn_has_avx512() is expected
+    monkeypatch.setattr(machine, "onednn_is_on", lambda: True)
+    assert machine.onednn_lacks_avx512() is not expected
+    monkeypatch.setattr(machine, "onednn_is_on", lambda: False)
+    assert not machine.onednn_lacks_avx512()
 
 
 @pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")

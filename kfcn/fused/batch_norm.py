@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kfcn.collectives import gather_over_replicas, sum_over_replicas
 from kfcn.fused.norms import norms
-from kfcn.machine import onednn_has_avx512, onednn_is_on
+from kfcn.machine import onednn_lacks_avx512
 
 
 def over_batch(
@@ -138,7 +138,7 @@ def _in_parts(inputs) -> bool:
     not. What it does well there are products with vectors and 1x1 depthwise convolutions.
     """
     on_cpu = not tf.config.list_physical_devices("GPU")
-    return on_cpu and onednn_is_on() and not onednn_has_avx512() and inputs.dtype == tf.float32
+    return on_cpu and onednn_lacks_avx512() and inputs.dtype == tf.float32
 
 
 def _moments(inputs):

@@ -21,7 +21,7 @@ from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.labels import IGNORE
 from kfcn.losses import SegmentationLoss
-from kfcn.machine import onednn_has_avx512, onednn_is_on
+from kfcn.machine import onednn_lacks_avx512
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
@@ -129,7 +129,7 @@ def _check_precision(precision: str) -> None:
     import tensorflow as tf
 
     on_cpu = not tf.config.list_physical_devices("GPU")
-    if precision == "mixed_bfloat16" and on_cpu and onednn_is_on() and not onednn_has_avx512():
+    if precision == "mixed_bfloat16" and on_cpu and onednn_lacks_avx512():
         raise UsageError(
             "--precision mixed_bfloat16 needs AVX-512 where oneDNN computes; this processor has "
             "none, or ONEDNN_MAX_CPU_ISA keeps oneDNN from it: leave it out"

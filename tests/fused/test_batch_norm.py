@@ -50,14 +50,6 @@ def one_step(model, replicas=1, training=True):
     return [keras.ops.convert_to_numpy(value).astype("float32") for value in found]
 
 
-@pytest.fixture(params=[False, True], ids=["one operation", "in parts"])
-def in_parts(request, monkeypatch):
-    """Both forward passes, whatever the processor of the test."""
-    monkeypatch.setattr(batch_norm, "onednn_is_on", lambda: True)
-    monkeypatch.setattr(batch_norm, "onednn_has_avx512", lambda: not request.param)
-    return request.param
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_as_keras_has_it(replicas, in_parts):
     ours, theirs = one_step(net(), replicas), one_step(net(), replicas=0)

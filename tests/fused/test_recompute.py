@@ -37,13 +37,13 @@ def step(model, images, recompute):
     return np.asarray(logits), [np.asarray(g) for g in gradients], after, run
 
 
-def same(one, other, least=1e-12):
+def same(one, other, least=1e-12, atol=1e-4):
     spread = max(np.abs(other).max(), least)
-    np.testing.assert_allclose(one / spread, other / spread, atol=2e-4)
+    np.testing.assert_allclose(one / spread, other / spread, atol=atol)
 
 
 @pytest.mark.parametrize("name", ["fcn8s", "crf", "dropout"])
-def test_values_gradients_and_statistics_are_those_of_a_step_without(name):
+def test_values_gradients_and_statistics_are_those_of_a_step_without(name, in_parts):
     keras.utils.set_random_seed(0)
     if name == "dropout":
         image = keras.Input((None, None, 3))
@@ -57,12 +57,18 @@ def test_values_gradients_and_statistics_are_those_of_a_step_without(name):
     images = np.random.default_rng(1).uniform(0, 255, (2, 37, 64, 3)).astype("float32")
     usual, ours = (step(model, images, recompute) for recompute in (False, True))
     same(ours[0], usual[0])
-    # That of a bias before a normalisation is rounding alone.
-    least = 3e-3 * max(np.abs(gradient).max() for gradient in usual[1])
+    bounds = {}
+    if in_parts:
+        # What is computed again is joined otherwise and rounded otherwise, and the gradient of a
+        # bias before a normalisation is rounding alone.
+        least = 3e-3 * max(np.abs(gradient).max() for gradient in usual[1])
+        bounds = {"least": least, "atol": 2e-4}
     for one, other in zip(ours[1], usual[1], strict=True):
-        same(one, other, least)
+        same(one, other, **bounds)
+    # So is the mean of maps that follow others whose mean is zero.
+    bounds = {"least": 1e-3} if in_parts else {}
     for one, other in zip(ours[2], usual[2], strict=True):
-        same(one.astype(float), other.astype(float))
+        same(one.astype(float), other.astype(float), **bounds)
     assert any(np.abs(a - b).max() > 0 for a, b in zip(usual[2], moved(model), strict=True))
 
     # It does compute again: most convolutions stand in the graph twice.

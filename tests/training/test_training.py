@@ -203,8 +203,7 @@ def test_crf_is_applied_without_training(run, pairs):
 
 
 def test_bfloat16_is_refused_where_onednn_has_none(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "onednn_is_on", lambda: True)
-    monkeypatch.setattr(trainer, "onednn_has_avx512", lambda: False)
+    monkeypatch.setattr(trainer, "onednn_lacks_avx512", lambda: True)
     with pytest.raises(UsageError, match="mixed_bfloat16 needs AVX-512"):
         train(tmp_path / "run", **settings(pairs, precision="mixed_bfloat16"))
     assert not (tmp_path / "run").exists()
