@@ -77,7 +77,7 @@ class Loop:
                 self._save()  # before the validation: who is stopped there repeats only that
                 with interrupt.anytime(), self.replicas.guard():
                     rate = float(keras.ops.convert_to_numpy(self.learner.optimizer.learning_rate))
-                    self.recorder.end_epoch(self._to_validate(), self.progress, rate)
+                    self.recorder.end_epoch(self.trained_net(), self.progress, rate)
             self._save()  # with the last row
 
     def _epoch(self, interrupt: Interrupt, bar: bool) -> None:
@@ -145,8 +145,10 @@ class Loop:
         )
         return tf.data.Dataset.zip(labelled, beside).map(lambda batch, more: (*batch, more))
 
-    def _to_validate(self) -> keras.Model:
-        """The net to validate and to save: on one device, as each worker does it for itself.
+    def trained_net(self) -> keras.Model:
+        """The net as it is now, to validate and to save: averaged where there is an average.
+
+        It is on one device, as each worker validates it for itself.
 
         An averaged net is another one than the net in training, which stays as it is: there is no
         moment at which a checkpoint could catch the wrong weights.

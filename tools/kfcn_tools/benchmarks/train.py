@@ -140,8 +140,23 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
 
 
 @contextlib.contextmanager
-def bare_loop(config: "Settings", train_set: "Dataset", where: "Replicas") -> "Iterator[Loop]":
-    """A training loop to take single steps of: nothing is validated, nothing is kept."""
+def bare_loop(
+    config: "Settings",
+    train_set: "Dataset",
+    where: "Replicas",
+    class_weights: np.ndarray | None = None,
+    unlabelled: "Dataset | None" = None,
+) -> "Iterator[Loop]":
+    """A training loop to take single steps of: nothing is validated, nothing is kept.
+
+    Args:
+        config: of the training; its `class_weights` are not looked at.
+        train_set: the training split.
+        where: the replicas.
+        class_weights: float32 `(C,)`, of the loss.
+        unlabelled: pictures without labels to learn from as well, where `config` has a folder of
+            them, which is not looked at.
+    """
     from kfcn.training.checkpoint import Saving
     from kfcn.training.loop import Loop
     from kfcn.training.recorder import Progress
@@ -150,13 +165,13 @@ def bare_loop(config: "Settings", train_set: "Dataset", where: "Replicas") -> "I
     from kfcn.training.trainer import new_learner
 
     with where.strategy.scope():
-        learner = new_learner(config, train_set, None, lambda line: None)
+        learner = new_learner(config, train_set, class_weights, lambda line: None)
     with tempfile.TemporaryDirectory() as folder:
         stage, never = Stage(config, RunFolder(folder)), Saving(seconds=float("inf"))
         yield Loop(
             stage, learner, train_set, where, Progress(),
             None,  # pyright: ignore[reportArgumentType]: no epoch comes to its end here
-            never,
+            never, unlabelled,
         )  # fmt: skip
 
 

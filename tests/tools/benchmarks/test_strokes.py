@@ -3,11 +3,7 @@
 import itertools
 
 import numpy as np
-import pytest
-from kfcn_tools.benchmarks import sparse
-from PIL import Image
-
-from kfcn.data import catalog
+from kfcn_tools.benchmarks.labels import strokes
 
 
 def drawn():
@@ -20,7 +16,7 @@ def drawn():
 
 
 def test_a_point_is_a_disc_where_the_region_is_thickest():
-    found = sparse.touched(drawn(), "points")
+    found = strokes.touched(drawn(), "points")
     ys, xs = np.nonzero(found == 1)
     assert len(ys) == 29 and set(ys) == set(range(ys.min(), ys.min() + 7))
     assert 15 <= ys.min() + 3 <= 16 and 25 <= xs.min() + 3 <= 54  # on the bar's middle line
@@ -29,41 +25,22 @@ def test_a_point_is_a_disc_where_the_region_is_thickest():
 
 def test_a_scribble_runs_along_the_region_and_stays_within():
     labels = drawn()
-    found = sparse.touched(labels, "scribbles")
+    found = strokes.touched(labels, "scribbles")
     ys, xs = np.nonzero(found == 1)
     assert xs.max() - xs.min() > 25 and 3 <= ys.max() - ys.min() < 9
     assert (found[found != 255] == labels[found != 255]).all()
     share = (found != 255).sum() / (labels != 255).sum()
     assert 0.02 < share < 0.2
-    small = sparse.touched(labels, "scribbles", least=10)
+    small = strokes.touched(labels, "scribbles", least=10)
     assert (small == 2).any()  # too thin for a stroke: a point
 
 
 def test_the_skeleton_of_a_bar_is_its_middle_line():
     bar = np.zeros((9, 30), bool)
     bar[2:7, 3:27] = True
-    thin = sparse.skeleton(bar)
+    thin = strokes.skeleton(bar)
     assert thin[4, 6:24].all() and not thin[[2, 3, 5, 6], 8:22].any()
-    way = sparse.longest_way(thin)
+    way = strokes.longest_way(thin)
     assert len(way) >= 18
     for (row, column), (next_row, next_column) in itertools.pairwise(way):
         assert max(abs(row - next_row), abs(column - next_column)) == 1
-
-
-def test_the_data_set_is_read_again(tmp_path, capsys):
-    out = tmp_path / "sparse"
-    assert sparse.main(["scenes", "--kind", "points", "--out", str(out)]) == 0
-    assert "% of the labelled training pixels are touched" in capsys.readouterr().out
-    train, whole = catalog.load("folder", "train", out), catalog.load("scenes", "train")
-    assert len(train) == len(whole) and train.classes.names == whole.classes.names
-    for index in (0, len(whole) - 1):
-        got, full = train[index], whole[index]
-        np.testing.assert_array_equal(got.image, full.image)
-        seen = got.labels != 255
-        assert 0 < seen.mean() < 0.3 and (got.labels == full.labels)[seen].all()
-    val = catalog.load("folder", "val", out)[0].labels
-    np.testing.assert_array_equal(val, catalog.load("scenes", "val")[0].labels)
-    with pytest.raises(Exception, match="is there already"):
-        sparse.write("scenes", None, "points", out, 100, 0)
-    with Image.open(out / "labels" / "train" / "00000.png") as picture:
-        assert picture.mode == "L"

@@ -1,32 +1,18 @@
-"""Points or scribbles in the place of whole label maps, to measure what few labels give.
+"""What a person would have touched of a label map with points or scribbles.
 
-    python -m kfcn_tools.benchmarks.sparse camvid CamVid --kind scribbles --out camvid-scribbles
-    kfcn-train --data folder --data-dir camvid-scribbles [--gated-crf 0.01]
-
-Writes a data set for `--data folder`. Its training labels are 255 but for what a person would have
-touched, drawn from the full ones by a fixed rule; those of `val` are whole, so that every training
-is measured alike. A connected region of one class of at least `--least` pixels is touched once:
+Drawn from the full label map by a fixed rule: a connected region of one class of at least `least`
+pixels is touched once.
 
 - points: a disc of radius 3 where the region is thickest (one click an object, as Bearman et al.,
   "What's the Point: Semantic Segmentation with Point Supervision", 2016);
 - scribbles: a stroke 3 pixels wide along the longest way through the region's skeleton, after
   the region has lost a margin of 3 pixels (a person does not draw along the edge; scribbles as a
   kind of label are from Lin et al., "ScribbleSup", 2016).
-
-Prints the share of the labelled pixels that are touched.
 """
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from kfcn.errors import KfcnError, UsageError
-from kfcn.files import aside, save_picture
 from kfcn.labels import IGNORE
 
 RADIUS = 3
@@ -147,64 +133,3 @@ def _walk(pixels: set[tuple[int, int]], start: tuple[int, int]) -> list[tuple[in
         way.append(pixel)
         pixel = before[pixel]
     return way[::-1]
-
-
-def write(data: str, data_dir: Path | None, kind: str, out: Path, least: int, seed: int) -> float:
-    """Writes the data set, and gives the share of the labelled training pixels that are touched.
-
-    Raises:
-        UsageError: `out` is there already.
-        KfcnError: a picture or label map cannot be read.
-    """
-    from kfcn.data import catalog
-
-    if out.exists():
-        raise UsageError(f"{out} is there already; name a folder that is not")
-    seen = labelled = 0
-    names: Sequence[str] = ()
-    for split in ("train", "val"):
-        dataset = catalog.load(data, split, data_dir, seed=seed)
-        names = dataset.classes.names
-        for folder in ("images", "labels"):
-            (out / folder / split).mkdir(parents=True)
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            labels = sample.labels
-            if split == "train":
-                labels = touched(labels, kind, least)
-                seen += np.count_nonzero(labels != IGNORE)
-                labelled += np.count_nonzero(sample.labels != IGNORE)
-            stem = f"{index:05d}.png"
-            for folder, picture in (("images", sample.image), ("labels", labels)):
-                with aside(out / folder / split / stem) as part:
-                    save_picture(Image.fromarray(picture), part, "PNG")
-    (out / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return seen / max(labelled, 1)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the data set and prints one line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kfcn_tools.benchmarks.sparse",
-        description="A data set whose training labels are points or scribbles.",
-    )
-    parser.add_argument("data", metavar="DATA", help="a data set of kfcn-train's --data")
-    parser.add_argument("data_dir", type=Path, nargs="?", metavar="DIR", help="its folder")
-    parser.add_argument("--kind", choices=KINDS, default="scribbles", help="(scribbles)")
-    parser.add_argument(
-        "--least", type=int, default=100, metavar="PIXELS", help="of a region (100)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn data (0)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    args = parser.parse_args(argv)
-    try:
-        share = write(args.data, args.data_dir, args.kind, args.out, args.least, args.seed)
-    except KfcnError as error:
-        print(f"sparse: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    print(f"{args.out}: {args.kind}, {share:.2%} of the labelled training pixels are touched")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,96 @@
+"""`kfcn-data next`: rounds of pictures that it chooses, against random ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfcn.data.dataset import Dataset
+from kfcn.data.feed.views import Subset
+from kfcn.errors import UsageError
+from kfcn_tools.benchmarks.labels.training import Results, Training, gain, spread
+
+WAYS = ("random", "next")
+
+
+def measure_next(
+    training: Training, folder: Path, val: str, count: int, rounds: int, seeds: Sequence[int]
+) -> str:
+    """Measures rounds of chosen and of random pictures, for each seed, and gives the table."""
+    settings = training.settings("next", val=val, count=count, rounds=rounds)
+    results = Results(folder, settings)
+    pool, validation = training.open("train"), training.open(val)
+    if len(pool) < (rounds + 1) * count:
+        raise UsageError(
+            f"{rounds} rounds of {count} after the first {count}: expected at most the "
+            f"{len(pool)} pictures of {training.source.name}/train"
+        )
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(len(pool)).tolist()
+        for number in range(rounds + 1):
+            for way in WAYS if number else WAYS[1:]:
+                name = f"seed {seed}, round {number}, {way}"
+                if name in results.units:
+                    continue
+                if way == "random":
+                    labelled = order[: (number + 1) * count]
+                elif number == 0:
+                    labelled = order[:count]  # both ways begin with these
+                else:
+                    before = results.units[f"seed {seed}, round {number - 1}, next"]
+                    labelled = [*before["labelled"], *before["chosen"]]
+                last = way == "random" or number == rounds
+                figures = _round(training, pool, validation, labelled, 0 if last else count, seed)
+                results.add(name, figures)
+    return next_table(settings, results.units)
+
+
+def _round(
+    training: Training,
+    pool: Dataset,
+    validation: Dataset,
+    labelled: list[int],
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Trains on the labelled pictures, measures, and chooses `count` of the others."""
+    from kfcn.inference.runtime.net import quickest
+    from kfcn.inference.segment import image_logits
+    from kfcn.labelling.next_pictures import choose, describer, description, picture_uncertainty
+
+    model = training.run(Subset(pool, labelled), seed)
+    figures = {"mean_iou": training.mean_iou(model, validation), "labelled": labelled}
+    if count:
+        net = quickest(model)
+        rest = sorted(set(range(len(pool))) - set(labelled))
+        body = describer(model)
+        unsure = [picture_uncertainty(image_logits(net, pool[index].image)) for index in rest]
+        shown = {index: description(body, pool[index].image) for index in (*rest, *labelled)}
+        vectors, known = (np.stack([shown[i] for i in which]) for which in (rest, labelled))
+        figures["chosen"] = [rest[place] for place in choose(unsure, vectors, count, known)]
+    return figures
+
+
+def next_table(settings: dict[str, Any], units: dict[str, Any]) -> str:
+    """Markdown: mean IoU by round and way, of several seeds mean, least and greatest.
+
+    The last row is of the differences within a seed.
+    """
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for name, figures in units.items():
+        seed, number, way = name.split(", ")
+        place = int(number.removeprefix("round "))
+        for row in (way, *WAYS) if place == 0 else (way,):
+            found.setdefault((row, place), {})[seed] = figures["mean_iou"]
+    rounds, count = sorted({place for _, place in found}), settings["count"]
+    rows = [
+        f"| labelled pictures | {' | '.join(str((place + 1) * count) for place in rounds)} |",
+        "|---" * (len(rounds) + 1) + "|",
+    ]
+    for way in WAYS:
+        cells = [spread(list(found.get((way, place), {}).values())) for place in rounds]
+        rows.append(f"| {way} | {' | '.join(cells)} |")
+    cells = [gain(found.get(("next", at), {}), found.get(("random", at), {})) for at in rounds]
+    rows.append(f"| next - random | {' | '.join(cells)} |")
+    return "\n".join(rows)
