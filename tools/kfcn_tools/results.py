@@ -2,20 +2,26 @@
 
 python -m kfcn_tools.results RUN... --store docs/results.json --out docs/RESULTS.md
 
-Run folders are large and do not last; the store keeps what the table needs of them.
+Run folders are large and do not last; the store keeps what the table needs of them. A folder of
+`kfcn_tools.benchmarks.labels` may stand among them; what was measured there has a section of its
+own behind the tables.
 """
 
 import argparse
 import csv
+import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kfcn.commands._cli import run
 from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.files import read_object, write_json, write_text
+from kfcn_tools.benchmarks.labels.report import section
+from kfcn_tools.benchmarks.labels.training import RESULTS
 
 FIGURES = {
     "pixel_accuracy": "pixel acc.",
@@ -60,8 +66,6 @@ class Result:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Result":
         """One that was stored, with the defaults of settings that came later."""
-        import dataclasses
-
         from kfcn.training.settings import from_stored
 
         settings = dataclasses.asdict(from_stored(values))
@@ -77,8 +81,6 @@ def read_run(path: Path | str) -> list[Result]:
         UsageError: no finished run.
         KfcnError: a file that is damaged.
     """
-    import dataclasses
-
     from kfcn.saved import CARD, read_card
     from kfcn.training.run_folder import RunFolder
 
@@ -120,21 +122,43 @@ def read_run(path: Path | str) -> list[Result]:
     return list({result.measured: result for result in results}.values())
 
 
-def with_stored(results: Sequence[Result], path: Path | str) -> list[Result]:
-    """The results, and behind them those of the store that were not measured again.
+@dataclass(frozen=True)
+class Store:
+    """What docs/RESULTS.md is made of.
 
-    Raises:
-        KfcnError: the store is damaged.
+    Attributes:
+        results: evaluations of runs, in the order of their tables.
+        sections: title -> text, of what `kfcn_tools.benchmarks.labels` measured.
     """
-    stored = []
-    if Path(path).is_file():
+
+    results: list[Result]
+    sections: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Store":
+        """What was stored; nothing where there is no such file.
+
+        Raises:
+            KfcnError: the file is damaged.
+        """
+        if not Path(path).is_file():
+            return cls([], {})
         try:
-            texts = json.loads(Path(path).read_text(encoding="utf-8"))
-            stored = [Result.from_json(values) for values in texts]
-        except (OSError, ValueError, KeyError, TypeError, KfcnError) as error:
+            stored = read_object(path)
+            results = [Result.from_json(values) for values in stored["results"]]
+            return cls(results, {str(k): str(v) for k, v in stored["sections"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError, KfcnError) as error:
             raise KfcnError(f"{path} is damaged: {first_line(error)}") from error
-    ours = {(result.same, result.settings["seed"]) for result in results}
-    return [*results, *(r for r in stored if (r.same, r.settings["seed"]) not in ours)]
+
+    def with_new(self, results: Sequence[Result], sections: dict[str, str]) -> "Store":
+        """The new results, and behind them those of the store that were not measured again."""
+        new = {(result.same, result.settings["seed"]) for result in results}
+        kept = [r for r in self.results if (r.same, r.settings["seed"]) not in new]
+        return Store([*results, *kept], self.sections | sections)
+
+    def write(self, path: Path | str) -> None:
+        """Stores it."""
+        write_json(path, dataclasses.asdict(self))
 
 
 def hardware(machine: dict[str, Any] | None) -> str:
@@ -149,10 +173,14 @@ def hardware(machine: dict[str, Any] | None) -> str:
 
 
 _MARK = "Written by `python -m kfcn_tools.results`"
+_FEW = (
+    "Measured by `python -m kfcn_tools.benchmarks.labels`. The nets are trained for a few minutes "
+    "each, so that many can be compared: read the differences."
+)
 
 
-def document(results: Sequence[Result]) -> str:
-    """The page: a table for each data set, split and protocol.
+def document(results: Sequence[Result], sections: Mapping[str, str] = {}) -> str:
+    """The page: a table for each data set, split and protocol, then the sections.
 
     Runs that differ in the seed only share a row.
     """
@@ -167,8 +195,13 @@ def document(results: Sequence[Result]) -> str:
     ]
     for measured in dict.fromkeys(result.measured for result in results):
         lines += ["", *_table(measured, [r for r in results if r.measured == measured])]
-    lines += ["", f"Versions: {'; '.join(sorted({r.versions for r in results}))}.", ""]
-    return "\n".join(lines)
+    if results:
+        lines += ["", f"Versions: {'; '.join(sorted({r.versions for r in results}))}."]
+    if sections:
+        lines += ["", "# From few labels", "", _FEW]
+    for title, text in sorted(sections.items()):
+        lines += ["", f"## {title}", "", text]
+    return "\n".join([*lines, ""])
 
 
 def _table(measured: tuple[str, int, str], results: Sequence[Result]) -> list[str]:
@@ -225,8 +258,6 @@ def net(settings: dict[str, Any]) -> str:
 
 def _own(settings: dict[str, Any]) -> str:
     """The settings of a run that differ from the defaults of its recipe or data set."""
-    import dataclasses
-
     from kfcn.training.settings import resolve
 
     named: dict[str, Any] = {name: settings[name] for name in ("recipe", "data") if settings[name]}
@@ -276,7 +307,12 @@ def parser() -> argparse.ArgumentParser:
         "share a row; the first run is what the others are compared with. Evaluations that lie in "
         "a run folder (kfcn-evaluate RUN --flip --json RUN/flip.json) have tables of their own.",
     )
-    cli.add_argument("runs", nargs="*", metavar="RUN", help="folders of finished runs")
+    cli.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="folders of finished runs, or of kfcn_tools.benchmarks.labels",
+    )
     cli.add_argument("--out", metavar="FILE", help="Markdown file (default: print)")
     cli.add_argument(
         "--store",
@@ -289,22 +325,23 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Reads, and writes or prints."""
-    import dataclasses
-
-    from kfcn.files import write_json, write_text
-
     if not args.runs and not args.store:
         raise UsageError("expected run folders, or a --store of earlier ones; received neither")
     if args.out and Path(args.out).exists() and _MARK not in Path(args.out).read_text("utf-8"):
         raise UsageError(f"{args.out} is there already and is no page of results; choose another")
-    results = [result for path in args.runs for result in read_run(path)]
+    measured = [path for path in args.runs if (Path(path) / RESULTS).is_file()]
+    results = [r for path in args.runs if path not in measured for r in read_run(path)]
+    store = Store.read(args.store) if args.store else Store([], {})
+    store = store.with_new(results, dict(map(section, measured)))
     if args.store:
-        results = with_stored(results, args.store)
-        write_json(args.store, [dataclasses.asdict(result) for result in results])
-    text = document(results)
+        store.write(args.store)
+    text = document(store.results, store.sections)
     if args.out:
         write_text(args.out, text)
-        print(f"wrote {args.out}: {len(results)} results, {len(args.runs)} runs read now")
+        print(
+            f"wrote {args.out}: {len(store.results)} results, {len(store.sections)} measurements, "
+            f"{len(args.runs)} folders read now"
+        )
     else:
         print(text, end="")
 
