@@ -253,6 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse_args(argv)
     if unknown := set(args.axes) - set(AXES):
         cli.error(f"axis {', '.join(sorted(unknown))}: expected some of {', '.join(AXES)}")
+    if args.table and args.json:
+        cli.error("--json is for what is measured, --table for what was: choose one")
     print(machine(), flush=True)
     found = {}
     for path in args.table or ():
@@ -260,9 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for axis in () if args.table else args.axes:
         found[axis] = measure(axis, args.values or AXES[axis])
         print(f"{axis}: done", flush=True)
-    if args.json:
-        content = {"machine": machine(), "axes": found}
-        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if args.json:  # after each, which take minutes
+            content = {"machine": machine(), "axes": found}
+            args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if args.plot:
         plot(found, args.plot)
     print(tables(found))

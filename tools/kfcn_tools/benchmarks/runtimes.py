@@ -4,9 +4,10 @@
 
 TensorFlow computes as kfcn has it compute (`kfcn.fused`), LiteRT the program that `kfcn-predict`
 runs, ONNX Runtime and OpenVINO (where they are installed) the ONNX file of the same program. torch,
-eager and compiled, computes the same net (`nets.torch_nets`) in processes of its own. All start
-from a picture in uint8 and end with its labels; those are compared, but for torch's, which has
-weights of its own. "First" is a picture of a size that no picture before had.
+eager and compiled, computes the same net (`nets.torch_nets`) in processes of its own; compiled for
+one size only, for it takes a minute for another. All start from a picture in uint8 and end with its
+labels; those are compared, but for torch's, which has weights of its own. "First" is a picture of a
+size that no picture before had.
 
 Milliseconds are those of a clock, for one picture: the machine should have nothing else to do.
 """
@@ -72,13 +73,13 @@ def ways(model: Any, threads: int) -> dict[str, Run]:
     return found
 
 
-def torch_processes(name: str) -> dict[str, Process]:
-    """The net in torch, eager and compiled, where it is written there and torch is installed."""
+def torch_processes(name: str, compiled: bool) -> dict[str, Process]:
+    """The net in torch, also compiled, where it is written there and torch is installed."""
     if name not in IN_TORCH or not importlib.util.find_spec("torchvision"):
         return {}
     _, backbone, _, _, classes, size = NETS[name]
     spec = {"maker": "torch", "backbone": backbone, "classes": classes, "size": size}
-    names = {"torch": "fcn8s", "torch compiled": "fcn8s compiled"}
+    names = {"torch": "fcn8s"} | ({"torch compiled": "fcn8s compiled"} if compiled else {})
     return {runtime: Process({**spec, "net": net}) for runtime, net in names.items()}
 
 
@@ -112,7 +113,7 @@ def measure(name: str, sizes: int, rounds: int) -> None:
 
     for runtime, run in ways(model, cores()).items():
         add(runtime, run)
-    processes = torch_processes(name)
+    processes = torch_processes(name, compiled=sizes == 1)
     for runtime, process in processes.items():
         add(runtime, lambda picture, p=process: p.ask("labels {1} {2}".format(*picture.shape)))
     times = alternate(runs, rounds)
