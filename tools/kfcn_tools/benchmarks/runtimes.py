@@ -33,7 +33,9 @@ NETS = {
     "fcn8s-fpn, mobilenet_v2, stride 16": ("fcn8s-fpn", "mobilenet_v2", 16, None, 12, (360, 480)),
     "fcn8s, mobilenet_v3_large": ("fcn8s", "mobilenet_v3_large", None, None, 21, (360, 480)),
     "fcn8s, efficientnet_lite0": ("fcn8s", "efficientnet_lite0", None, None, 21, (360, 480)),
+    "fcn8s, efficientnet_v2_b0": ("fcn8s", "efficientnet_v2_b0", None, None, 21, (360, 480)),
     "fcn8s, resnet50": ("fcn8s", "resnet50", None, None, 21, (360, 480)),
+    "fcn8s, vgg16": ("fcn8s", "vgg16", None, None, 21, (360, 480)),
 }
 IN_TORCH = ("fcn8s, mobilenet_v2", "fcn8s, mobilenet_v3_large", "fcn8s, resnet50")
 
