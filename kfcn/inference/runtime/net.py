@@ -9,11 +9,16 @@ import numpy as np
 
 from kfcn.inference.runtime import store
 from kfcn.inference.runtime.on_litert import LiteRTNet
-from kfcn.inference.runtime.program import UnsupportedError
+from kfcn.inference.runtime.on_onnxruntime import OnnxRuntimeNet
+from kfcn.inference.runtime.program import Program, UnsupportedError
 from kfcn.machine import cores, import_tensorflow
 
 if TYPE_CHECKING:
     import keras
+
+_WIDE = 0.45
+"""Share of wide convolutions from which on ONNX Runtime is quicker than LiteRT: ResNets have 0.5,
+VGG16 has all; with EfficientNetV2-B0, of 0.43, they are level (docs/benchmarks.md)."""
 
 
 @runtime_checkable
@@ -100,14 +105,15 @@ def as_net(net: "Net | keras.Model") -> Net:
 def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     """A model, with the weights it has now, on the runtime that is quickest here.
 
-    That is TensorFlow where it has a GPU. On CPUs it is LiteRT: with all nets but ResNet50 the
-    quickest of four runtimes (docs/benchmarks.md), whatever oneDNN does with the processor, and a
-    new size of image costs it a tenth of a second, where TensorFlow traces for seconds. What LiteRT
-    cannot compute stays on TensorFlow; where it is not installed, that is all.
+    That is TensorFlow where it has a GPU. On CPUs it is LiteRT, the quickest of four runtimes
+    (docs/benchmarks.md) whatever oneDNN does with the processor, and a new size of image costs it a
+    tenth of a second, where TensorFlow traces for seconds. Nets of wide convolutions, on VGG16 and
+    the ResNets, run on ONNX Runtime where it is installed. What neither can compute stays on
+    TensorFlow.
 
     Args:
         model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.
-        threads: of LiteRT; all cores of the process when None.
+        threads: on CPUs, but of TensorFlow; all cores of the process when None.
     """
     import tensorflow as tf
 
@@ -117,10 +123,22 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
         return KerasNet(model)
     body, crf = without_crf(model)
     try:
-        net = LiteRTNet(program_of(body), threads or cores())
+        net = _on_cpu(program_of(body), threads or cores())
     except UnsupportedError:
         return KerasNet(model)
     return net if crf is None else NetWithCRF(net, crf)
+
+
+def _on_cpu(program: Program, threads: int) -> LiteRTNet | OnnxRuntimeNet:
+    """A program on the runtime that is quickest on CPUs.
+
+    Raises:
+        UnsupportedError: a step that LiteRT has no operation for, or neither is installed.
+    """
+    if program.wide_share() > _WIDE:
+        with contextlib.suppress(UnsupportedError):
+            return OnnxRuntimeNet(program, threads)
+    return LiteRTNet(program, threads)
 
 
 def open_net(
@@ -134,7 +152,7 @@ def open_net(
     Args:
         model: a net, its file, or a run folder.
         crf: put a dense CRF on top, as in `kfcn.saved.open_model`.
-        threads: of LiteRT; all cores of the process when None.
+        threads: on CPUs, but of TensorFlow; all cores of the process when None.
 
     Returns:
         The net, and its card; None where there is none.
@@ -146,14 +164,14 @@ def open_net(
         program = store.load(model_path(model))
         if program is not None:
             with contextlib.suppress(UnsupportedError):
-                net = LiteRTNet(program, threads or cores())
+                net = _on_cpu(program, threads or cores())
                 card = read_card(model)
                 check_card(card, net.classes, model)
                 return net, card
     import_tensorflow()
     loaded, card = open_model(model, crf)
     net = quickest(loaded, threads)
-    if named and isinstance(net, LiteRTNet):
+    if named and isinstance(net, (LiteRTNet, OnnxRuntimeNet)):
         store.save(model_path(model), net.program)
     return net, card
 

@@ -19,20 +19,26 @@ _OPEN = 2**31 - 1  # "to the end", for a slice
 
 
 def write_onnx(
-    program: Program, output: str = "labels", metadata: Mapping[str, str] | None = None
+    program: Program,
+    output: str = "labels",
+    metadata: Mapping[str, str] | None = None,
+    dtype: str = "uint8",
 ) -> bytes:
     """The content of an `.onnx` file.
 
-    Its input is `image`, uint8 `(N, H, W, 3)`, RGB 0..255. Inside maps are NCHW.
+    Its input is `image`, `(N, H, W, 3)`, RGB 0..255. Inside maps are NCHW.
 
     Args:
         program: what to write.
         output: "labels", uint8 `(N, H, W)`; "scores", the softmax, or "logits", float32
             `(N, H, W, C)`. It is the name of the output as well.
         metadata: texts for the file's `metadata_props`.
+        dtype: of the images, "uint8" or "float32".
     """
     graph = _Graph()
-    x = graph.node("Cast", "image", to=_TYPES["float32"])
+    x = "image"
+    if dtype != "float32":
+        x = graph.node("Cast", x, to=_TYPES["float32"])
     values = [graph.node("Transpose", x, perm=[0, 3, 1, 2])]
     for step in program.steps:
         function = getattr(graph, f"step_{step.kind}")
@@ -48,7 +54,7 @@ def write_onnx(
             x = graph.node("Softmax", x, axis=1)
         graph.node("Transpose", x, perm=[0, 2, 3, 1], name=output)
         result = _value(output, "float32", ("N", "H", "W", program.classes))
-    image = _value("image", "uint8", ("N", "H", "W", 3))
+    image = _value("image", dtype, ("N", "H", "W", 3))
     return _model(graph, image, result, metadata or {})
 
 

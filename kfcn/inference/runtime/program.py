@@ -3,8 +3,8 @@
 A net of kfcn is convolutions, sums, enlargements and little else. Here it is written down as just
 that: maps are NHWC float32, batch normalisation is folded into the convolutions, weights are NumPy
 arrays. `from_keras` makes it, `tflite_graph` writes it as TFLite for one size, which `on_litert`
-runs, and `onnx_graph` writes it as ONNX for any size. This module needs NumPy alone, so that a
-stored program runs without TensorFlow.
+runs, and `onnx_graph` as ONNX for any size, which `on_onnxruntime` runs. This module needs NumPy
+alone, so that a stored program runs without TensorFlow.
 
 The kinds of steps, with their options and weights (C channels in, F out; pads are
 `((top, bottom), (left, right))`):
@@ -84,6 +84,16 @@ class Program(NamedTuple):
         for step in self.steps:
             sizes.append(_size(step, [sizes[number] for number in step.inputs]))
         return sizes
+
+    def wide_share(self) -> float:
+        """The share of all multiplications that dense convolutions wider than 1x1 have."""
+        counts = {True: 0, False: 0}
+        for step, (height, width, _) in zip(self.steps, self.sizes(256, 256)[1:], strict=True):
+            if step.kind in ("conv", "depthwise"):
+                kernel = step.weights["kernel"]
+                wide = step.kind == "conv" and kernel.shape[:2] != (1, 1)
+                counts[wide] += kernel.size * height * width
+        return counts[True] / max(1, sum(counts.values()))
 
     def to_bytes(self) -> bytes:
         """The program as the content of a file: NumPy's `.npz`, and JSON in it."""

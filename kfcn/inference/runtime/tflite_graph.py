@@ -122,6 +122,7 @@ class _Model:
             "uint8": schema.TensorType.UINT8,
         }
         self.dtype = dtype
+        self.cuts = True
         self.inputs, self.outputs = [], []
 
     def build(self, program, weights, size, output) -> None:
@@ -131,6 +132,13 @@ class _Model:
             x = self.cast(image, "float32")
         values, shapes = [x], [(self.batch, *each) for each in program.sizes(*size)]
         steps = list(zip(program.steps, weights, strict=True))
+        # Where one map is cut all are, if only to the size that they have: there is one structure
+        # for all sizes but those that need no cut, which are spared the copies.
+        self.cuts = any(
+            shapes[step.inputs[0]][1:3] != shapes[number][1:3]
+            for number, step in enumerate(program.steps, start=1)
+            if step.kind == "trim"
+        )
         last = len(steps)
         trimmed = None
         if output == "labels" and steps[-1][0].kind == "trim" and program.steps[-1].inputs[1] == 0:
@@ -264,11 +272,9 @@ class _Model:
         labels = self.tensor(self.shape(x)[:3], "int32")
         self.operator("ARG_MAX", [x, self.integers(3)], labels, options)
         labels = self.cast(labels, "uint8")
-        if trimmed is None or list(trimmed) == self.shape(labels)[1:]:
-            return labels
-        return self._cut(labels, trimmed)
+        return labels if trimmed is None else self._cut(labels, trimmed, self.cuts)
 
-    def _cut(self, x, size, first=(0, 0)):
+    def _cut(self, x, size, always=False, first=(0, 0)):
         """`size` rows and columns from `first` on; of what is short, the last ones again."""
         shape = self.shape(x)
         dtype = next(name for name, kind in self.types.items() if kind == self.tensors[x].type)
@@ -283,7 +289,7 @@ class _Model:
                 options.axis = axis
                 parts = [x, *[last] * missing]
                 x = self.operator("CONCATENATION", parts, self.tensor(shape, dtype), options)
-        if list(shape[1:3]) == list(size):
+        if not always and list(shape[1:3]) == list(size):
             return x
         tail = shape[3:]
         return self._slice(x, [0, *first, *[0] * len(tail)], [shape[0], *size, *tail], dtype)
@@ -380,10 +386,11 @@ class _Model:
         return self.operator("PAD", [given[0], pads], self.tensor(shape), found)
 
     def _crop(self, options, given, shape, activation):
-        return self._cut(given[0], shape[1:3], [pair[0] for pair in options["pads"]])
+        return self._cut(given[0], shape[1:3], first=[pair[0] for pair in options["pads"]])
 
     def _trim(self, options, given, shape, activation):
-        return self._cut(given[0], shape[1:3])
+        whole = list(shape[1:3]) == self.shape(0)[1:3]  # logits of the image's size: a large copy
+        return self._cut(given[0], shape[1:3], self.cuts and not whole)
 
     def _nearest(self, options, given, shape, activation):
         found = self.schema.ResizeNearestNeighborOptionsT()
@@ -411,4 +418,4 @@ class _Model:
             self.tensor((batch, *size, channels)),
             found,
         )
-        return self._cut(x, shape[1:3], (first, first))
+        return self._cut(x, shape[1:3], first=(first, first))

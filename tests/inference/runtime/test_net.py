@@ -61,6 +61,20 @@ def test_what_litert_cannot_do_stays_on_tensorflow():
     np.testing.assert_array_equal(net.labels(values), expected.argmax(-1))
 
 
+def test_wide_convolutions_run_on_onnx_runtime_where_it_is_installed(monkeypatch):
+    model, image = randomize(convnet(3)), picture(31, 46)
+    net = quickest(model)
+    assert net.name == "onnxruntime" and net.classes == 3
+    for values in (image, image.astype(np.float32) + np.float32(0.37)):
+        expected = np.asarray(model(values.astype(np.float32)))
+        np.testing.assert_allclose(net.logits(values), expected, atol=1e-4 * expected.std())
+    labels = np.asarray(model(image.astype(np.float32))).argmax(-1)
+    np.testing.assert_array_equal(net.labels(image), labels)
+    assert len(np.unique(labels)) > 1
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert quickest(model).name == "litert"
+
+
 def test_a_keras_model_follows_its_weights_and_a_quick_net_does_not():
     model = randomize(convnet(3))
     follows, stays, image = as_net(model), quickest(model), picture(20, 30)
