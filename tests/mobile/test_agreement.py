@@ -9,6 +9,7 @@ from kfcn_mobile.agreement import (
     mean_iou,
     share,
 )
+from kfcn_mobile.report.pictures import colour
 
 # Two classes, an edge between columns 4 and 5; the file under test is wrong in three pixels.
 EXPECTED = np.zeros((2, 10), np.uint8)
@@ -90,3 +91,11 @@ def test_mean_iou_can_rise_while_labels_change():
     other = np.array([[0, 0, 0, 0, 1, 1, 1, 0]], np.uint8)
     assert mean_iou(confusion(truth, other, 2)) > mean_iou(confusion(truth, keras, 2))
     assert (other != keras).any()
+
+
+def test_a_label_that_is_no_class_is_shown_in_a_colour_of_its_own():
+    """WebGPU in a browser gave class 11 of 11."""
+    palette = np.array([[0, 0, 0], [9, 8, 7]], np.uint8)
+    shown = colour(np.array([[0, 1, 2, 255]], np.uint8), palette)
+    assert shown.dtype == np.uint8
+    assert shown.tolist() == [[[0, 0, 0], [9, 8, 7], [255, 0, 80], [255, 0, 80]]]

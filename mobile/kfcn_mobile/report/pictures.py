@@ -9,8 +9,12 @@ DIFFERENT = np.array([255, 0, 80], np.uint8)
 
 
 def colour(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """A label map in the classes' colours: uint8 (H, W) -> uint8 (H, W, 3)."""
-    return palette[labels]
+    """A label map in the classes' colours: uint8 (H, W) -> uint8 (H, W, 3).
+
+    A label that is no class, which a faulty runtime can give, has the colour of what differs.
+    """
+    colours = np.concatenate([palette, DIFFERENT[None]])
+    return colours[np.minimum(labels, len(palette))]
 
 
 def disagreement(golden: Golden, labels: np.ndarray, palette: np.ndarray) -> Image.Image:

@@ -55,8 +55,9 @@ async function readNets() {
 async function open(chosen, chosenMode) {
   const model = chosen.models.find((one) => one.mode === chosenMode) ?? chosen.models[0];
   element('busy').hidden = false;
+  const file = new URL(model.file, document.baseURI).href;
   const { size, background } = chosen;
-  opened = await engine.open({ file: new URL(model.file, document.baseURI).href, size, background });
+  opened = await engine.open({ file, size, background, classes: chosen.classes.length });
   [net, mode] = [chosen, model.mode];
   element('busy').hidden = true;
   element('net').value = String(nets.indexOf(net));

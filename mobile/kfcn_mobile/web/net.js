@@ -28,14 +28,15 @@ export class Worker {
 
   /**
    * Loads a `.tflite` file in the place of the one before.
-   * @param {{file: string, size: number[], background: number[], threads?: number,
-   *   engine?: string}} wanted `file` is its address, `background` holds the classes that are no
-   *   objects, `engine` is 'wasm' (which every browser has) or 'webgpu'.
+   * @param {{file: string, size: number[], background: number[], classes?: number,
+   *   threads?: number, engine?: string}} wanted `file` is its address, `background` holds the
+   *   classes that are no objects, `classes` is how many there are, `engine` is 'wasm' (which
+   *   every browser has) or 'webgpu'.
    */
-  async open({ file, size, background, threads = this.threads, engine = 'wasm' }) {
+  async open({ file, size, background, classes, threads = this.threads, engine = 'wasm' }) {
     const net = await Net.load(file, size, Math.min(threads, this.threads), engine);
     this.exchange(net);
-    this.wanted = { file, size };
+    this.wanted = { file, size, classes };
     this.background = new Set(background);
     return net.about();
   }
@@ -52,7 +53,9 @@ export class Worker {
    * @returns {Promise<object>} which engine the net has now.
    */
   async tune() {
-    if (!this.seen || !(await graphics())) return this.net.about();
+    // On WebGPU LiteRT pads the classes to a multiple of four, with zeros that its argmax counts:
+    // where all logits are negative the label is a class that does not exist.
+    if (!this.seen || this.wanted.classes % 4 || !(await graphics())) return this.net.about();
     const { file, size } = this.wanted;
     const other = await Net.load(file, size, this.threads, 'webgpu').catch((error) => {
       console.warn('WebGPU:', error);
