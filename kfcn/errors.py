@@ -19,6 +19,26 @@ class DataError(KfcnError):
     """A file of a data set that cannot be used; the message names the file."""
 
 
+class WriteError(KfcnError):
+    """A file that could not be written: nothing half is left, and what was there before still is.
+
+    Args:
+        failure: which file, and what failed.
+        advice: what to do about it; empty where nothing is known.
+    """
+
+    def __init__(self, failure: str, advice: str = ""):
+        super().__init__(failure, advice)  # as `args` they come whole out of another process
+        self.failure, self.advice = failure, advice
+
+    def __str__(self):
+        return f"{self.failure}; {self.advice}" if self.advice else self.failure
+
+    def advising(self, advice: str) -> "WriteError":
+        """The same with further advice."""
+        return WriteError(self.failure, f"{self.advice}; {advice}" if self.advice else advice)
+
+
 class WorkerLostError(KfcnError):
     """Another worker of a cluster has gone; started again, the run goes on from its checkpoint."""
 

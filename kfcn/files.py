@@ -7,16 +7,71 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from kfcn.errors import KfcnError
+from kfcn.errors import KfcnError, WriteError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OTHERS = (errno.EFBIG, errno.EIO)
+_PATH = re.compile(r"""(?:^|[\s'"])(/[^\s;:,'"]+)""")
+
+
+def write_error(failure: str, error: Exception, folder: Path) -> WriteError | None:
+    """The error of a file that could not be written; None where `error` says something else.
+
+    TensorFlow, HDF5 and the writers of record files raise errors of their own, with the system's
+    words in them.
+
+    Args:
+        failure: what could not be done, such as "a.png could not be written".
+        error: what was raised meanwhile.
+        folder: what is written to. Where another place is full, as the one for temporary files may
+            be, the message names it.
+    """
+    text, code = str(error), getattr(error, "errno", None)
+    if code is None:
+        known = (*_FULL, *_FORBIDDEN, *_OTHERS)
+        code = next((number for number in known if os.strerror(number) in text), None)
+    if code is None and not isinstance(error, OSError):
+        return None
+    reason = getattr(error, "strerror", None) or (os.strerror(code) if code else first_line(error))
+    named = getattr(error, "filename", None) or next(iter(_PATH.findall(text)), None)
+    if named and folder.absolute() not in Path(os.fsdecode(named)).absolute().parents:
+        reason += f" ({os.fsdecode(named)})"
+    if code in _FULL:
+        return WriteError(f"{failure}: {reason}", "free some space")
+    if code in _FORBIDDEN:
+        return WriteError(f"{failure}: {reason}", "make it writable, or choose another place")
+    return WriteError(f"{failure}: {reason}")
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Says in one line why `path` could not be written, whoever tried to.
+
+    Raises:
+        WriteError: the folder cannot be written to, the name is too long, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        yield
+    except KfcnError:
+        raise
+    except Exception as error:
+        failed = write_error(f"{path} could not be written", error, path.parent)
+        if failed is None:
+            raise
+        raise failed from error
 
 
 @contextlib.contextmanager
@@ -32,21 +87,20 @@ def aside(path: Path | str, before: Callable[[Path], None] | None = None) -> Ite
             as it is.
 
     Raises:
-        KfcnError: the folder cannot be written to, the name is too long, or the disk is full.
+        WriteError: as `writing`.
     """
     path = Path(path)
     temporary = None
     try:
-        temporary = _new_file_beside(path)
-        yield temporary
-        with temporary.open("r+b") as file:  # Windows syncs only what is open for writing
-            os.fsync(file.fileno())
-        if before is not None:
-            before(temporary)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise KfcnError(f"{path} could not be written: {error.strerror or error}") from error
+        with writing(path):
+            temporary = _new_file_beside(path)
+            yield temporary
+            with temporary.open("r+b") as file:  # Windows syncs only what is open for writing
+                os.fsync(file.fileno())
+            if before is not None:
+                before(temporary)
+            temporary.replace(path)
+            _sync_folder(path.parent)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -84,15 +138,16 @@ def make_folder(path: Path | str) -> Path:
     """Makes a folder with its parents.
 
     Raises:
-        KfcnError: it cannot be made.
+        WriteError: it cannot be made.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise KfcnError(f"folder {path} could not be made: a file has this name") from error
+        raise WriteError(f"folder {path} could not be made: a file has this name") from error
     except OSError as error:
-        raise KfcnError(f"folder {path} could not be made: {error.strerror}") from error
+        failed = write_error(f"folder {path} could not be made", error, path.parent)
+        raise failed or error from error
     return path
 
 
@@ -126,7 +181,7 @@ def write_text(path: Path | str, text: str, before: Callable[[Path], None] | Non
         before: as in `aside`.
 
     Raises:
-        KfcnError: as in `aside`.
+        WriteError: as in `aside`.
     """
     with aside(path, before) as temporary:
         # As bytes: written as text, Windows would end the lines in its own way.

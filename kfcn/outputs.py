@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import TEMPORARY, as_json, aside, make_folder, sha256, write_text
+from kfcn.files import (
+    TEMPORARY,
+    as_json,
+    aside,
+    make_folder,
+    sha256,
+    write_error,
+    write_text,
+    writing,
+)
 
 MANIFEST, LOCK = ".kfcn.jsonl", ".kfcn.lock"
 _REMEMBERED = 2  # hashes of a file: a run that is killed between note and rename leaves the older
@@ -117,7 +126,7 @@ class Outputs:
 
         Raises:
             UsageError: another command writes here.
-            KfcnError: the folder cannot be written to.
+            WriteError: the folder cannot be written to.
         """
         make_folder(self.folder)
         # A hash, because a name may be as long as names can be.
@@ -229,7 +238,7 @@ def locked(file: Path, busy: str) -> Iterator[None]:
 
     Raises:
         UsageError: another process holds it.
-        KfcnError: the folder cannot be written to.
+        WriteError: the folder cannot be written to.
     """
     import filelock
 
@@ -243,8 +252,8 @@ def locked(file: Path, busy: str) -> Iterator[None]:
     except OSError as error:
         # A file system without locks is no reason not to work.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            reason = error.strerror or error
-            raise KfcnError(f"folder {file.parent} cannot be written to: {reason}") from error
+            failure = f"folder {file.parent} cannot be written to"
+            raise write_error(failure, error, file.parent) or error from error
     try:
         yield
     finally:
@@ -265,7 +274,7 @@ def one_file(
 
     Raises:
         UsageError: the file is an input, not kfcn's own, or another command is writing it.
-        KfcnError: its folder cannot be written to.
+        WriteError: its folder cannot be written to.
     """
     path = Path(path)
     outputs = Outputs(path.parent, inputs, overwrite, option)
@@ -280,7 +289,7 @@ def new_folder(path: Path | str, option: str = "--out") -> Iterator[Path]:
 
     Raises:
         UsageError: there is something at `path` already, or another command is making it.
-        KfcnError: it cannot be written.
+        WriteError: it cannot be written.
     """
     path = Path(path)
     if os.path.lexists(path):
@@ -288,12 +297,11 @@ def new_folder(path: Path | str, option: str = "--out") -> Iterator[Path]:
     with Outputs(path.parent, option=option).lock(path.name):
         temporary = None
         try:
-            temporary = Path(tempfile.mkdtemp(prefix=".kfcn-", suffix=".part", dir=path.parent))
-            yield temporary
-            temporary.chmod(0o755)
-            temporary.rename(path)  # fails where somebody has put files there meanwhile
-        except OSError as error:
-            raise KfcnError(f"{path} could not be written: {error.strerror or error}") from error
+            with writing(path):
+                temporary = Path(tempfile.mkdtemp(prefix=".kfcn-", suffix=".part", dir=path.parent))
+                yield temporary
+                temporary.chmod(0o755)
+                temporary.rename(path)  # fails where somebody has put files there meanwhile
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)

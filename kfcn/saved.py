@@ -1,6 +1,7 @@
 """What a trained net leaves: `model.keras` and its card `model.json`."""
 
 import contextlib
+import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -173,10 +174,27 @@ def _without_newer(config: Any) -> Any:
     return config
 
 
+class _Stream(io.BufferedWriter):
+    """A file that Keras writes a model to, and to nowhere else.
+
+    A model that takes more than half of the free memory Keras first writes as an HDF5 file of its
+    own, in the folder of the file's name. HDF5 that meets a full disk there prints tracebacks, and
+    then takes the process down. Without a name the HDF5 part is put together in the memory.
+    """
+
+    name = None
+
+    def __str__(self):
+        return ".keras"  # the ending by which Keras knows the format
+
+
 def save_model(model: "keras.Model", path: Path | str) -> None:
     """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load.
 
     Whichever Keras that kfcn works with wrote the file, the others read it.
+
+    Raises:
+        WriteError: it could not be written; a model that was there before still is.
     """
     # One tensor, not a list of one: that is how it is then called, and how an export is served.
     import keras
@@ -184,8 +202,8 @@ def save_model(model: "keras.Model", path: Path | str) -> None:
     plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     config = _without_newer(plain.get_config())
     plain.get_config = lambda: config  # asked by `save`
-    with aside(path) as temporary:
-        plain.save(temporary)
+    with aside(path) as temporary, _Stream(io.FileIO(temporary, "w")) as file:
+        plain.save(file)
 
 
 def read_card(path: Path | str) -> dict | None:

@@ -1,12 +1,24 @@
 import os
+import pickle
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 from processes import small_disk
 
-from kfcn.errors import KfcnError
-from kfcn.files import aside, make_folder, read_object, save_picture, sha256, write_json, write_text
+from kfcn.errors import KfcnError, WriteError
+from kfcn.files import (
+    aside,
+    make_folder,
+    read_object,
+    save_picture,
+    sha256,
+    write_json,
+    write_text,
+    writing,
+)
+from kfcn.outputs import new_folder
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):
@@ -120,3 +132,93 @@ def test_a_picture_that_a_full_disk_takes_in_part_is_none(tmp_path, side):
             save_picture(Image.fromarray(noise[:99, :99]), part, "JPEG", quality=92)
         with Image.open(small / "x.jpg") as picture:
             picture.load()
+
+
+def by_tensorflow(path):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for _ in range(30):
+            writer.write(os.urandom(3000))
+
+
+def by_array_record(path):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    try:
+        for _ in range(30):
+            writer.write(os.urandom(3000))
+    finally:
+        writer.close()
+
+
+def by_numpy(path):
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(20000))
+
+
+WRITERS = [by_tensorflow, by_array_record, by_numpy]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_whoever_writes_to_a_full_disk_it_is_one_line(tmp_path, write):
+    """These libraries' own errors are no OSErrors, or say neither which file nor what to do."""
+    with small_disk(tmp_path / "small", "32k") as small:
+        with pytest.raises(WriteError) as caught, aside(small / "a.npz") as part:
+            write(part)
+        full = "a.npz could not be written: No space left on device; free some space"
+        assert str(caught.value) == f"{small}/{full}"
+        assert not list(small.iterdir())
+        with pytest.raises(WriteError) as caught, new_folder(small / "out") as folder:
+            write(folder / "a.npz")
+        full = "out could not be written: No space left on device; free some space"
+        assert str(caught.value) == f"{small}/{full}"
+        assert not list(small.iterdir())
+    with aside(tmp_path / "a.npz") as part:  # the control: where there is room
+        write(part)
+    assert (tmp_path / "a.npz").stat().st_size > 32 << 10
+
+
+def test_a_read_only_disk_is_one_line(tmp_path):
+    with small_disk(tmp_path / "small", "32k") as small:
+        write_json(small / "a.json", "old")
+        subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        what = "Read-only file system; make it writable, or choose another place"
+        with pytest.raises(WriteError) as caught:
+            write_json(small / "a.json", "new")
+        assert str(caught.value) == f"{small}/a.json could not be written: {what}"
+        with pytest.raises(WriteError) as caught:
+            make_folder(small / "b")
+        assert str(caught.value) == f"folder {small}/b could not be made: {what}"
+        with pytest.raises(WriteError) as caught, new_folder(small / "b"):
+            pass
+        assert str(caught.value) == f"folder {small} cannot be written to: {what}"
+        assert (small / "a.json").read_text() == '"old"\n'
+
+
+def test_another_disk_that_is_full_is_named(tmp_path):
+    """As the one for temporary files may be."""
+    with small_disk(tmp_path / "small", "32k") as small:
+        with pytest.raises(WriteError) as caught, new_folder(tmp_path / "other/out"):
+            by_tensorflow(small / "a")
+        full = f"No space left on device ({small}/a); free some space"
+        assert str(caught.value) == f"{tmp_path}/other/out could not be written: {full}"
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_errors_of_another_kind_stay_what_they_are(tmp_path):
+    for error in (
+        ValueError("7 is no shape"),
+        RuntimeError("Permission to dance"),
+        KfcnError("no"),
+    ):
+        with pytest.raises(type(error)) as caught, writing(tmp_path / "a"):
+            raise error
+        assert caught.value is error
+
+
+def test_a_write_error_passes_from_process_to_process():
+    error = WriteError("a could not be written: No space left on device", "free some space")
+    again = pickle.loads(pickle.dumps(error.advising("start again")))
+    assert str(again) == f"{error.failure}; free some space; start again"

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import small_disk
 from shipping import picture, tiny_model
 
-from kfcn.errors import KfcnError
+from kfcn.errors import KfcnError, WriteError
 from kfcn.saved import _NEWER, _without_newer, load_model, save_model
 
 STRUCTURE = "structure of `inputs`"
@@ -94,3 +95,45 @@ def test_a_file_that_another_keras_wrote_and_this_one_refuses_names_both(tmp_pat
     versions = rf"written by Keras 9\.1\.0; this is Keras {re.escape(keras.__version__)}"
     with pytest.raises(KfcnError, match=versions):
         load_model(tmp_path / "newer.keras")
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Keras as it is where a model takes more than half of the free memory; its HDF5 files."""
+    from keras.src.saving import saving_lib
+
+    beside, original = [], saving_lib.tempfile.NamedTemporaryFile
+
+    def noted(*args, **options):
+        file = original(*args, **options)
+        beside.append(file.name)
+        return file
+
+    monkeypatch.setattr(saving_lib, "is_memory_sufficient", lambda model: False)
+    monkeypatch.setattr(saving_lib.tempfile, "NamedTemporaryFile", noted)
+    return beside
+
+
+def test_no_hdf5_file_is_written_where_memory_is_short(little_memory, tmp_path):
+    """HDF5 that meets a full disk takes the process down, and no error can be caught."""
+    save_model(tiny_model(), tmp_path / "a.keras")
+    assert not little_memory
+    tiny_model().save(tmp_path / "b.keras")  # the control: Keras by itself writes one
+    assert len(little_memory) == 1 and str(tmp_path) in little_memory[0]
+    ours, theirs = (load_model(tmp_path / name).get_weights() for name in ("a.keras", "b.keras"))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("size", ["4k", "16k", "48k"])
+def test_a_model_on_a_full_disk_is_one_line_and_the_old_one_stays(little_memory, tmp_path, size):
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1024, 3)])
+    with small_disk(tmp_path / "small", size) as small:
+        (small / "model.keras").write_text("old")
+        with pytest.raises(WriteError) as caught:
+            save_model(model, small / "model.keras")
+        assert str(caught.value) == (
+            f"{small}/model.keras could not be written: No space left on device; free some space"
+        )
+        assert [path.name for path in small.iterdir()] == ["model.keras"]
+        assert (small / "model.keras").read_text() == "old"

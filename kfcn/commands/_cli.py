@@ -176,12 +176,12 @@ def run(
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
-        with contextlib.suppress(OSError):  # or Python would try again at its end, and say so
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
     except OSError as error:  # of a file that was not expected to fail: its name may be too long
         place = f"{received(error.filename)}: " if error.filename else ""
         print(f"{parser.prog}: error: {place}{error.strerror or error}", file=sys.stderr)
+        _drop_output()
         return 1
     except Stopped as stop:
         print(f"{parser.prog}: {stop}", file=sys.stderr)
@@ -189,3 +189,12 @@ def run(
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
+
+
+def _drop_output() -> None:
+    """Leaves what cannot be printed, or Python would try again at its end, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

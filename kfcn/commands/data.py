@@ -82,7 +82,7 @@ def _check(args) -> int:
     from pathlib import Path
 
     from kfcn.data.audit.audit import Audit, audit_split
-    from kfcn.data.audit.page import write_page
+    from kfcn.data.audit.page import page
     from kfcn.outputs import Outputs
 
     out = Path(args.out or f"check-{source_of(args).file_name}")
@@ -92,8 +92,7 @@ def _check(args) -> int:
     with outputs.lock():
         audit = Audit([audit_split(dataset, progress=True) for dataset in datasets])
         outputs.write_json(out / "check.json", audit.as_dict())
-        with outputs.aside(out / "check.html") as temporary:
-            write_page(temporary, audit)
+        outputs.write_text(out / "check.html", page(audit))
     print(audit.table())
     print(f"wrote {out / 'check.json'} and {out / 'check.html'}")
     return 1 if audit.errors else 0

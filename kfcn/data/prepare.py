@@ -26,8 +26,8 @@ from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.formats.images import stored_as_read
 from kfcn.data.sets.prepared import CARD
 from kfcn.data.stretch import open_splits
-from kfcn.errors import DataError, KfcnError, UsageError, first_line, require
-from kfcn.files import aside, make_folder, read_object, write_json
+from kfcn.errors import DataError, KfcnError, UsageError, WriteError, first_line, require
+from kfcn.files import aside, make_folder, read_object, write_json, writing
 from kfcn.outputs import LOCK, Outputs
 
 FORMATS = ("array_record", "tfrecord")
@@ -92,6 +92,7 @@ def prepare(
         UsageError: a folder that holds something else or that another command writes to, unknown
             names, Beam not installed.
         DataError: a pair that cannot be used, in the words of `kfcn.data.check`.
+        WriteError: the disk is full, or the folder may not be written to.
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
@@ -106,7 +107,7 @@ def prepare(
     out = make_folder(out).resolve()
     with Outputs(out).lock():
         shards = _planned(out, source, datasets, format)
-        (out / _DONE).mkdir(exist_ok=True)
+        make_folder(out / _DONE)
         missing = [s for s in shards if not (s.done.is_file() and s.path.is_file())]
         total = sum(shard.end - shard.first for shard in shards)
         if beam is not None:
@@ -220,12 +221,10 @@ def _write_by_beam(shards: list[Shard], flags: Sequence[str]) -> None:
                 | "write" >> beam.Map(write_shard)
             )
     except Exception as error:  # Beam wraps what a worker raised into errors of its runners
-        lines = str(error).partition("DataError: ")[2].splitlines()
-        raise (
-            DataError(lines[0].split(" [while running")[0])
-            if lines
-            else KfcnError(f"Beam failed: {first_line(error)}")
-        ) from error
+        for kind in (DataError, WriteError):
+            if lines := str(error).partition(f"{kind.__name__}: ")[2].splitlines():
+                raise kind(lines[0].split(" [while running")[0]) from error
+        raise KfcnError(f"Beam failed: {first_line(error)}") from error
 
 
 def write_shard(shard: Shard) -> int:
@@ -363,16 +362,17 @@ def _finish(out: Path, source: Source, datasets, shards: list[Shard]) -> None:
             "images": sum(note["images"] for note in notes),
             "notes": list(dataset.notes),
         }
-    tfds.folder_dataset.write_metadata(
-        data_dir=out,
-        features=_features(),
-        split_infos=infos,
-        filename_template=tfds.core.ShardedFileTemplate(
-            data_dir=out, dataset_name=TITLE, filetype_suffix=shards[0].format
-        ),
-        version="1.0.0",
-        check_data=False,
-    )
+    with writing(out / "dataset_info.json"):
+        tfds.folder_dataset.write_metadata(
+            data_dir=out,
+            features=_features(),
+            split_infos=infos,
+            filename_template=tfds.core.ShardedFileTemplate(
+                data_dir=out, dataset_name=TITLE, filetype_suffix=shards[0].format
+            ),
+            version="1.0.0",
+            check_data=False,
+        )
     classes = next(iter(datasets.values())).classes
     write_json(
         out / CARD,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.files import aside
 from kfcn.nets.backbones import Backbone, BodyOptions, row
 
 Tensors = dict[str, list[np.ndarray]]
@@ -85,13 +86,17 @@ def save_tensors(path: Path, model: keras.Model) -> None:
 
     The vectors of batch normalisation and biases stay float32: they are few, and small variances
     have no half-precision number.
+
+    Raises:
+        WriteError: the file could not be written.
     """
     arrays = {}
     for layer in model.layers:
         for index, tensor in enumerate(layer.get_weights()):
             kernel = tensor.ndim > 1
             arrays[f"{layer.name}/{index}"] = tensor.astype(np.float16) if kernel else tensor
-    np.savez_compressed(path, **arrays)
+    with aside(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) -> Tensors:

@@ -40,7 +40,7 @@ def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], kee
         keep: how many checkpoints stay; the older ones go when the new one is on the disk.
 
     Raises:
-        KfcnError: it could not be written; the earlier checkpoints are untouched.
+        WriteError: it could not be written; the earlier checkpoints are untouched.
     """
     arrays = {
         f"{index:05d}": keras.ops.convert_to_numpy(variable)
@@ -90,6 +90,11 @@ def restore(
             "remove the run folder to start anew"
         )
     return None
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return bool(_files(folder))
 
 
 def _name(step: int) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.feed.views import Subset
-from kfcn.errors import KfcnError, first_line
+from kfcn.errors import WriteError, first_line
+from kfcn.files import write_error
 from kfcn.inference.evaluate import Evaluation, measure
 from kfcn.inference.segment import segment
 from kfcn.metrics import scores
@@ -211,8 +212,9 @@ class Recorder:
                 if image is not None:
                     tf.summary.image("validation", image[None], step=row["epoch"])
         except tf.errors.OpError as error:
-            raise KfcnError(
-                f"{self.run.tensorboard} could not be written: {first_line(error)}"
+            failure = f"{self.run.tensorboard} could not be written"
+            raise write_error(failure, error, self.run.path) or WriteError(
+                f"{failure}: {first_line(error)}"
             ) from error
 
 

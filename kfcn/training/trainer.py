@@ -16,7 +16,7 @@ from kfcn.data.feed import batches
 from kfcn.data.feed.views import Skipping, cached
 from kfcn.data.pictures import Pictures, check_pictures
 from kfcn.data.stretch import open_splits
-from kfcn.errors import KfcnError, UsageError
+from kfcn.errors import KfcnError, UsageError, WriteError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.labels import IGNORE
@@ -93,7 +93,8 @@ def train(
     Raises:
         UsageError: settings that make no sense, or differ from those of the run.
         DataError: the data set has a file that cannot be used.
-        KfcnError: the training failed (weights, disk, a loss that is not finite).
+        WriteError: the disk is full, or the run folder may not be written to.
+        KfcnError: the training failed (weights, a loss that is not finite).
         WorkerLostError: another worker of the cluster has gone.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
@@ -120,7 +121,13 @@ def train(
             finished = ", finished" if stage.finished else ""
             say(f"stage {number} of {len(stages)}: {stage.run.path}{finished}")
         if last or not stage.finished:
-            result = _train(stage, where, conduct, loud)
+            try:
+                result = _train(stage, where, conduct, loud)
+            except WriteError as error:
+                if not checkpoint.exists(stage.run.checkpoints):
+                    raise
+                again = f"the same command goes on from there (run {stage.run.path})"
+                raise error.advising(again) from error
     assert result is not None  # there is a last stage
     return result
 

@@ -13,6 +13,7 @@ A bundle is a folder::
 """
 
 import hashlib
+import io
 import json
 import re
 import reprlib
@@ -297,6 +298,22 @@ def check_file(root: Path, name: str, expected: str) -> Path:
             f" {expected[:12]}...)"
         )
     return file
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Writes a `.npy` file.
+
+    By way of the memory: NumPy by itself does not say why a full disk took only a part of it.
+
+    Raises:
+        OSError: it could not be written whole.
+    """
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    try:
+        path.write_bytes(content.getbuffer())
+    except OSError as error:  # of what is open the system does not say which file it is
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_tflite(path: Path) -> None:

@@ -23,6 +23,24 @@ class OutputError(Exception):
     """A file that must not be replaced, or cannot be written; the message names it."""
 
 
+class WriteError(OutputError):
+    """A file that could not be written, as on a full disk: the request was right, the work failed.
+
+    Args:
+        failure: what could not be done, with the name of the file or folder.
+        error: what the system said.
+    """
+
+    def __init__(self, failure: str, error: OSError):
+        super().__init__(f"{failure}: {system_says(error)}")
+
+
+def system_says(error: OSError) -> str:
+    """Why something failed in the system's words, and what to do where that is known."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{error.strerror or error}{'; free some space' if full else ''}"
+
+
 class Outputs:
     """A folder that a command writes into.
 
@@ -54,7 +72,8 @@ class Outputs:
         """Keeps other commands from writing a file of the folder, which is made.
 
         Raises:
-            OutputError: another command writes it, or the folder cannot be written to.
+            OutputError: another command writes it.
+            WriteError: the folder cannot be written to.
         """
         try:
             import filelock
@@ -75,9 +94,7 @@ class Outputs:
         except NotImplementedError:
             pass  # a file system without locks is no reason not to write
         except OSError as error:
-            raise OutputError(
-                f"folder {self.folder} cannot be written to: {error.strerror or error}"
-            ) from error
+            raise WriteError(f"folder {self.folder} cannot be written to", error) from error
         try:
             yield
         finally:
@@ -89,7 +106,8 @@ class Outputs:
         """Writes a file whole or not at all, and notes that it is kfcn's.
 
         Raises:
-            OutputError: it must not be replaced, or cannot be written.
+            OutputError: it must not be replaced.
+            WriteError: it cannot be written.
         """
         path = self.folder / name
         temporary = self.folder / f".kfcn-{secrets.token_hex(8)}.part"
@@ -105,7 +123,7 @@ class Outputs:
             self._note(name, content)  # before the rename, so that none is missed
             temporary.replace(path)
         except OSError as error:
-            raise OutputError(f"{path} could not be written: {error.strerror or error}") from error
+            raise WriteError(f"{path} could not be written", error) from error
         finally:
             if made:
                 temporary.unlink(missing_ok=True)
@@ -148,7 +166,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Gives a folder beside `path` that is renamed to `path` when all went well.
 
     Raises:
-        OutputError: there is something at `path`, or it cannot be written.
+        OutputError: there is something at `path`.
+        WriteError: it cannot be written.
     """
     check_new(path)
     temporary = path.parent / f".kfcn-{secrets.token_hex(8)}.part"
@@ -157,7 +176,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(path)  # fails where somebody has put something there meanwhile
     except OSError as error:
-        raise OutputError(f"{path} could not be written: {error.strerror or error}") from error
+        raise WriteError(f"{path} could not be written", error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

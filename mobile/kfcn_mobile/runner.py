@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_mobile.bundle import BundleError
+from kfcn_mobile.bundle import BundleError, save_array
 
 SIGNATURE = "segment"
-# Exit code of a file that cannot be run, with the reason in one line; any other is a crash.
-REFUSED = 2
+# Exit codes, with the reason in one line: a file that cannot be run, a result that cannot be
+# written. Any other is a crash.
+REFUSED, UNWRITTEN = 2, 3
 
 
 class Segmenter:
@@ -145,7 +146,7 @@ def label_images(path: str, images: str, labels: str, xnnpack: bool = True) -> d
         start = time.perf_counter()
         maps.append(segmenter.run(picture))
         times.append(1e3 * (time.perf_counter() - start))
-    np.save(labels, np.stack(maps), allow_pickle=False)
+    save_array(Path(labels), np.stack(maps))
     return {
         "images_ms": times,
         "kernels": segmenter.kernels,
@@ -191,6 +192,7 @@ def run_apart(
 
     Raises:
         BundleError: the file does not load, does not run, or makes LiteRT crash.
+        OSError: the process could not write what it was to write.
     """
     command = [*python, "-m", __name__, str(path), *arguments]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
@@ -205,6 +207,8 @@ def run_apart(
     on = f" on {where}" if where else ""
     if done.returncode == REFUSED:
         raise BundleError(done.stderr.strip().splitlines()[-1] + on)
+    if done.returncode == UNWRITTEN:
+        raise OSError(done.stderr.strip().splitlines()[-1] + on)
     if done.returncode:
         raise BundleError(f"{path}: LiteRT crashed{on} ({_ending(done)})")
     return json.loads(done.stdout.splitlines()[-1])
@@ -255,6 +259,9 @@ def _main() -> int:
     except BundleError as error:
         print(error, file=sys.stderr)
         return REFUSED
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return UNWRITTEN
     print(json.dumps(figures))
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from kfcn_mobile.bundle import BundleError
 from kfcn_mobile.console import Parser, number, print_any_letters
 from kfcn_mobile.fetch.litert_js import MissingError
-from kfcn_mobile.outputs import OutputError, check_new
+from kfcn_mobile.outputs import OutputError, WriteError, check_new, system_says
 from kfcn_mobile.server import Server
 from kfcn_mobile.site import Site, make_site, read_net, write_site
 
@@ -67,9 +67,10 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
         return _serve(site, args.host, args.port)
     except (BundleError, MissingError, OutputError) as error:
         print(f"kfcn-serve: error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, WriteError) else 2
     except OSError as error:
-        print(f"kfcn-serve: error: {error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"kfcn-serve: error: {place}{system_says(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

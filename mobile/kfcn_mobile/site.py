@@ -159,8 +159,8 @@ def write_site(site: Site, out: Path, sources: Sequence[Path]) -> None:
         sources: folders that must not receive it.
 
     Raises:
-        OutputError: there is something at `out`, it lies in one of the sources, or it cannot be
-            written.
+        OutputError: there is something at `out`, or it lies in one of the sources.
+        WriteError: it cannot be written.
     """
     check_new(out)
     for folder in (PAGE, *sources):

@@ -23,7 +23,7 @@ from kfcn_mobile.agreement import (
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
 from kfcn_mobile.console import Parser, number, print_any_letters
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
-from kfcn_mobile.outputs import OutputError, Outputs
+from kfcn_mobile.outputs import OutputError, Outputs, WriteError, system_says
 from kfcn_mobile.report.table import table
 from kfcn_mobile.targets import KINDS, Target, TargetError, Timing, make_targets, spelled
 from kfcn_mobile.targets.host import Host
@@ -195,7 +195,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="kfcn-validate",
         description="Proves that a bundle's .tflite files label pixels as the Keras model does.",
-        epilog="Exit code: 0 every gate passed, 1 a gate failed, 2 the bundle cannot be used.",
+        epilog="Exit code: 0 every gate passed, 1 a gate failed or a file could not be written, "
+        "2 the bundle cannot be used.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that kfcn-convert wrote")
     parser.add_argument(
@@ -275,7 +276,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 report_file.write(html_name, html_page(bundle, report, label_maps).encode())
     except (BundleError, TargetError, OutputError) as error:
         print(f"kfcn-validate: error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, WriteError) else 2
+    except OSError as error:  # of a temporary file, or of one that is fetched
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"kfcn-validate: error: {place}{system_says(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("kfcn-validate: stopped", file=sys.stderr)
         return 130

@@ -102,6 +102,17 @@ def test_output_that_nobody_reads_is_no_traceback():
     assert done.returncode == 141 and not done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_output_onto_a_full_disk_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BIN / "kfcn-train", "--recipe", "list"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "kfcn-train: error: No space left on device\n"
+
+
 def test_evaluate_prints_and_writes_the_same(run, pairs, tmp_path):
     out = tmp_path / "figures.json"
     done = call("evaluate", run.run_dir, "--data", "folder", "--data-dir", pairs, "--json", out)

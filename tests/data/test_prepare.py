@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import small_disk
 
 from kfcn import data
 from kfcn.data import prepare as module
@@ -13,7 +15,8 @@ from kfcn.data.catalog import Source
 from kfcn.data.feed.batches import training_batches
 from kfcn.data.prepare import prepare
 from kfcn.data.sets.prepared import Prepared
-from kfcn.errors import DataError, KfcnError, UsageError
+from kfcn.errors import DataError, KfcnError, UsageError, WriteError
+from kfcn.files import TEMPORARY
 from kfcn.outputs import Outputs
 
 
@@ -197,3 +200,19 @@ def test_two_passes_at_once_are_one_too_many(folder, tmp_path):
         prepare(Source("folder", folder), tmp_path / "out", workers=1)
     assert list((tmp_path / "out").iterdir()) == []
     assert contents(prepare(Source("folder", folder), tmp_path / "out", workers=1))
+
+
+@pytest.mark.parametrize("format", ["array_record", "tfrecord"])
+def test_a_pass_onto_a_full_disk_says_so_and_goes_on_later(folder, tmp_path, format):
+    source = Source("folder", folder)
+    with small_disk(tmp_path / "small", "40k") as small:
+        with pytest.raises(WriteError) as caught:
+            prepare(source, small / "out", ["train"], format, workers=1)
+        assert str(caught.value).endswith(
+            "could not be written: No space left on device; free some space"
+        )
+        assert str(caught.value).startswith(f"{small}/out/")
+        assert not list(small.rglob(TEMPORARY))
+        subprocess.run(["mount", "-o", "remount,size=4m", small], check=True)
+        prepare(source, small / "out", ["train"], format, workers=1)
+        assert len(data.load("prepared", "train", small / "out")) == 11

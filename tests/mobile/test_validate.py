@@ -18,6 +18,7 @@ from kfcn_mobile.runner import Segmenter
 from kfcn_mobile.targets.host import Host
 from kfcn_mobile.validate import main, validate
 from PIL import Image
+from processes import small_disk
 from shipping import tiny_bundle
 
 from kfcn import outputs
@@ -503,3 +504,26 @@ def test_both_packages_keep_one_manifest(tmp_path):
     with pytest.raises(mobile_outputs.OutputError, match="could not be written: File name too"):
         mobiles.write("n" * 256, b"")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".kfcn.jsonl", "a.txt", "b.txt"]
+
+
+def test_a_report_onto_a_full_disk_is_one_line_and_exit_code_1(bundle, tmp_path, capsys):
+    with small_disk(tmp_path / "small", "8k") as small:
+        assert main([str(bundle), *FAST, *LOOSE, "--report", str(small / "report.json")]) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"kfcn-validate: error: {small}/report.html could not be written: "
+            "No space left on device; free some space"
+        )
+        assert {path.name for path in small.iterdir()} <= {"report.json", ".kfcn.jsonl"}
+        json.loads((small / "report.json").read_text())
+
+
+@pytest.mark.parametrize("size", ["4k", "32k"])
+def test_a_full_disk_of_temporary_files_is_one_line(bundle, tmp_path, capsys, monkeypatch, size):
+    """The first has no room for the golden images, the second none for their label maps."""
+    with small_disk(tmp_path / "small", size) as small:
+        monkeypatch.setattr("tempfile.tempdir", str(small))
+        assert main([str(bundle), *FAST, *LOOSE]) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"kfcn-validate: error: {small}/kfcn-images-")
+        assert ".npy: No space left on device" in last
+        assert not list(small.iterdir())

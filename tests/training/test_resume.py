@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -16,6 +17,8 @@ from processes import (
     small_disk,
     train_command,
 )
+
+from kfcn.files import TEMPORARY
 
 EACH_STEP = ("--save-minutes", 0)
 WAYS = {
@@ -230,10 +233,19 @@ def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
         command = train_command(pairs, small / "run", *EACH_STEP, "--keep", 99)
         code, output = finish(command, tmp_path / "log.txt")
         assert code == 1
-        assert "could not be written: No space left on device" in output
+        last = output.splitlines()[-1]
+        assert last.startswith(f"kfcn-train: error: {small}/run/")
+        assert last.endswith(
+            "could not be written: No space left on device; free some space; "
+            f"the same command goes on from there (run {small}/run)"
+        )
         assert "Traceback" not in output
-        assert checkpoints(small / "run")
-        load(checkpoints(small / "run")[-1])
+        assert not list(small.rglob(TEMPORARY))
+        done, _ = load(checkpoints(small / "run")[-1])
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        code, output = finish(command, tmp_path / "again.txt")
+        assert code == 0, output
+        assert f"continuing {small}/run after step {done['step'] % 3}" in output
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path, pairs):

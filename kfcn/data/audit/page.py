@@ -1,7 +1,6 @@
 """`check.html`: the audit as a page with sample overlays, in one file that needs no other."""
 
 import html
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,22 +9,21 @@ from kfcn.data.audit.audit import Audit, SplitAudit, sizes_in_words
 from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.errors import DataError
-from kfcn.files import write_text
 from kfcn.pages import document, figure
 from kfcn.visualize import draw_joints, overlay
 
 SHOWN = 12  # overlays of a split
 
 
-def write_page(path: Path | str, audit: Audit) -> None:
-    """Writes the page; `SHOWN` images of each split are drawn with their labels."""
+def page(audit: Audit) -> str:
+    """The page as HTML; `SHOWN` images of each split are drawn with their labels."""
     name = html.escape(audit.splits[0].dataset.name)
     found = {"errors": audit.errors, "warnings": audit.warnings, "notes": audit.notes}
     body = [f"<h1>{name}</h1>", *(_list(title, lines) for title, lines in found.items())]
     if not audit.errors:
         body.insert(1, '<p class="fine">No errors: ready for training.</p>')
     body += [_split(split) for split in audit.splits]
-    write_text(path, document(f"{audit.splits[0].dataset.name}: label audit", "".join(body)))
+    return document(f"{audit.splits[0].dataset.name}: label audit", "".join(body))
 
 
 def _list(title: str, lines: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kfcn_mobile.bundle import Bundle
+from kfcn_mobile.bundle import Bundle, save_array
 from kfcn_mobile.runner import measure, run_apart
 from kfcn_mobile.targets import Outcome, Target, Timing
 
@@ -47,7 +47,7 @@ class Interpreted(Target):
         """The label maps of the golden images, and what the runner says of its work."""
         assert self._folder is not None, "the target is not started"
         images, labels = self._folder / "images.npy", self._folder / "labels.npy"
-        np.save(images, np.stack([golden.image for golden in bundle.golden]))
+        save_array(images, np.stack([golden.image for golden in bundle.golden]))
         labels.unlink(missing_ok=True)
         arguments = ["--images", str(images), "--labels", str(labels)]
         arguments += ["--built-in"] * (not self._xnnpack)

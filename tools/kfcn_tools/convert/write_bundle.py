@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from kfcn_mobile.bundle import FORMAT, LOGITS_STEP
+from kfcn_mobile.bundle import FORMAT, LOGITS_STEP, save_array
 from PIL import Image
 
-from kfcn.files import sha256
+from kfcn.files import save_picture, sha256
 from kfcn_tools.convert.pictures import Picture
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def write_golden(folder: Path, model: "keras.Model", pictures: Sequence[Picture]
             arrays["truth"] = picture.labels
         for kind, array in arrays.items():
             entry[kind] = f"golden/{i:04d}_{kind}.png"
-            Image.fromarray(array).save(folder / entry[kind])
+            save_picture(Image.fromarray(array), folder / entry[kind], "PNG")
         entry["margin"] = f"golden/{i:04d}_margin.npy"
         # Half precision: the margin is only compared with 1.
-        np.save(folder / entry["margin"], margin.astype(np.float16), allow_pickle=False)
+        save_array(folder / entry["margin"], margin.astype(np.float16))
         # Scores are checked at some pixels: at all of them they would be the largest file by far.
         entry["logits"] = f"golden/{i:04d}_logits.npy"
         some = logits[::LOGITS_STEP, ::LOGITS_STEP]
-        np.save(folder / entry["logits"], some.astype(np.float32), allow_pickle=False)
+        save_array(folder / entry["logits"], some.astype(np.float32))
         entries.append(entry)
     return entries
 
