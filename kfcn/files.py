@@ -45,7 +45,9 @@ def write_error(failure: str, error: Exception, folder: Path) -> WriteError | No
     if code is None and not isinstance(error, OSError):
         return None
     reason = getattr(error, "strerror", None) or (os.strerror(code) if code else first_line(error))
-    named = getattr(error, "filename", None) or next(iter(_PATH.findall(text)), None)
+    # Of a copy the second name is the one that is written to.
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    named = named or next(iter(_PATH.findall(text)), None)
     if named and folder.absolute() not in Path(os.fsdecode(named)).absolute().parents:
         reason += f" ({os.fsdecode(named)})"
     if code in _FULL:

@@ -182,7 +182,9 @@ class _Stream(io.BufferedWriter):
     then takes the process down. Without a name the HDF5 part is put together in the memory.
     """
 
-    name = None
+    @property
+    def name(self) -> str:
+        raise AttributeError("a stream has no name")
 
     def __str__(self):
         return ".keras"  # the ending by which Keras knows the format

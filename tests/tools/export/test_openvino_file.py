@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from kfcn_tools.export import export, openvino_file
 from kfcn_tools.export.net import Net
+from processes import small_disk
 from shipping import picture, tiny_model
 
+from kfcn.errors import WriteError
 from kfcn.labels import voc_coloured
 
 openvino = pytest.importorskip("openvino")
@@ -45,6 +47,14 @@ def test_export_checks_it_and_names_both_files(tmp_path):
     described = json.loads((out / "export.json").read_text())
     assert sorted(described["files"]) == ["model.bin", "model.xml"]
     assert all(found["differing"] < 50 for found in described["checked"]["float32"])
+
+
+def test_a_file_onto_a_full_disk_is_one_line(tmp_path):
+    """OpenVINO says that a stream failed, and not why."""
+    with small_disk(tmp_path / "small", "16k") as small:
+        with pytest.raises(WriteError, match=r"small/out could not be written: .* disk full\?$"):
+            export(tiny_model(), small / "out", "openvino")
+        assert not list(small.iterdir())
 
 
 @pytest.mark.slow

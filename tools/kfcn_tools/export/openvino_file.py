@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from kfcn_mobile.targets.exported import open_openvino
 
+from kfcn.errors import first_line
 from kfcn_tools.export.net import Net, Run
 from kfcn_tools.export.onnx_file import onnx_content
 
@@ -23,8 +24,7 @@ def write(net: Net, folder: Path) -> dict[str, str]:
 
     model = openvino.Core().read_model(onnx_content(net), b"")
     _describe(model, net)
-    # Its default of half precision would save space and move labels.
-    openvino.save_model(model, folder / FILE, compress_to_fp16=False)
+    _save(model, folder / FILE)
     return {"float32": FILE}
 
 
@@ -60,8 +60,23 @@ def quantize(net: Net, folder: Path, file: str, images: Sequence[np.ndarray]) ->
         ignored_scope=nncf.IgnoredScope(types=["Interpolate"], validate=False),
     )
     _describe(quantized, net)
-    openvino.save_model(quantized, folder / INT8_FILE, compress_to_fp16=False)
+    _save(quantized, folder / INT8_FILE)
     return {"int8": INT8_FILE}
+
+
+def _save(model, file: Path) -> None:
+    """Writes a model.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    import openvino
+
+    try:
+        # Its default of half precision would save space and move labels.
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:  # of C++ streams, which do not say why
+        raise OSError(f"OpenVINO says {first_line(error)!r}; is the disk full?") from error
 
 
 def _describe(model, net: Net) -> None:
