@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.files import aside
 from kfcn.nets.backbones import Backbone, BodyOptions, row
 
 Tensors = dict[str, list[np.ndarray]]
@@ -88,14 +87,14 @@ def save_tensors(path: Path, model: keras.Model) -> None:
     have no half-precision number.
 
     Raises:
-        WriteError: the file could not be written.
+        OSError: the file could not be written.
     """
     arrays = {}
     for layer in model.layers:
         for index, tensor in enumerate(layer.get_weights()):
             kernel = tensor.ndim > 1
             arrays[f"{layer.name}/{index}"] = tensor.astype(np.float16) if kernel else tensor
-    with aside(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

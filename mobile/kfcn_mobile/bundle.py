@@ -261,7 +261,7 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
     except RecursionError:
         raise BundleError(f"{path}: cannot be read (its values are nested too deep)") from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read ({error})") from None
+        raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None
     if not isinstance(info, dict):
         raise BundleError(f"{path}: expected a JSON object, received {reprlib.repr(info)}")
     return info
@@ -369,6 +369,8 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which the message names already
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

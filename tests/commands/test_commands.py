@@ -15,6 +15,8 @@ COMMANDS = [
     "serve",
 ]  # fmt: skip
 
+SHIP = ("--size", "64", "64", "--data", "scenes", "--facts", "nothing.json")
+
 
 def call(name, *args, cwd=None):
     return subprocess.run(
@@ -80,11 +82,36 @@ def test_errors_are_one_line(args, status, told, tmp_path):
         ("predict", ("voc_animals", "x.png", "--out", ""), 2, "received an empty argument"),
         ("launch", ("--workers", "x", "--", "true"), 2, "--workers: invalid int value"),
         ("export", ("nothing.keras",), 2, "arguments are required: --format, --out"),
+        ("validate", ("x" * 300,), 2, f"error: {'x' * 300}/bundle.json: cannot be read (File name"),
     ],
 )
 def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
     done = call(name, *args, cwd=tmp_path)
     assert done.returncode == status, done.stderr
+    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "status", "told"),
+    [
+        ("results", ("--nope",), 2, "unrecognized arguments: --nope"),
+        ("results", ("nothing",), 2, "nothing: expected the folder of a finished run"),
+        ("ship", (), 2, "the following arguments are required: RUN, NAME"),
+        ("ship", ("nothing", "n", *SHIP), 2, "nothing.json: No such file or directory"),
+        ("port_weights", (), 2, "the following arguments are required: NPZ"),
+        ("port_weights", ("nothing.npz", "--out", "o"), 2, "nothing.npz: No such file"),
+        ("port_weights", (".", "--out", "o"), 2, ".: is a folder"),
+        ("port_weights", (__file__, "--out", "o"), 2, "is no .npz file: "),
+    ],
+)
+def test_what_makes_the_package_says_its_errors_in_one_line(module, args, status, told, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", f"kfcn_tools.{module}", *args],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert done.stderr.startswith(f"python -m kfcn_tools.{module}: error: ")
     assert told in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

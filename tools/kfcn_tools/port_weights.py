@@ -8,21 +8,31 @@ The shipped file was made in this way from the PyPI package `efficientnet-lite0-
 """
 
 import argparse
-from collections.abc import Mapping
+import io
+import sys
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from kfcn.errors import UsageError
-from kfcn.nets.efficientnet_lite import STAGES, classifier
-from kfcn.nets.weights import save_tensors
+from kfcn.commands._cli import Parser, run
+from kfcn.errors import UsageError, first_line
+from kfcn.files import read_bytes
+from kfcn.outputs import one_file
+
+if TYPE_CHECKING:
+    import keras
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def layer_names() -> dict[str, str]:
     """Keras layer name -> prefix of the same layer's arrays in PyTorch."""
+    from kfcn.nets.efficientnet_lite import STAGES
+
     names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0"}
     number = 0
     for stage, (_, _, expansion, _, blocks) in enumerate(STAGES, start=1):
@@ -43,7 +53,7 @@ def layer_names() -> dict[str, str]:
     return names | {"top_conv": "_conv_head", "top_bn": "_bn1", "predictions": "_fc"}
 
 
-def port(arrays: Mapping[str, np.ndarray]) -> keras.Model:
+def port(arrays: Mapping[str, np.ndarray]) -> "keras.Model":
     """The classifier EfficientNet-Lite0 with the weights of a PyTorch state dict.
 
     Args:
@@ -52,6 +62,10 @@ def port(arrays: Mapping[str, np.ndarray]) -> keras.Model:
     Raises:
         UsageError: an array is missing or has another shape.
     """
+    import keras
+
+    from kfcn.nets.efficientnet_lite import classifier
+
     net = classifier(len(arrays.get("_fc.bias", ())) or 1000)
     for ours, theirs in layer_names().items():
         layer = net.get_layer(ours)
@@ -70,18 +84,46 @@ def port(arrays: Mapping[str, np.ndarray]) -> keras.Model:
     return net
 
 
-def main(argv: list[str] | None = None) -> None:
-    """`python -m kfcn_tools.port_weights`."""
-    cli = argparse.ArgumentParser(description=__doc__)
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    cli = Parser(prog="python -m kfcn_tools.port_weights", description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
     cli.add_argument("source", type=Path, metavar="NPZ")
     cli.add_argument("--out", type=Path, required=True, metavar="NPZ")
-    args = cli.parse_args(argv)
-    with np.load(args.source, allow_pickle=False) as arrays:
-        net = port({name: arrays[name] for name in arrays.files})
-    save_tensors(args.out, net)
+    return cli
+
+
+def work(args: argparse.Namespace) -> None:
+    """Reads, and writes what was made of it."""
+    from kfcn.nets.weights import save_tensors
+
+    net = port(read_arrays(args.source))
+    with one_file(args.out, [args.source]) as outputs, outputs.aside(args.out) as temporary:
+        save_tensors(temporary, net)
     print(f"{net.count_params() / 1e6:.2f} M parameters in {args.out.stat().st_size / 1e6:.1f} MB")
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file by their names.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    try:
+        content = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise ValueError("one array without a name")
+        return dict(content)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or first_line(error)}") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"{path} is no .npz file: {first_line(error)}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

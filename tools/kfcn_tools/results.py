@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfcn.commands._cli import run
+from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import read_object, write_json, write_text
 from kfcn_tools.benchmarks.labels.report import section
@@ -301,7 +301,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    cli = argparse.ArgumentParser(
+    cli = Parser(
         prog="python -m kfcn_tools.results",
         description="Write a table of results from run folders. Runs that differ in the seed only "
         "share a row; the first run is what the others are compared with. Evaluations that lie in "

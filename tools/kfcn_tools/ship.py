@@ -13,30 +13,32 @@ by as much. The card says how many labels the rounding has changed.
 """
 
 import argparse
-import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from kfcn import data as data_sets
+from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import sha256, write_json, write_text
-from kfcn.inference.evaluate import measure
-from kfcn.inference.protocol import SINGLE_SCALE
+from kfcn.files import make_folder, read_object, sha256, write_json, write_text
+from kfcn.outputs import new_folder
 from kfcn.pretrained import CARD, MODEL
-from kfcn.saved import check_classes, load_model, read_card, save_model
+from kfcn.saved import check_classes, load_model, model_path, read_card, save_model
+
+if TYPE_CHECKING:
+    import keras
 
 FACTS = ("description", "trained_on", "terms", "does_not_know", "command", "time", "hardware")
 MODES = ("int8", "float16")
 
 
 def ship(
-    run: Path | str,
+    trained: Path | str,
     out: Path | str,
     size: tuple[int, int],
     dataset: data_sets.Dataset,
@@ -48,7 +50,7 @@ def ship(
     """Makes the folder of a pretrained net from a run folder.
 
     Args:
-        run: a run folder, or a `.keras` file with its card beside it.
+        trained: a run folder, or a `.keras` file with its card beside it.
         out: the folder to make; its name is the net's.
         size: (H, W) that the `.tflite` files take.
         dataset: the split on which the net is measured.
@@ -65,16 +67,20 @@ def ship(
     from kfcn_mobile.bundle import read_bundle
     from kfcn_mobile.validate import validate
 
+    from kfcn.inference.evaluate import measure
+    from kfcn.inference.protocol import SINGLE_SCALE
     from kfcn_tools.convert import convert
 
-    out, card = Path(out), read_card(run)
+    out, card = Path(out), read_card(trained)
     if card is None:
-        raise KfcnError(f"{run}: no {CARD} beside the model")
+        raise KfcnError(f"{trained}: no {CARD} beside the model")
     if missing := [name for name in FACTS if not facts.get(name)]:
         raise UsageError(f"facts: {', '.join(missing)} missing; expected {', '.join(FACTS)}")
     if out.exists():
         raise UsageError(f"{out} exists already; move it away first")
-    net = load_model(run)
+    if missing := [str(path) for path in examples if not path.is_file()]:
+        raise UsageError(f"{', '.join(missing)}: no such file; expected pictures")
+    net = load_model(trained)
     check_classes(card, dataset, net.outputs[0].shape[-1])
     before = net.get_weights()
     round_kernels(net)
@@ -82,7 +88,7 @@ def ship(
         folder = Path(temporary) / out.name
         folder.mkdir()
         save_model(net, folder / MODEL)
-        shutil.copy(Path(run) / CARD, folder / CARD)
+        shutil.copy(model_path(trained).with_name(CARD), folder / CARD)
         result = measure(net, dataset, SINGLE_SCALE, progress=True)
         changed = _changed_labels(net, before, dataset)
         bundle = convert(
@@ -106,13 +112,15 @@ def ship(
             "files": {name: sha256(path) for name, path in files.items()},
         }
         write_json(folder / CARD, card)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(folder, out)
+        with new_folder(out, "NAME") as new:
+            shutil.copytree(folder, new, dirs_exist_ok=True)
     return out
 
 
-def round_kernels(net: keras.Model) -> None:
+def round_kernels(net: "keras.Model") -> None:
     """Rounds all tensors of two axes and more to half precision, in place."""
+    import keras
+
     for weight in net.weights:
         if len(weight.shape) > 1:
             value = keras.ops.convert_to_numpy(weight)
@@ -120,7 +128,7 @@ def round_kernels(net: keras.Model) -> None:
 
 
 def _changed_labels(
-    net: keras.Model, weights: list[np.ndarray], dataset, images: int = 20
+    net: "keras.Model", weights: list[np.ndarray], dataset, images: int = 20
 ) -> float:
     """Share of the pixels of some images whose label is another one with the given weights."""
     from kfcn.inference.segment import segment
@@ -239,9 +247,9 @@ def _missed(models: list[dict[str, Any]]) -> list[str]:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m kfcn_tools.ship`."""
-    cli = argparse.ArgumentParser(description=__doc__)
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    cli = Parser(prog="python -m kfcn_tools.ship", description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
     cli.add_argument("run", type=Path, metavar="RUN")
     cli.add_argument("name", metavar="NAME")
@@ -255,19 +263,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_argument("--facts", type=Path, required=True, metavar="FILE.json")
     cli.add_argument("--package", type=Path, default=Path("kfcn/pretrained"), metavar="DIR")
     cli.add_argument("--docs", type=Path, default=Path("docs/pretrained"), metavar="DIR")
-    args = cli.parse_args(argv)
+    return cli
+
+
+def work(args: argparse.Namespace) -> None:
+    """Ships the net, and writes its page."""
+    try:
+        facts = read_object(args.facts)
+    except ValueError as error:
+        raise UsageError(f"{args.facts}: {error}; expected an object of facts") from error
     source = data_sets.Source(args.data, args.data_dir, classes=args.classes)
     dataset = source.open_for(read_card(args.run), args.split)
-    facts = json.loads(args.facts.read_text(encoding="utf-8"))
     size = (args.size[0], args.size[1])
     out = ship(
         args.run, args.package / args.name, size, dataset, source, facts, args.golden, args.example
     )
-    args.docs.mkdir(parents=True, exist_ok=True)
-    card = json.loads((out / CARD).read_text(encoding="utf-8"))
-    write_text(args.docs / f"{args.name}.md", page(args.name, card))
-    print(f"wrote {out} and {args.docs / f'{args.name}.md'}")
+    file = make_folder(args.docs) / f"{args.name}.md"
+    write_text(file, page(args.name, read_object(out / CARD)))
+    print(f"wrote {out} and {file}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
