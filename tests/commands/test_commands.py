@@ -15,6 +15,7 @@ COMMANDS = [
     "serve",
 ]  # fmt: skip
 
+NO_TEXT = str(Path(__file__).parents[2] / "kfcn/nets/efficientnet_lite0.npz")
 SHIP = ("--size", "64", "64", "--data", "scenes", "--facts", "nothing.json")
 
 
@@ -97,6 +98,7 @@ def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
     [
         ("results", ("--nope",), 2, "unrecognized arguments: --nope"),
         ("results", ("nothing",), 2, "nothing: expected the folder of a finished run"),
+        ("results", ("--store", "s.json", "--out", NO_TEXT), 2, "is no page of results"),
         ("ship", (), 2, "the following arguments are required: RUN, NAME"),
         ("ship", ("nothing", "n", *SHIP), 2, "nothing.json: No such file or directory"),
         ("port_weights", (), 2, "the following arguments are required: NPZ"),

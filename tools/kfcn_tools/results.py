@@ -19,7 +19,7 @@ from typing import Any
 
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.files import read_object, write_json, write_text
+from kfcn.files import read_bytes, read_object, write_json, write_text
 from kfcn_tools.benchmarks.labels.report import section
 from kfcn_tools.benchmarks.labels.training import RESULTS
 
@@ -327,7 +327,7 @@ def work(args: argparse.Namespace) -> None:
     """Reads, and writes or prints."""
     if not args.runs and not args.store:
         raise UsageError("expected run folders, or a --store of earlier ones; received neither")
-    if args.out and Path(args.out).exists() and _MARK not in Path(args.out).read_text("utf-8"):
+    if args.out and Path(args.out).exists() and _MARK.encode() not in read_bytes(args.out):
         raise UsageError(f"{args.out} is there already and is no page of results; choose another")
     measured = [path for path in args.runs if (Path(path) / RESULTS).is_file()]
     results = [r for path in args.runs if path not in measured for r in read_run(path)]
