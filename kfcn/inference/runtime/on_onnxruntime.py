@@ -30,8 +30,8 @@ class OnnxRuntimeNet:
         self.program = program
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
-        # Threads that spin take the cores from those that decode and write pictures.
-        self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Between two pictures threads that spin take the cores from those that decode and write.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
         self._new_session = onnxruntime.InferenceSession
         self._sessions = {}
         self._lock = threading.Lock()
