@@ -1,6 +1,7 @@
 """Tiny nets and one small bundle for the tests of kfcn_tools and kfcn_mobile."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -155,3 +156,19 @@ def tiny_bundle() -> Path:
         golden = bundle.write_golden(folder, model, pictures)
         bundle.write_description(folder, info, models, golden, scores)
     return path
+
+
+def describe(bundle, change):
+    """Changes bundle.json."""
+    file = bundle / "bundle.json"
+    info = json.loads(file.read_text())
+    change(info)
+    file.write_text(json.dumps(info))
+
+
+def rewrite(bundle, name, content):
+    """Changes a file and has bundle.json say so."""
+    from kfcn_mobile.bundle import sha256
+
+    (bundle / name).write_bytes(content)
+    describe(bundle, lambda info: info["files"].update({name: sha256(bundle / name)}))

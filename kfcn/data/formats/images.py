@@ -8,16 +8,22 @@ everything else that people have.
 import contextlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
-from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
+from kfcn.data.formats.tiff import (
+    check_bands,
+    outside_pillow,
+    page_numbers,
+    tiff_tags,
+    white_is_zero,
+)
 from kfcn.errors import DataError, UsageError, first_line, received
 from kfcn.files import open_file, read_bytes
 
@@ -33,9 +39,7 @@ USUAL_MEMORY = 2 << 30
 """That limit where the variable is not set: 700 megapixels in RGB."""
 
 _ORIENTATION = ExifTags.Base.Orientation  # of TIFF as well
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-_MOST_PAGES = 100_000
 
 # Pillow refuses pictures above 179 megapixels, whatever memory there is, and warns from 89 on.
 # `check_memory` takes its place: before anything is decoded, and by bytes.
@@ -94,7 +98,7 @@ def read_image(
         if content.startswith(JPEG):
             return _read_jpeg(content)
         with open_image(content, page) as image:
-            _check_bands(image)
+            check_bands(image)
             inverted = white_is_zero(image)
             if (deep := deep_values(content, image, page)) is not None:
                 pixels = _eight_bits(deep, stretch or (0, 65535))
@@ -120,7 +124,8 @@ def open_image(content: bytes, page: int | None) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:
-        raise ValueError(_unknown(content)) from error
+        known = "not a known image format"
+        raise ValueError(outside_pillow(content) or known) from error
     pages = _pages(content, image)
     if page is None and len(pages) > 1:
         raise ValueError(
@@ -231,70 +236,18 @@ def _deep_colour(content: bytes, image: Image.Image) -> bool:
     return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA")
 
 
-def tiff_tags(image: Image.Image) -> Mapping[int, Any]:
-    """The tags of a TIFF file; none of any other."""
-    return image.tag_v2 if isinstance(image, TiffImageFile) else {}
-
-
-def white_is_zero(image: Image.Image) -> bool:
-    """Whether the numbers of a TIFF file count down from white."""
-    return tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-
-
-_BANDS = (
-    "expected grey, RGB or RGB with transparency: choose the three bands that the net is to see"
-)
-
-
-def _unknown(content: bytes) -> str:
-    """Why Pillow has no reader for a file: a TIFF of bands or bits that no picture has."""
-    if not content.startswith(_TIFF):
-        return "not a known image format"
-    file = io.BytesIO(content)
-    directory = ImageFileDirectory_v2(file.read(8))
-    file.seek(directory.next)
-    directory.load(file)
-    bands = directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
-    bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-    return f"{bands} band(s) of {max(bits)} bits; {_BANDS}"
-
-
 def _bytes_each(image: Image.Image) -> int:
     return 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
 
 
-def _check_bands(image: Image.Image) -> None:
-    """Raises a ValueError where bands of a TIFF would be left out without a word."""
-    tags = tiff_tags(image)
-    bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
-    extra = tags.get(TiffImagePlugin.EXTRASAMPLES, ())
-    rgb = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 2
-    # A fourth band is the opacity only where the file says so; it may as well be near infrared.
-    if bands > 4 or (bands == 4 and (extra == (0,) or (rgb and extra not in ((1,), (2,))))):
-        raise ValueError(f"{bands} bands; {_BANDS}")
-
-
 def _pages(content: bytes, image: Image.Image) -> list[int]:
-    """The numbers of the pages of a file; reduced copies of a page in a TIFF are none.
+    """The numbers of the pages of a file.
 
-    Layers of a Photoshop file and the further pictures of a phone's JPEG are none either.
+    Layers of a Photoshop file and the further pictures of a phone's JPEG are none.
     """
     if image.format in _ANIMATED:
         return list(range(getattr(image, "n_frames", 1)))
-    if image.format != "TIFF":
-        return [0]
-    file = io.BytesIO(content)
-    head = file.read(16 if content[2:3] == b"+" or content[3:4] == b"+" else 8)
-    directory, pages, seen = ImageFileDirectory_v2(head), [], set()
-    place, number = directory.next, 0
-    while place and place not in seen and number < _MOST_PAGES:
-        seen.add(place)
-        file.seek(place)
-        directory.load(file)
-        if not directory.get(ExifTags.Base.NewSubfileType, 0) & 1:
-            pages.append(number)
-        place, number = directory.next, number + 1
-    return pages or [0]
+    return page_numbers(content) if image.format == "TIFF" else [0]
 
 
 def count_pages(file: str | Path | bytes, name: str | None = None) -> int:
