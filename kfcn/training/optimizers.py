@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kfcn.training.settings import Settings
 
@@ -50,7 +51,38 @@ class _OfSums(keras.optimizers.Optimizer):
 
 
 class AdamW(_OfSums, keras.optimizers.AdamW):
-    """Keras' own, for gradients that are summed over the replicas."""
+    """Keras' own, for gradients that are summed over the replicas.
+
+    Each variable is updated by one operation of TensorFlow, or two where it decays, in the place of
+    fourteen and more: less time in every step and to trace the first. The values are the same
+    within rounding (1 - beta_2 is computed in float32, not in float64: 5e-5 of it).
+    """
+
+    def _apply_weight_decay(self, variables: Sequence) -> None:
+        """`update_step` does it: nothing comes between the two."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        dtype = variable.dtype
+        beta_1, beta_2 = (tf.cast(beta, dtype) for beta in (self.beta_1, self.beta_2))
+        step = tf.cast(self.iterations.value + 1, dtype)
+        rate = tf.cast(learning_rate, dtype)
+        index = self._get_variable_index(variable)
+        if self._use_weight_decay(variable):
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=variable.handle, alpha=rate * self.weight_decay, delta=variable
+            )
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=beta_1**step,
+            beta2_power=beta_2**step,
+            lr=rate,
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
 
 
 class CaffeSGD(_OfSums, keras.optimizers.SGD):
