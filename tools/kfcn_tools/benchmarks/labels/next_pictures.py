@@ -9,17 +9,16 @@ import numpy as np
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed.views import Subset
 from kfcn.errors import UsageError
-from kfcn_tools.benchmarks.labels.training import Results, Training, gain, spread
+from kfcn_tools.benchmarks.labels.training import Results, Training, by_seed, gain, spread
 
 WAYS = ("random", "next")
 
 
 def measure_next(
     training: Training, folder: Path, val: str, count: int, rounds: int, seeds: Sequence[int]
-) -> str:
-    """Measures rounds of chosen and of random pictures, for each seed, and gives the table."""
-    settings = training.settings("next", val=val, count=count, rounds=rounds)
-    results = Results(folder, settings)
+) -> None:
+    """Measures rounds of chosen and of random pictures, for each seed."""
+    results = Results(folder, training.settings("next", val=val, count=count, rounds=rounds))
     pool, validation = training.open("train"), training.open(val)
     if len(pool) < (rounds + 1) * count:
         raise UsageError(
@@ -43,7 +42,6 @@ def measure_next(
                 last = way == "random" or number == rounds
                 figures = _round(training, pool, validation, labelled, 0 if last else count, seed)
                 results.add(name, figures)
-    return next_table(settings, results.units)
 
 
 def _round(
@@ -55,14 +53,15 @@ def _round(
     seed: int,
 ) -> dict[str, Any]:
     """Trains on the labelled pictures, measures, and chooses `count` of the others."""
+    from kfcn.inference.evaluate import measure
     from kfcn.inference.runtime.net import quickest
     from kfcn.inference.segment import image_logits
     from kfcn.labelling.next_pictures import choose, describer, description, picture_uncertainty
 
     model = training.run(Subset(pool, labelled), seed)
-    figures = {"mean_iou": training.mean_iou(model, validation), "labelled": labelled}
+    net = quickest(model)
+    figures = {"mean_iou": measure(net, validation).scores["mean_iou"], "labelled": labelled}
     if count:
-        net = quickest(model)
         rest = sorted(set(range(len(pool))) - set(labelled))
         body = describer(model)
         unsure = [picture_uncertainty(image_logits(net, pool[index].image)) for index in rest]
@@ -77,20 +76,19 @@ def next_table(settings: dict[str, Any], units: dict[str, Any]) -> str:
 
     The last row is of the differences within a seed.
     """
-    found: dict[tuple[str, int], dict[str, float]] = {}
-    for name, figures in units.items():
-        seed, number, way = name.split(", ")
-        place = int(number.removeprefix("round "))
-        for row in (way, *WAYS) if place == 0 else (way,):
-            found.setdefault((row, place), {})[seed] = figures["mean_iou"]
-    rounds, count = sorted({place for _, place in found}), settings["count"]
+    found, count = by_seed(units), settings["count"]
+    rounds = sorted({int(name.split(", ")[0].removeprefix("round ")) for name in found})
+
+    def scores(way, number):  # both ways begin with the same pictures
+        return found.get(f"round {number}, {way if number else WAYS[1]}", {})
+
     rows = [
-        f"| labelled pictures | {' | '.join(str((place + 1) * count) for place in rounds)} |",
+        f"| labelled pictures | {' | '.join(str((number + 1) * count) for number in rounds)} |",
         "|---" * (len(rounds) + 1) + "|",
     ]
     for way in WAYS:
-        cells = [spread(list(found.get((way, place), {}).values())) for place in rounds]
+        cells = [spread(list(scores(way, number).values())) for number in rounds]
         rows.append(f"| {way} | {' | '.join(cells)} |")
-    cells = [gain(found.get(("next", at), {}), found.get(("random", at), {})) for at in rounds]
+    cells = [gain(scores("next", number), scores("random", number)) for number in rounds]
     rows.append(f"| next - random | {' | '.join(cells)} |")
     return "\n".join(rows)

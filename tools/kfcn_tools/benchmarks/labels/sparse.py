@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kfcn.data.dataset import Dataset
+from kfcn.data.feed.views import cached
 from kfcn.labels import IGNORE
 from kfcn_tools.benchmarks.labels.strokes import KINDS, touched
 from kfcn_tools.benchmarks.labels.training import (
@@ -26,14 +27,16 @@ WHOLE, ALONE, REGULARISED = "whole", "cross entropy", "gated CRF"
 
 def measure_sparse(
     training: Training, folder: Path, val: str, gated_crf: float, seeds: Sequence[int]
-) -> str:
-    """Measures trainings on whole labels, points and scribbles, and gives the table."""
-    settings = training.settings("sparse", val=val, gated_crf=gated_crf)
-    results = Results(folder, settings)
+) -> None:
+    """Measures trainings on whole labels, points and scribbles."""
+    results = Results(folder, training.settings("sparse", val=val, gated_crf=gated_crf))
     train, validation = training.open("train"), training.open(val)
+    # Each label map is touched once, not in every step that sees it.
+    some = {kind: cached(Relabelled(train, partial(touched, kind=kind))) for kind in KINDS}
+    datasets = {WHOLE: train, **some}
+    labelled = {kind: _labelled(dataset) for kind, dataset in datasets.items()}
     for seed in seeds:
-        for kind in (WHOLE, *KINDS):
-            dataset = train if kind == WHOLE else Relabelled(train, partial(touched, kind=kind))
+        for kind, dataset in datasets.items():
             for way in (ALONE,) if kind == WHOLE else (ALONE, REGULARISED):
                 name = f"seed {seed}, {kind}, {way}"
                 if name in results.units:
@@ -44,10 +47,9 @@ def measure_sparse(
                     name,
                     {
                         "mean_iou": training.mean_iou(model, validation),
-                        "touched": _labelled(dataset) / max(_labelled(train), 1),
+                        "touched": labelled[kind] / max(labelled[WHOLE], 1),
                     },
                 )
-    return sparse_table(settings, results.units)
 
 
 def _labelled(dataset: Dataset) -> int:

@@ -20,15 +20,13 @@ from kfcn_tools.benchmarks.labels.training import Results, Training, spread
 
 def measure_suspects(
     training: Training, folder: Path, folds: int, share: float, seeds: Sequence[int]
-) -> str:
-    """Measures what planted errors are found, for each seed, and gives the table."""
-    settings = training.settings("suspects", folds=folds, share=share)
-    results = Results(folder, settings)
+) -> None:
+    """Measures what planted errors are found, for each seed."""
+    results = Results(folder, training.settings("suspects", folds=folds, share=share))
     for seed in seeds:
         if f"seed {seed}" not in results.units:
             figures = _suspects(training, folder / f"seed-{seed}", folds, share, seed)
             results.add(f"seed {seed}", figures)
-    return suspects_table(settings, results.units)
 
 
 def _suspects(

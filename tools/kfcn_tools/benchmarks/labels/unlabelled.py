@@ -18,10 +18,9 @@ ALONE, WITH = "labels alone", "with unlabelled"
 
 def measure_unlabelled(
     training: Training, folder: Path, val: str, parts: Sequence[int], seeds: Sequence[int]
-) -> str:
-    """Measures trainings on 1/N of the labels for each N of `parts`, and gives the table."""
-    settings = training.settings("unlabelled", val=val)
-    results = Results(folder, settings)
+) -> None:
+    """Measures trainings on 1/N of the labels for each N of `parts`."""
+    results = Results(folder, training.settings("unlabelled", val=val))
     pool, validation = training.open("train"), training.open(val)
     for part in parts:
         for seed in seeds:
@@ -35,7 +34,6 @@ def measure_unlabelled(
                 model = training.run(labelled, seed, others if way == WITH else None)
                 score = training.mean_iou(model, validation)
                 results.add(name, {"mean_iou": score, "pictures": count})
-    return unlabelled_table(settings, results.units)
 
 
 def unlabelled_table(settings: dict[str, Any], units: dict[str, Any]) -> str:
