@@ -20,8 +20,6 @@ from typing import Any
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import read_bytes, read_object, write_json, write_text
-from kfcn_tools.benchmarks.labels.report import section
-from kfcn_tools.benchmarks.labels.training import RESULTS
 
 FIGURES = {
     "pixel_accuracy": "pixel acc.",
@@ -325,6 +323,9 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Reads, and writes or prints."""
+    from kfcn_tools.benchmarks.labels.report import section
+    from kfcn_tools.benchmarks.labels.training import RESULTS
+
     if not args.runs and not args.store:
         raise UsageError("expected run folders, or a --store of earlier ones; received neither")
     if args.out and Path(args.out).exists() and _MARK.encode() not in read_bytes(args.out):
