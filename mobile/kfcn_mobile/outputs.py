@@ -41,6 +41,11 @@ def system_says(error: OSError) -> str:
     return f"{error.strerror or error}{'; free some space' if full else ''}"
 
 
+def which_and_why(error: OSError) -> str:
+    """`system_says`, behind the name of the file where the system gives one."""
+    return f"{error.filename}: {system_says(error)}" if error.filename else system_says(error)
+
+
 class Outputs:
     """A folder that a command writes into.
 

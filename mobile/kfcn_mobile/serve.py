@@ -8,7 +8,7 @@ from pathlib import Path
 from kfcn_mobile.bundle import BundleError
 from kfcn_mobile.console import Parser, number, print_any_letters
 from kfcn_mobile.fetch.litert_js import MissingError
-from kfcn_mobile.outputs import OutputError, WriteError, check_new, system_says
+from kfcn_mobile.outputs import OutputError, WriteError, check_new, which_and_why
 from kfcn_mobile.server import Server
 from kfcn_mobile.site import Site, make_site, read_net, write_site
 
@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
         print(f"kfcn-serve: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, WriteError) else 2
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"kfcn-serve: error: {place}{system_says(error)}", file=sys.stderr)
+        print(f"kfcn-serve: error: {which_and_why(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -23,7 +23,7 @@ from kfcn_mobile.agreement import (
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
 from kfcn_mobile.console import Parser, number, print_any_letters
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
-from kfcn_mobile.outputs import OutputError, Outputs, WriteError, system_says
+from kfcn_mobile.outputs import OutputError, Outputs, WriteError, which_and_why
 from kfcn_mobile.report.table import table
 from kfcn_mobile.targets import KINDS, Target, TargetError, Timing, make_targets, spelled
 from kfcn_mobile.targets.host import Host
@@ -278,8 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kfcn-validate: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, WriteError) else 2
     except OSError as error:  # of a temporary file, or of one that is fetched
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"kfcn-validate: error: {place}{system_says(error)}", file=sys.stderr)
+        print(f"kfcn-validate: error: {which_and_why(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("kfcn-validate: stopped", file=sys.stderr)
