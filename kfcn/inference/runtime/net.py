@@ -11,6 +11,7 @@ from kfcn.inference.runtime import store
 from kfcn.inference.runtime.on_litert import LiteRTNet
 from kfcn.inference.runtime.on_onnxruntime import OnnxRuntimeNet
 from kfcn.inference.runtime.program import Program, UnsupportedError
+from kfcn.inference.runtime.program_net import ProgramNet
 from kfcn.machine import cores, import_tensorflow
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     return net if crf is None else NetWithCRF(net, crf)
 
 
-def _on_cpu(program: Program, threads: int) -> LiteRTNet | OnnxRuntimeNet:
+def _on_cpu(program: Program, threads: int) -> ProgramNet:
     """A program on the runtime that is quickest on CPUs.
 
     Raises:
@@ -171,7 +172,7 @@ def open_net(
     import_tensorflow()
     loaded, card = open_model(model, crf)
     net = quickest(loaded, threads)
-    if named and isinstance(net, (LiteRTNet, OnnxRuntimeNet)):
+    if named and isinstance(net, ProgramNet):
         store.save(model_path(model), net.program)
     return net, card
 

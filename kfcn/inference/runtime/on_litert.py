@@ -6,11 +6,11 @@ XNNPACK takes to pack the weights.
 """
 
 import collections
-import threading
 
 import numpy as np
 
 from kfcn.inference.runtime.program import Program
+from kfcn.inference.runtime.program_net import ProgramNet
 from kfcn.inference.runtime.tflite_graph import TFLiteWriter
 from kfcn.machine import release_memory
 
@@ -21,7 +21,7 @@ _RELEASED_AFTER = 16
 next size needs has to be fetched from it again."""
 
 
-class LiteRTNet:
+class LiteRTNet(ProgramNet):
     """A program in LiteRT, on CPUs.
 
     Args:
@@ -35,25 +35,15 @@ class LiteRTNet:
     name = "litert"
 
     def __init__(self, program: Program, threads: int):
-        self.classes, self.margin = program.classes, program.margin
-        self.program = program
+        super().__init__(program)
         self._writer = TFLiteWriter(program)
         self._threads = threads
         self._ready: collections.OrderedDict[tuple, _Ready] = collections.OrderedDict()
         self._dropped = 0
-        self._lock = threading.Lock()
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 `(B, H, W, C)` for images uint8 or float32 `(B, H, W, 3)`, RGB 0..255."""
-        return self._run(images, "logits")
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        """The class of each pixel, uint8 `(B, H, W)`, for images uint8 `(B, H, W, 3)`."""
-        return self._run(images, "labels")
-
-    def _run(self, images, output):
-        with self._lock:
-            return self._for((*images.shape[:3], images.dtype.name, output)).run(images)
+    def run(self, images: np.ndarray, output: str) -> np.ndarray:
+        """By the model of the images' size, which is written where it is new."""
+        return self._for((*images.shape[:3], images.dtype.name, output)).run(images)
 
     def _for(self, key):
         if key in self._ready:
