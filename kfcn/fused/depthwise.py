@@ -1,78 +1,152 @@
-"""The gradients of 5x5 depthwise kernels, by operations for 3x3."""
+"""Depthwise convolutions of the training step: their padding, and the gradients of their kernels.
+
+A layer that pads before a strided convolution copies the largest maps of MobileNetV2 and
+EfficientNet, and the copies are kept for the gradient. At the sizes of most crops its padding is
+that of "same", which the convolution does by itself.
+"""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from kfcn.graph import is_plain
+from kfcn.graph import inputs, is_plain, producer, readers, times_called
+from kfcn.machine import onednn_is_on, onednn_lacks_avx512
+
+Pads = tuple[tuple[int, int], tuple[int, int]]  # rows above and below, columns left and right
+NONE: Pads = ((0, 0), (0, 0))
 
 
-def kernel_gradients_in_parts(model: keras.Model) -> dict[keras.Operation, Callable]:
-    """5x5 depthwise convolutions whose kernel's gradient is four of 3x3, for `kfcn.graph.replay`.
+def depthwise_convolutions(model: keras.Model) -> dict[keras.Operation, Callable]:
+    """The depthwise convolutions of 3x3 and 5x5 of a training step, for `kfcn.graph.replay`.
 
-    For 3x3 there is a quick operation; the one for 5x5 takes two to three times as long as four of
-    these, and was a sixth of MobileNetV3's training step.
+    The padding layer before one is left out, and the convolution pads.
     """
-    return {
-        layer: functools.partial(_depthwise_5x5, layer)
-        for layer in model.layers
-        if isinstance(layer, keras.layers.DepthwiseConv2D)
-        and is_plain(layer)
-        and tuple(layer.kernel_size) == (5, 5)
-    }
+    instead: dict[keras.Operation, Callable] = {}
+    for layer in model.layers:
+        if not (
+            isinstance(layer, keras.layers.DepthwiseConv2D)
+            and is_plain(layer)
+            and tuple(layer.kernel_size) in ((3, 3), (5, 5))
+        ):
+            continue
+        before, pads = producer(inputs(layer)[0]), NONE
+        if layer.padding == "valid" and times_called(layer) == 1 and _only_pads(before):
+            instead[before], pads = _same, before.padding
+        instead[layer] = functools.partial(_convolved, layer, pads)
+    return instead
 
 
-def _depthwise_5x5(layer, inputs):
-    """`DepthwiseConv2D.call`, with that gradient."""
+def _only_pads(operation):
+    return (
+        isinstance(operation, keras.layers.ZeroPadding2D)
+        and operation.data_format == "channels_last"
+        and times_called(operation) == readers(operation) == 1
+    )
+
+
+def _same(x):
+    return x
+
+
+def _convolved(layer, pads, inputs) -> Any:
+    """`DepthwiseConv2D.call`, for inputs that are to be padded by `pads` first."""
     import tensorflow as tf
 
     inputs = tf.cast(inputs, layer.compute_dtype)
-    geometry = {
-        "strides": [1, layer.strides[0], layer.strides[0], 1],
-        "padding": layer.padding.upper(),
-    }
+    kernel = tf.cast(tf.convert_to_tensor(layer.kernel), inputs.dtype)
+    by_same = _pads_of_same(layer, inputs.shape[1:3])
+    pads = by_same if layer.padding == "same" else _read_pads(layer, inputs.shape[1:3], pads)
+    if layer.padding == "same" or pads == by_same:
+        padding = "SAME"
+    else:
+        padding = "VALID"
+        if pads != NONE:
+            inputs, pads = tf.pad(inputs, [(0, 0), *pads, (0, 0)]), NONE
+    strides = [1, layer.strides[0], layer.strides[0], 1]
+    convolve = functools.partial(tf.raw_ops.DepthwiseConv2dNative, strides=strides, padding=padding)
+    by_kernel = _kernel_gradient(inputs.dtype, kernel.shape[0])
+    if by_kernel is None or pads is None:
+        return convolve(input=inputs, filter=kernel)
 
     @tf.custom_gradient
-    def convolve(inputs, kernel):
+    def with_gradient(inputs, kernel):
         def gradient(above):
             by_inputs = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-                input_sizes=tf.shape(inputs), filter=kernel, out_backprop=above, **geometry
-            )
-            return by_inputs, _kernel_gradient(layer, _padded(inputs, layer), above)
+                input_sizes=tf.shape(inputs), filter=kernel, out_backprop=above,
+                strides=strides, padding=padding,
+            )  # fmt: skip
+            return by_inputs, by_kernel(inputs, above, kernel.shape, strides, pads)
 
-        outputs = tf.raw_ops.DepthwiseConv2dNative(input=inputs, filter=kernel, **geometry)
-        return outputs, gradient
+        return convolve(input=inputs, filter=kernel), gradient
 
-    return convolve(inputs, tf.cast(tf.convert_to_tensor(layer.kernel), inputs.dtype))
+    return with_gradient(inputs, kernel)
 
 
-def _padded(inputs, layer):
-    """The inputs with the zeros that the padding 'same' adds."""
+def _pads_of_same(layer, size) -> Pads | None:
+    """What the padding "same" adds to a map of this size; None where that cannot be known."""
+    kernel, stride = layer.kernel_size[0], layer.strides[0]
+    if stride > 1 and None in size:
+        return None
+    # With stride 1 it is the same for all sizes.
+    totals = [kernel - 1 if stride == 1 else max(kernel - (n % stride or stride), 0) for n in size]
+    rows, columns = ((total // 2, total - total // 2) for total in totals)
+    return rows, columns
+
+
+def _read_pads(layer, size, pads: Pads) -> Pads:
+    """Pads without the rows and columns at the end that no window of the convolution reaches."""
+    kernel, stride = layer.kernel_size[0], layer.strides[0]
+    if None in size:
+        return pads
+    rows, columns = (
+        (before, max(after - (n + before + after - kernel) % stride, 0))
+        for n, (before, after) in zip(size, pads, strict=True)
+    )
+    return rows, columns
+
+
+def _kernel_gradient(dtype, size) -> Callable | None:
+    """The quickest gradient of a kernel, by measurement (docs/benchmarks.md); None: TensorFlow's.
+
+    With AVX-512, oneDNN has a quick one for 3x3, and four of these are quicker than its one for
+    5x5. With AVX2 TensorFlow's own is quicker than oneDNN's, 5x5 twice to four times.
+    """
+    if onednn_is_on() and not onednn_lacks_avx512():
+        return _in_parts if size == 5 else None
+    return _by_tensorflow if dtype == "float32" else None
+
+
+def _by_tensorflow(inputs, above, shape, strides, pads):
+    """By TensorFlow's own kernel: oneDNN takes none whose padding is spelled out."""
     import tensorflow as tf
 
-    if layer.padding == "valid":
-        return inputs
-    size, stride = tf.shape(inputs)[1:3], layer.strides[0]
-    total = tf.maximum((-(-size // stride) - 1) * stride + 5 - size, 0)
-    before = total // 2
-    pads = tf.stack([before, total - before], 1)  # (2, 2)
-    return tf.pad(inputs, tf.concat([[[0, 0]], pads, [[0, 0]]], 0))
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=inputs,
+        filter_sizes=shape,
+        out_backprop=above,
+        strides=strides,
+        padding="EXPLICIT",
+        explicit_paddings=[0, 0, *pads[0], *pads[1], 0, 0],
+    )
 
 
-def _kernel_gradient(layer, inputs, above):
-    """`(5, 5, C, m)` from padded inputs, by windows of 3x3 that begin at row and column 0 and 2."""
+def _in_parts(inputs, above, shape, strides, pads):
+    """Of a 5x5 kernel, by windows of 3x3 that begin at row and column 0 and 2."""
     import tensorflow as tf
 
-    stride = layer.strides[0]
-    reach = [(n - 1) * stride + 3 for n in tf.unstack(tf.shape(above)[1:3])]
+    # They are copies of the map: not before the gradient has come this far.
+    with tf.control_dependencies([above]):
+        padded = tf.pad(inputs, [(0, 0), *pads, (0, 0)])
+    reach = [(n - 1) * strides[1] + 3 for n in tf.unstack(tf.shape(above)[1:3])]
 
     def part(row, column):
         return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=inputs[:, row : row + reach[0], column : column + reach[1]],
-            filter_sizes=[3, 3, *layer.kernel.shape[2:]],
+            input=padded[:, row : row + reach[0], column : column + reach[1]],
+            filter_sizes=[3, 3, *shape[2:]],
             out_backprop=above,
-            strides=[1, stride, stride, 1],
+            strides=strides,
             padding="VALID",
         )
 

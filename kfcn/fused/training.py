@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kfcn.fused.batch_norm import over_batch
 from kfcn.fused.cuts import slices
-from kfcn.fused.depthwise import kernel_gradients_in_parts
+from kfcn.fused.depthwise import depthwise_convolutions
 from kfcn.fused.enlargements import by_channel
 from kfcn.fused.recompute import replay_in_segments
 from kfcn.graph import replay
@@ -31,7 +31,7 @@ def training_forward(
     instead = slices(model) | over_batch(model, replicas, moving)
     again = over_batch(model, replicas, moving=False)
     if not tf.config.list_physical_devices("GPU"):  # these were measured on CPUs only
-        instead |= by_channel(model) | kernel_gradients_in_parts(model)
+        instead |= by_channel(model) | depthwise_convolutions(model)
 
     @tf.autograph.experimental.do_not_convert  # it holds nothing to convert, and that takes a while
     def forward(images):

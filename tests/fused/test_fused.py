@@ -4,10 +4,10 @@ import pytest
 from small_nets import TINY, fit_statistics, needs_bfloat16, randomize
 
 import kfcn
-from kfcn.fused import run_net
+from kfcn.fused import depthwise, run_net
 from kfcn.fused.clipped import clipped_after
 from kfcn.fused.cuts import slices
-from kfcn.fused.depthwise import kernel_gradients_in_parts
+from kfcn.fused.depthwise import depthwise_convolutions
 from kfcn.fused.enlargements import by_channel
 from kfcn.fused.inference import _function
 from kfcn.fused.norms import fold
@@ -265,22 +265,77 @@ def test_cuts_of_unknown_sizes_stay_gathers():
     np.testing.assert_array_equal(cut(values), model(values))
 
 
+# Pads before the convolution, or how it pads itself; stride; size; whether the padding layer goes.
+PADDINGS = [
+    ("same", 1, (9, 6), True), ("same", 2, (9, 6), True), ("valid", 2, (10, 9), True),
+    (((1, 2), (1, 2)), 2, (10, 8), True), (((1, 3), (1, 3)), 2, (10, 8), True),
+    (((1, 3), (1, 3)), 2, (9, 8), False), (((2, 2), (2, 2)), 1, (9, 8), True),
+    (((0, 1), (3, 1)), 1, (9, 8), False),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize(
-    ("padding", "stride", "size"), [("same", 1, (9, 6)), ("same", 2, (9, 6)), ("valid", 2, (10, 9))]
-)
-def test_kernel_gradients_in_parts_are_those_of_the_whole(padding, stride, size, known):
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("onednn", ["avx512", "avx2", "off"])
+@pytest.mark.parametrize(("padding", "stride", "size", "gone"), PADDINGS)
+def test_depthwise_convolutions_and_their_gradients_are_those_of_the_layers(
+    padding, stride, size, gone, onednn, kernel, known, monkeypatch
+):
     import tensorflow as tf
 
-    x = keras.Input((None, None, 3))
-    layer = keras.layers.DepthwiseConv2D(5, stride, padding, use_bias=False)
-    model = randomize(keras.Model(x, layer(x)))
+    monkeypatch.setattr(depthwise, "onednn_is_on", lambda: onednn != "off")
+    monkeypatch.setattr(depthwise, "onednn_lacks_avx512", lambda: onednn == "avx2")
+    image = keras.Input((None, None, 3))
+    pads = not isinstance(padding, str)
+    if pads and kernel == 3:
+        padding = tuple((max(before - 1, 0), after - (before > 0)) for before, after in padding)
+    x = keras.layers.ZeroPadding2D(padding)(image * 1.5) if pads else image
+    own = "valid" if pads else padding
+    layer = keras.layers.DepthwiseConv2D(kernel, stride, own, use_bias=False)
+    model = randomize(keras.Model(image, layer(x)))
     values = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32"))
 
-    ours, parts = traced(model, values, kernel_gradients_in_parts(model), known)
+    ours, parts = traced(model, values, depthwise_convolutions(model), known)
     theirs, whole = traced(model, values, known=known)
-    kind = "DepthwiseConv2dNativeBackpropFilter"
-    assert (parts.count(kind), whole.count(kind)) == (4, 1)
-    assert ours[2].shape == (5, 5, 3, 1)
+    assert ours[2].shape == (kernel, kernel, 3, 1)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    if known:
+        kind = "DepthwiseConv2dNativeBackpropFilter"
+        assert whole.count(kind) == 1
+        assert parts.count(kind) == (4 if (onednn, kernel) == ("avx512", 5) else 1)
+        if pads and onednn != "avx512":
+            assert (parts.count("Pad"), whole.count("Pad")) == (0 if gone else 1, 1)
+
+
+def test_copies_for_a_kernel_s_gradient_wait_for_the_gradient(monkeypatch):
+    """What depends on the input alone is computed on the way forward, and is kept until then."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(depthwise, "onednn_is_on", lambda: True)
+    monkeypatch.setattr(depthwise, "onednn_lacks_avx512", lambda: False)
+    image = keras.Input((8, 8, 3))
+    layer = keras.layers.DepthwiseConv2D(5, padding="same", use_bias=False)
+    model = keras.Model(image, layer(image))
+
+    @tf.function
+    def step(values):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(replay(model, values, depthwise_convolutions(model))))
+        return tape.gradient(loss, model.trainable_variables)
+
+    graph = step.get_concrete_function(tf.TensorSpec((2, 8, 8, 3))).graph
+    (pad,) = [x for x in graph.get_operations() if x.type == "Pad"]
+    assert [x.type for x in pad.control_inputs]
+
+
+def test_a_padding_layer_that_others_read_stays():
+    image = keras.Input((8, 8, 3))
+    padded = keras.layers.ZeroPadding2D(((0, 1), (0, 1)))(image)
+    x = keras.layers.DepthwiseConv2D(3, 2, "valid", use_bias=False)(padded)
+    y = keras.layers.DepthwiseConv2D(3, 2, "valid", use_bias=False)(padded)
+    model = randomize(keras.Model(image, x * y))
+    values = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype("float32")
+    instead = depthwise_convolutions(model)
+    assert not any(isinstance(layer, keras.layers.ZeroPadding2D) for layer in instead)
+    np.testing.assert_allclose(replay(model, values, instead), model(values), atol=1e-5)
