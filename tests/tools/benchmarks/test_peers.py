@@ -97,11 +97,13 @@ def test_ratios_are_of_pairs_and_shares_of_the_peak():
     bench._note(infer, times, "infer 1", {"torch fcn8s": Told()})
     infer["torch fcn8s"]["ratios"] = {}
     result = {"machine": "M", "classes": 21, "size": (360, 480), "train_batch": 2}
+    found["LiteRT naive"] = {"seconds": {}}  # a file is not trained
     runs = [result | {"nets": {"resnet50": nets}} for nets in (found, infer)]
     text = bench.tables(json.loads(json.dumps(runs)))
     assert "peak: 137 to 137 GFLOP/s" in text
     assert "| torch fcn8s, resnet50 | 32 | 1.0 | 5.00 | 11 % | 2.00 (1.00–3.00) | 5 |" in text
     assert "| torch fcn8s, resnet50 | 2.50 | 2 % | – | – | – | – | 5 | – | 1.0 | – | – |" in text
+    assert "LiteRT" not in text
 
 
 def test_operations_are_timed_by_kind():

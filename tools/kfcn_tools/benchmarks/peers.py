@@ -223,6 +223,8 @@ def tables(results: list[dict]) -> str:
     ]
     for group, nets in _merged(results).items():
         for each, figures in nets.items():
+            if not figures["seconds"]:  # a file is not trained
+                continue
             versions |= figures["versions"]
             peaks += figures["peak"].values()
             figures.setdefault("flops", nets["kfcn fcn8s"]["flops"])  # a file is of that net

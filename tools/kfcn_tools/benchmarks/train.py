@@ -125,6 +125,9 @@ def options(description: str) -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     """The training loop of `options`, from random weights, in a run folder that goes away."""
+    from kfcn.machine import use_onednn
+
+    use_onednn()  # before TensorFlow is imported
     from kfcn import data as data_sets
     from kfcn.training import replicas
     from kfcn.training.settings import resolve
