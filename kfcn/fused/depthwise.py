@@ -57,17 +57,17 @@ def _convolved(layer, pads, inputs) -> Any:
     inputs = tf.cast(inputs, layer.compute_dtype)
     kernel = tf.cast(tf.convert_to_tensor(layer.kernel), inputs.dtype)
     by_same = _pads_of_same(layer, inputs.shape[1:3])
-    pads = by_same if layer.padding == "same" else _read_pads(layer, inputs.shape[1:3], pads)
+    pads = _read_pads(layer, inputs.shape[1:3], pads)
     if layer.padding == "same" or pads == by_same:
-        padding = "SAME"
+        padding, known = "SAME", by_same
     else:
-        padding = "VALID"
+        padding, known = "VALID", NONE
         if pads != NONE:
-            inputs, pads = tf.pad(inputs, [(0, 0), *pads, (0, 0)]), NONE
+            inputs = tf.pad(inputs, [(0, 0), *pads, (0, 0)])
     strides = [1, layer.strides[0], layer.strides[0], 1]
     convolve = functools.partial(tf.raw_ops.DepthwiseConv2dNative, strides=strides, padding=padding)
     by_kernel = _kernel_gradient(inputs.dtype, kernel.shape[0])
-    if by_kernel is None or pads is None:
+    if by_kernel is None or known is None:
         return convolve(input=inputs, filter=kernel)
 
     @tf.custom_gradient
@@ -77,7 +77,7 @@ def _convolved(layer, pads, inputs) -> Any:
                 input_sizes=tf.shape(inputs), filter=kernel, out_backprop=above,
                 strides=strides, padding=padding,
             )  # fmt: skip
-            return by_inputs, by_kernel(inputs, above, kernel.shape, strides, pads)
+            return by_inputs, by_kernel(inputs, above, kernel.shape, strides, known)
 
         return convolve(input=inputs, filter=kernel), gradient
 
@@ -138,7 +138,8 @@ def _in_parts(inputs, above, shape, strides, pads):
 
     # They are copies of the map: not before the gradient has come this far.
     with tf.control_dependencies([above]):
-        padded = tf.pad(inputs, [(0, 0), *pads, (0, 0)])
+        inputs = tf.identity(inputs)
+    padded = tf.pad(inputs, [(0, 0), *pads, (0, 0)])
     reach = [(n - 1) * strides[1] + 3 for n in tf.unstack(tf.shape(above)[1:3])]
 
     def part(row, column):
