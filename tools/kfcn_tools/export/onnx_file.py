@@ -88,7 +88,7 @@ def quantize(net: Net, folder: Path, file: str, images: Sequence[np.ndarray]) ->
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            # Processors without VNNI add pairs of products in 16 bits, which 8-bit weights overflow.
+            # Without VNNI pairs of products are added in 16 bits, which 8-bit weights overflow.
             reduce_range=True,
             calibrate_method=CalibrationMethod.MinMax,
         )
