@@ -64,7 +64,7 @@ def test_an_int8_file_has_8_bit_weights_and_nearly_the_same_labels(tmp_path):
         for name in ("model.onnx", "model_int8.onnx")
     }
     assert share["model.onnx"] == 1
-    assert 0.85 < share["model_int8.onnx"] < 1  # measured 0.91, for a net that is unsure
+    assert 0.85 < share["model_int8.onnx"] < 1  # measured 0.88, for a net that is unsure
     import onnx
 
     kinds = {w.data_type for w in onnx.load(tmp_path / "model_int8.onnx").graph.initializer}
