@@ -83,6 +83,11 @@ def calls(model: keras.Model) -> Iterator[Call]:
                 yield Call(node.operation, arguments.args, arguments.kwargs, node.outputs)
 
 
+def hand_on(x: Any) -> Any:
+    """Its argument: in the place of an operation whose work another one does, for `replay`."""
+    return x
+
+
 _CONTEXT = ("training", "mask")  # what Keras passes to some layers beside their inputs
 
 

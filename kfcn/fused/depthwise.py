@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from kfcn.graph import inputs, is_plain, producer, readers, times_called
+from kfcn.graph import hand_on, inputs, is_plain, producer, readers, times_called
 from kfcn.machine import onednn_is_on, onednn_lacks_avx512
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # rows above and below, columns left and right
@@ -33,7 +33,7 @@ def depthwise_convolutions(model: keras.Model) -> dict[keras.Operation, Callable
             continue
         before, pads = producer(inputs(layer)[0]), NONE
         if layer.padding == "valid" and times_called(layer) == 1 and _only_pads(before):
-            instead[before], pads = _same, before.padding
+            instead[before], pads = hand_on, before.padding
         instead[layer] = functools.partial(_convolved, layer, pads)
     return instead
 
@@ -44,10 +44,6 @@ def _only_pads(operation):
         and operation.data_format == "channels_last"
         and times_called(operation) == readers(operation) == 1
     )
-
-
-def _same(x):
-    return x
 
 
 def _convolved(layer, pads, inputs) -> Any:
@@ -108,7 +104,7 @@ def _read_pads(layer, size, pads: Pads) -> Pads:
 
 
 def _kernel_gradient(dtype, size) -> Callable | None:
-    """The quickest gradient of a kernel, by measurement (docs/benchmarks.md); None: TensorFlow's.
+    """The quickest gradient of a kernel, as measured (docs/benchmarks.md); None: the layer's.
 
     With AVX-512, oneDNN has a quick one for 3x3, and four of these are quicker than its one for
     5x5. With AVX2 TensorFlow's own is quicker than oneDNN's, 5x5 twice to four times.

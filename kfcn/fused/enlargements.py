@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import keras
 
+from kfcn.graph import hand_on
 from kfcn.nets.upsample import enlargements
 
 
@@ -28,17 +29,13 @@ def by_channel(model: keras.Model) -> dict[keras.Operation, Callable]:
         # Every part is handed the whole map and hands it on to where the parts are joined.
         count = len(enlargement.parts)
         instead[enlargement.split] = functools.partial(_copies, count)
-        instead |= dict.fromkeys(enlargement.parts, _same)
+        instead |= dict.fromkeys(enlargement.parts, hand_on)
         instead[enlargement.join] = lambda maps, whole=whole: whole(maps[0])
     return instead
 
 
 def _copies(count, x):
     return [x] * count
-
-
-def _same(x):
-    return x
 
 
 def _enlarge(parts, x):

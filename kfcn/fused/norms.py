@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from kfcn.graph import inputs, producer, readers, times_called
+from kfcn.graph import hand_on, inputs, producer, readers, times_called
 
 
 def norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -25,12 +25,8 @@ def folded(model: keras.Model) -> dict[keras.Operation, Callable]:
     instead = {}
     for norm, convolution in foldable(model):
         instead[convolution] = functools.partial(_convolution_and_norm, convolution, norm)
-        instead[norm] = _same
+        instead[norm] = hand_on
     return instead
-
-
-def _same(x):
-    return x
 
 
 def foldable(model: keras.Model) -> list[tuple[keras.layers.BatchNormalization, keras.Layer]]:
