@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kfcn.machine import use_onednn
 from kfcn_tools.benchmarks import train as bench_train
 from kfcn_tools.benchmarks.timing import peak_mib
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli = bench_train.options(__doc__ or "")
     cli.add_argument("--layers", type=int, default=15, help="how many of the slowest to print")
     args = cli.parse_args(argv)
+    use_onednn()
     found = profile(args)
     events, total = found.events, sum(time for *_, time in found.events)
     print(

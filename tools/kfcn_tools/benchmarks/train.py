@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kfcn.machine import use_onednn
 from kfcn_tools.benchmarks.timing import machine, peak_mib
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     cli.add_argument("--rounds", type=int, default=3, help="in which all ways take turns (3)")
     args = cli.parse_args(argv)
+    use_onednn()
     if args.measure:
         measure(args)
         return 0
@@ -125,9 +127,6 @@ def options(description: str) -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     """The training loop of `options`, from random weights, in a run folder that goes away."""
-    from kfcn.machine import use_onednn
-
-    use_onednn()  # before TensorFlow is imported
     from kfcn import data as data_sets
     from kfcn.training import replicas
     from kfcn.training.settings import resolve
