@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 from small_nets import settings
 
-from kfcn.machine import ONEDNN
-
 # A cache of their own: no test finds what another run of kfcn kept of a net. What targets have
 # fetched (`python -m kfcn_mobile.targets`) stays in reach; without it their tests skip.
 _USUAL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kfcn"
@@ -22,16 +20,6 @@ for _fetched in _USUAL.glob("[!.]*"):
     if _fetched.name != "programs":
         (_OWN / "kfcn" / _fetched.name).symlink_to(_fetched.resolve())
 os.environ["XDG_CACHE_HOME"] = str(_OWN)
-
-
-@pytest.fixture(autouse=True)
-def onednn_as_before():
-    """Commands switch oneDNN on for what they start; the next test is to start as this one did."""
-    before = os.environ.get(ONEDNN)
-    yield
-    os.environ.pop(ONEDNN, None)
-    if before is not None:
-        os.environ[ONEDNN] = before
 
 
 @pytest.fixture(scope="session")
