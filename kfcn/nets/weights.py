@@ -1,5 +1,6 @@
 """Weights that a net starts from: those of a classifier, of a file, of another trained net."""
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.files import read_bytes
 from kfcn.nets.backbones import Backbone, BodyOptions, row
 
 Tensors = dict[str, list[np.ndarray]]
@@ -63,20 +65,33 @@ def shipped_weights(backbone: str) -> Path:
     return path
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file by their names.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    try:
+        content = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise ValueError("one array without a name")
+        return dict(content)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or first_line(error)}") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"{path} is no .npz file: {first_line(error)}") from error
+
+
 def read_tensors(path: Path) -> Tensors:
     """Reads what `save_tensors` wrote; everything as float32.
 
     Raises:
-        KfcnError: `save_tensors` did not write this file.
+        UsageError: `save_tensors` did not write this file.
     """
     tensors: Tensors = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for key in archive.files:
-                layer, _, _ = key.rpartition("/")
-                tensors.setdefault(layer, []).append(archive[key].astype(np.float32))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise KfcnError(f"{path} is no file of weights: {first_line(error)}") from error
+    for key, array in read_arrays(path).items():
+        layer, _, _ = key.rpartition("/")
+        tensors.setdefault(layer, []).append(array.astype(np.float32))
     return tensors
 
 

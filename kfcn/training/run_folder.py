@@ -14,7 +14,8 @@ from kfcn.errors import KfcnError, UsageError, first_line, received
 from kfcn.files import make_folder, read_object, write_json, write_text
 from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
-from kfcn.training.settings import FORMAT, Settings, from_stored
+from kfcn.training.resolution import FORMAT, from_stored
+from kfcn.training.settings import Settings
 
 UNLABELLED = "unlabelled_dir"
 """The name of the pictures without labels among the splits, for their fingerprints."""

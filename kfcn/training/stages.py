@@ -7,8 +7,9 @@ from typing import Any
 from kfcn import recipes
 from kfcn.errors import KfcnError, UsageError
 from kfcn.saved import CARD
+from kfcn.training.resolution import continued, resolve
 from kfcn.training.run_folder import RunFolder
-from kfcn.training.settings import Settings, continued, resolve
+from kfcn.training.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kfcn.crf import tuning
 from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.evaluate import evaluate
 from kfcn.saved import read_crf
-from kfcn.training.settings import resolve
+from kfcn.training.resolution import resolve
 
 
 def test_search_climbs_to_the_best_of_the_grid():

@@ -338,8 +338,9 @@ def config(rng: np.random.Generator, folder: Path) -> str:
     from kfcn.commands.train import _kernels, parser
     from kfcn.errors import KfcnError
     from kfcn.options import kinds
+    from kfcn.training.resolution import continued
     from kfcn.training.run_folder import RunFolder
-    from kfcn.training.settings import Settings, continued
+    from kfcn.training.settings import Settings
 
     sound = dataclasses.asdict(Settings(data="folder", data_dir="x", iou_loss=0.5))
     content = {
@@ -396,7 +397,7 @@ def net_card(rng: np.random.Generator, folder: Path) -> str:
     from kfcn.inference.formats import writer_for
     from kfcn.outputs import Outputs
     from kfcn.saved import check_card, read_card, read_crf
-    from kfcn.training.settings import resolve
+    from kfcn.training.resolution import resolve
 
     (folder / "model.keras").write_bytes(b"")
     widths = {"theta_alpha": 80.0, "theta_beta": 3.0, "bilateral_weight": 0}

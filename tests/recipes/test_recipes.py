@@ -9,7 +9,8 @@ from small_nets import settings as tiny
 
 from kfcn import recipes, train
 from kfcn.errors import Stopped, UsageError
-from kfcn.training.settings import Settings, resolve
+from kfcn.training.resolution import resolve
+from kfcn.training.settings import Settings
 from kfcn.training.stages import plan
 from kfcn.training.trainer import build
 

@@ -8,7 +8,7 @@ import pytest
 from kfcn_tools import results
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.training.settings import resolve
+from kfcn.training.resolution import resolve
 
 FIGURES = {
     "pixel_accuracy": 0.9, "mean_accuracy": 0.8, "mean_iou": 0.7, "frequency_weighted_iou": 0.85,

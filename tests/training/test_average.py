@@ -16,7 +16,7 @@ from kfcn.training import replicas, step
 from kfcn.training.average import Average
 from kfcn.training.learner import Learner
 from kfcn.training.optimizers import AdamW
-from kfcn.training.settings import resolve
+from kfcn.training.resolution import resolve
 
 
 def numpy_average(trajectory, momentum):

@@ -11,8 +11,8 @@ from small_nets import settings
 from kfcn import data, train
 from kfcn.errors import KfcnError, UsageError
 from kfcn.saved import open_model, read_card
+from kfcn.training.resolution import continued, resolve
 from kfcn.training.run_folder import RunFolder
-from kfcn.training.settings import continued, resolve
 from kfcn.training.stages import plan
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from kfcn.errors import UsageError
 from kfcn.training.optimizers import AdamW, CaffeSGD, build_optimizer
-from kfcn.training.settings import resolve
+from kfcn.training.resolution import resolve
 
 RATE, DECAY, MOMENTUM, PIXELS = 1e-3, 0.5, 0.9, 40.0
 

@@ -11,8 +11,9 @@ from kfcn.commands import train as command
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets.weights import shipped_weights
 from kfcn.options import Checked, Range, checked, kinds, option
+from kfcn.training.resolution import from_stored, resolve
 from kfcn.training.run_folder import RunFolder
-from kfcn.training.settings import Conduct, Settings, from_stored, reference, resolve
+from kfcn.training.settings import Conduct, Settings, reference
 
 REFUSED = [
     ("batch_size", 0, "a whole number of at least 1"),

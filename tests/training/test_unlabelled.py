@@ -31,7 +31,8 @@ from kfcn.training.learner import Learner
 from kfcn.training.loop import Loop
 from kfcn.training.optimizers import AdamW, CaffeSGD
 from kfcn.training.replicas import Replicas
-from kfcn.training.settings import Settings, continued, resolve
+from kfcn.training.resolution import continued, resolve
+from kfcn.training.settings import Settings
 from kfcn.training.step import Step
 
 RNG = np.random.default_rng(0)

@@ -8,10 +8,7 @@ The shipped file was made in this way from the PyPI package `efficientnet-lite0-
 """
 
 import argparse
-import io
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kfcn.commands._cli import Parser, run
-from kfcn.errors import UsageError, first_line
-from kfcn.files import read_bytes
+from kfcn.errors import UsageError
 from kfcn.outputs import one_file
 
 if TYPE_CHECKING:
@@ -95,29 +91,12 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Reads, and writes what was made of it."""
-    from kfcn.nets.weights import save_tensors
+    from kfcn.nets.weights import read_arrays, save_tensors
 
     net = port(read_arrays(args.source))
     with one_file(args.out, [args.source]) as outputs, outputs.aside(args.out) as temporary:
         save_tensors(temporary, net)
     print(f"{net.count_params() / 1e6:.2f} M parameters in {args.out.stat().st_size / 1e6:.1f} MB")
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file by their names.
-
-    Raises:
-        UsageError: it is no such file.
-    """
-    try:
-        content = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise ValueError("one array without a name")
-        return dict(content)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or first_line(error)}") from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{path} is no .npz file: {first_line(error)}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -64,7 +64,7 @@ class Result:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Result":
         """One that was stored, with the defaults of settings that came later."""
-        from kfcn.training.settings import from_stored
+        from kfcn.training.resolution import from_stored
 
         settings = dataclasses.asdict(from_stored(values))
         return cls(**{**values, "settings": settings, "measured": tuple(values["measured"])})
@@ -256,7 +256,7 @@ def net(settings: dict[str, Any]) -> str:
 
 def _own(settings: dict[str, Any]) -> str:
     """The settings of a run that differ from the defaults of its recipe or data set."""
-    from kfcn.training.settings import resolve
+    from kfcn.training.resolution import resolve
 
     named: dict[str, Any] = {name: settings[name] for name in ("recipe", "data") if settings[name]}
     more: dict[str, Any] = {"init_from": "-"} if settings["crf"] else {}

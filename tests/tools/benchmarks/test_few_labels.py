@@ -234,7 +234,9 @@ def test_unlabelled_are_the_pictures_that_are_not_labelled(small, tmp_path, monk
             assert len({*names, *others}) == 9 == len(names) + len(others)
     assert files[3, 0] != files[3, 4] and files[4, 0][:3] == files[3, 0]
     assert main(["unlabelled", *small, "--shrink", "0"]) == 2
-    assert capsys.readouterr().err == "labels: --shrink 0: expected 1 or more\n"
+    assert capsys.readouterr().err == (
+        "python -m kfcn_tools.benchmarks.labels: error: --shrink 0: expected 1 or more\n"
+    )
 
 
 def test_what_was_measured_has_a_section_of_its_own(small, tmp_path, monkeypatch, capsys):

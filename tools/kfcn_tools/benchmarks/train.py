@@ -129,7 +129,7 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     """The training loop of `options`, from random weights, in a run folder that goes away."""
     from kfcn import data as data_sets
     from kfcn.training import replicas
-    from kfcn.training.settings import resolve
+    from kfcn.training.resolution import resolve
 
     where = replicas.start(args.strategy, args.cpu_replicas)
     config = resolve(

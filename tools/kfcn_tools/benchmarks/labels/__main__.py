@@ -8,10 +8,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from kfcn.commands._cli import Parser
+from kfcn.commands._cli import Parser, run
 from kfcn.data.catalog import CLASSES_HELP, Source
-from kfcn.errors import KfcnError, UsageError
-from kfcn.machine import use_onednn
+from kfcn.errors import UsageError
 from kfcn_tools.benchmarks.labels.next_pictures import measure_next
 from kfcn_tools.benchmarks.labels.report import section
 from kfcn_tools.benchmarks.labels.sparse import measure_sparse
@@ -99,13 +98,7 @@ def work(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    use_onednn()
-    try:
-        work(parser().parse_args(argv))
-    except KfcnError as error:
-        print(f"labels: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    return 0
+    return run(parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Training(NamedTuple):
 
         from kfcn.data.audit.check import check, class_weights
         from kfcn.training import replicas
-        from kfcn.training.settings import resolve
+        from kfcn.training.resolution import resolve
 
         keras.backend.clear_session()
         config = resolve(
