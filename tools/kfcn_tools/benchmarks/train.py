@@ -135,7 +135,7 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     config = resolve(
         data=args.data, data_dir=args.data_dir, crop=args.crop, arch=args.arch,
         backbone=args.backbone, weights="none", batch_size=args.batch_size, learning_rate=1e-4,
-        recompute=args.recompute,
+        recompute=args.recompute, epochs=40,
     )  # fmt: skip
     with bare_loop(config, data_sets.load(config.data, "train", config.data_dir), where) as made:
         yield made
