@@ -1,5 +1,6 @@
 """A model's figures on a split, at the full size of its images."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import numpy as np
 from kfcn import metrics
 from kfcn.data.audit.check import label_error, label_histogram, size_error
 from kfcn.data.catalog import Source
-from kfcn.data.dataset import Dataset
-from kfcn.errors import DataError
+from kfcn.data.dataset import Dataset, Sample
+from kfcn.errors import DataError, KfcnError
+from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
-from kfcn.inference.runtime.net import Net, as_net, open_net
+from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
 from kfcn.labels import IGNORE
 from kfcn.saved import check_classes
+
+_LARGE = 25_000_000
+"""Logits of an image, 100 MB of float32, from which on those of no other are kept beside them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +127,7 @@ def evaluate(
         UsageError: unknown names, or a model of other classes than the data.
         DataError: a file that cannot be used.
     """
-    net, card = open_net(model, crf)
+    net, card = open_net(model, crf, at_once=AT_ONCE)
     source = Source(data, data_dir, seed, classes) if isinstance(data, str) else data
     dataset = source.open_for(card, split) if isinstance(source, Source) else source
     check_classes(card, dataset, net.classes)
@@ -153,18 +158,41 @@ def measure(
     matrix = np.zeros((len(names), len(names)), np.int64)
     boundary = np.zeros((2, len(names)), np.int64)
     loss = 0.0
-    for index in tqdm(
-        range(len(dataset)), desc=dataset.split, unit="image", disable=None if progress else True
-    ):
+
+    def read(index: int) -> Sample:
         sample = dataset[index]
         histogram = label_histogram(sample.labels)
         if error := size_error(dataset, index, sample) or label_error(dataset, index, histogram):
             raise DataError(error)
-        logits = protocol.logits(net, sample.image)
+        return sample
+
+    def count(
+        index: int, sample: Sample, logits: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         predictions = logits.argmax(-1)
-        matrix += metrics.confusion_matrix(sample.labels, predictions, len(names))
-        boundary += metrics.boundary_counts(sample.labels, predictions, len(names))
-        loss += _total_cross_entropy(sample.labels, logits)
+        return (
+            metrics.confusion_matrix(sample.labels, predictions, len(names)),
+            metrics.boundary_counts(sample.labels, predictions, len(names)),
+            _total_cross_entropy(sample.labels, logits),
+        )
+
+    counted = pipelined(
+        range(len(dataset)),
+        read,
+        lambda sample: protocol.logits(net, sample.image),
+        count,
+        lambda sample: sample.labels.size * len(names) > _LARGE,
+        net.at_once,
+    )
+    with contextlib.closing(counted):
+        for _, outcome in tqdm(
+            counted, dataset.split, len(dataset), unit="image", disable=None if progress else True
+        ):
+            if isinstance(outcome, KfcnError):
+                raise outcome
+            matrix += outcome[0]
+            boundary += outcome[1]
+            loss += outcome[2]
     return Evaluation(
         names,
         matrix,

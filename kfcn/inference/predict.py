@@ -16,7 +16,7 @@ from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.collect import collect
 from kfcn.inference.formats import writer_for
 from kfcn.inference.pipeline import pipelined
-from kfcn.inference.runtime.net import Net, open_net
+from kfcn.inference.runtime.net import AT_ONCE, Net, open_net
 from kfcn.inference.segment import segment
 from kfcn.inference.tiling import is_large
 from kfcn.inference.writer import Writer
@@ -104,7 +104,7 @@ def predict(
     images = [images] if isinstance(images, (str, Path)) else list(images)
     paths = collect(images)
     outputs = Outputs(out, [*inputs_of(model, images), *paths], overwrite)
-    net, card = open_net(model, crf)
+    net, card = open_net(model, crf, at_once=min(AT_ONCE, len(paths)))
     writer = writer_for(net.classes, card, outputs, format)
     read = functools.partial(read_image, stretch=Reading.of_card(card).stretch)
     writer.check(paths)
@@ -119,7 +119,8 @@ def predict(
         kept = writer.check(paths)  # again, now that nobody else writes there
         writer.start()
         chosen = [path for path in paths if path not in kept]
-        outcomes = pipelined(chosen, read, functools.partial(segment, net), write, is_large)
+        compute = functools.partial(segment, net)
+        outcomes = pipelined(chosen, read, compute, write, is_large, net.at_once)
         with contextlib.closing(outcomes):  # whatever ends the loop, no thread writes after it
             for path, outcome in tqdm(
                 outcomes, "predict", len(chosen), unit="image", disable=None if progress else True

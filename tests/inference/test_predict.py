@@ -240,6 +240,8 @@ def test_ctrl_c_leaves_nothing_half(run, pictures, tmp_path, monkeypatch):
         return segment(net, image)
 
     monkeypatch.setattr("kfcn.inference.predict.segment", interrupted)
+    # So that the net computes in the main thread, which Ctrl-C interrupts.
+    monkeypatch.setattr("kfcn.inference.predict.AT_ONCE", 1)
     with pytest.raises(KeyboardInterrupt):
         predict(run, folder, tmp_path / "out")
     for path in (tmp_path / "out").glob("[!.]*"):

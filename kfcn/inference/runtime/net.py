@@ -12,14 +12,18 @@ from kfcn.inference.runtime.on_litert import LiteRTNet
 from kfcn.inference.runtime.on_onnxruntime import OnnxRuntimeNet
 from kfcn.inference.runtime.program import Program, UnsupportedError
 from kfcn.inference.runtime.program_net import ProgramNet
-from kfcn.machine import cores, import_tensorflow
+from kfcn.machine import cores, import_tensorflow, instruction_set
 
 if TYPE_CHECKING:
     import keras
 
-_WIDE = 0.45
-"""Share of wide convolutions from which on ONNX Runtime is quicker than LiteRT: ResNets have 0.5,
-VGG16 has all; with EfficientNetV2-B0, of 0.43, they are level (docs/benchmarks.md)."""
+AT_ONCE = 4
+"""Pictures of a folder that are computed at the same time, each on its share of the cores: more
+take more memory and gain nothing more."""
+_WIDE = {"avx512": 0.45, "": 0.45, "avx2": 0.75}
+"""Share of wide convolutions from which on ONNX Runtime is quicker than LiteRT, by the processor's
+vectors: ResNets have 0.5, VGG16 has all; with EfficientNetV2-B0, of 0.43, they are level
+(docs/benchmarks.md)."""
 
 
 @runtime_checkable
@@ -30,10 +34,12 @@ class Net(Protocol):
         name: of the runtime.
         classes: number of classes C.
         margin: how far around a pixel the net looks, in pixels; None for the whole image.
+        at_once: callers that are quickest served at the same time; it takes more.
     """
 
     name: str
     classes: int
+    at_once: int
 
     @property
     def margin(self) -> int | None: ...
@@ -50,7 +56,7 @@ class Net(Protocol):
 class KerasNet:
     """Any net, on TensorFlow; it has the weights that the model has at each call."""
 
-    name = "tensorflow"
+    name, at_once = "tensorflow", 1
 
     def __init__(self, model: "keras.Model"):
         self.model = model
@@ -77,7 +83,7 @@ class KerasNet:
 class NetWithCRF:
     """A net on any runtime with a dense CRF on its logits, which TensorFlow computes."""
 
-    margin = None
+    margin, at_once = None, 1
 
     def __init__(self, net: Net, crf: "keras.Layer"):
         import tensorflow as tf
@@ -103,7 +109,7 @@ def as_net(net: "Net | keras.Model") -> Net:
     return net if isinstance(net, Net) else KerasNet(net)
 
 
-def quickest(model: "keras.Model", threads: int | None = None) -> Net:
+def quickest(model: "keras.Model", threads: int | None = None, at_once: int = 1) -> Net:
     """A model, with the weights it has now, on the runtime that is quickest here.
 
     That is TensorFlow where it has a GPU. On CPUs it is LiteRT, the quickest of four runtimes
@@ -115,6 +121,7 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
     Args:
         model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.
         threads: on CPUs, but of TensorFlow; all cores of the process when None.
+        at_once: callers that share them; fewer where the net computes for one after another.
     """
     import tensorflow as tf
 
@@ -124,26 +131,29 @@ def quickest(model: "keras.Model", threads: int | None = None) -> Net:
         return KerasNet(model)
     body, crf = without_crf(model)
     try:
-        net = _on_cpu(program_of(body), threads or cores())
+        net = _on_cpu(program_of(body), threads or cores(), at_once)
     except UnsupportedError:
         return KerasNet(model)
     return net if crf is None else NetWithCRF(net, crf)
 
 
-def _on_cpu(program: Program, threads: int) -> ProgramNet:
+def _on_cpu(program: Program, threads: int, at_once: int) -> ProgramNet:
     """A program on the runtime that is quickest on CPUs.
 
     Raises:
         UnsupportedError: a step that LiteRT has no operation for, or neither is installed.
     """
-    if program.wide_share() > _WIDE:
+    if program.wide_share() > _WIDE[instruction_set()]:
         with contextlib.suppress(UnsupportedError):
-            return OnnxRuntimeNet(program, threads)
-    return LiteRTNet(program, threads)
+            return OnnxRuntimeNet(program, threads, at_once)
+    return LiteRTNet(program, threads, at_once)
 
 
 def open_net(
-    model: "keras.Model | Path | str", crf: bool = False, threads: int | None = None
+    model: "keras.Model | Path | str",
+    crf: bool = False,
+    threads: int | None = None,
+    at_once: int = 1,
 ) -> tuple[Net, dict[str, Any] | None]:
     """The net behind what a caller may give, on the quickest runtime, and its card.
 
@@ -154,6 +164,7 @@ def open_net(
         model: a net, its file, or a run folder.
         crf: put a dense CRF on top, as in `kfcn.saved.open_model`.
         threads: on CPUs, but of TensorFlow; all cores of the process when None.
+        at_once: callers that share them, as in `quickest`.
 
     Returns:
         The net, and its card; None where there is none.
@@ -165,13 +176,13 @@ def open_net(
         program = store.load(model_path(model))
         if program is not None:
             with contextlib.suppress(UnsupportedError):
-                net = _on_cpu(program, threads or cores())
+                net = _on_cpu(program, threads or cores(), at_once)
                 card = read_card(model)
                 check_card(card, net.classes, model)
                 return net, card
     import_tensorflow()
     loaded, card = open_model(model, crf)
-    net = quickest(loaded, threads)
+    net = quickest(loaded, threads, at_once)
     if named and isinstance(net, ProgramNet):
         store.save(model_path(model), net.program)
     return net, card

@@ -6,6 +6,8 @@ XNNPACK takes to pack the weights.
 """
 
 import collections
+import threading
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +29,7 @@ class LiteRTNet(ProgramNet):
     Args:
         program: what to compute.
         threads: that LiteRT may use.
+        at_once: callers that share them (`ProgramNet`).
 
     Raises:
         UnsupportedError: a step that TFLite has no operation for, or LiteRT is not installed.
@@ -34,33 +37,51 @@ class LiteRTNet(ProgramNet):
 
     name = "litert"
 
-    def __init__(self, program: Program, threads: int):
-        super().__init__(program)
+    def __init__(self, program: Program, threads: int, at_once: int = 1):
+        super().__init__(program, threads, at_once)
         self._writer = TFLiteWriter(program)
-        self._threads = threads
-        self._ready: collections.OrderedDict[tuple, _Ready] = collections.OrderedDict()
+        self._ready: collections.OrderedDict[_Key, list[_Ready]] = collections.OrderedDict()
+        """Those that nobody runs, the sizes that were seen last at the end."""
         self._dropped = 0
+        self._lock = threading.Lock()
 
-    def run(self, images: np.ndarray, output: str) -> np.ndarray:
-        """By the model of the images' size, which is written where it is new."""
-        return self._for((*images.shape[:3], images.dtype.name, output)).run(images)
-
-    def _for(self, key):
-        if key in self._ready:
+    def run(self, images: np.ndarray, output: str, threads: int) -> np.ndarray:
+        """By a model of the images' size, which is written where none is free."""
+        batch, height, width, _ = images.shape
+        key = _Key(batch, height, width, images.dtype.name, output, threads)
+        with self._lock:
+            ready = self._free(key)
+            content = None if ready else self._written(key)
+        # XNNPACK packs the weights here, which takes the longest and need not keep others waiting.
+        ready = ready or _Ready(content, threads)
+        found = ready.run(images)
+        with self._lock:
+            self._ready.setdefault(key, []).append(ready)
             self._ready.move_to_end(key)
-            return self._ready[key]
-        used = sum(map(self._bytes, self._ready)) + self._bytes(key)
+        return found
+
+    def _free(self, key):
+        ready = self._ready.get(key)
+        if not ready:
+            return None
+        taken = ready.pop()
+        if not ready:
+            del self._ready[key]
+        return taken
+
+    def _written(self, key):
+        used = self._bytes(key) + sum(
+            len(ready) * self._bytes(old) for old, ready in self._ready.items()
+        )
         while self._ready and used > _KEPT_BYTES:
-            old, _ = self._ready.popitem(last=False)
-            used -= self._bytes(old)
-            self._dropped += 1
+            old, dropped = self._ready.popitem(last=False)
+            used -= len(dropped) * self._bytes(old)
+            self._dropped += len(dropped)
+            del dropped
         if self._dropped >= _RELEASED_AFTER:
             release_memory()
             self._dropped = 0
-        batch, height, width, dtype, output = key
-        content = self._writer.write(batch, height, width, dtype, output)
-        self._ready[key] = _Ready(content, self._threads)
-        return self._ready[key]
+        return self._writer.write(*key[:5])
 
     def _bytes(self, key):
         """Roughly the memory that a size takes.
@@ -68,7 +89,19 @@ class LiteRTNet(ProgramNet):
         Its maps; the weights as the model has them and as XNNPACK packs them; and threads of its
         own, whose number a machine limits too.
         """
-        return 200 * np.prod(key[:3]) + 2 * self._writer.weights_bytes + 1_000_000 * self._threads
+        maps = 200 * key.batch * key.height * key.width
+        return maps + 2 * self._writer.weights_bytes + 1_000_000 * key.threads
+
+
+class _Key(NamedTuple):
+    """What a model is written for."""
+
+    batch: int
+    height: int
+    width: int
+    dtype: str
+    output: str
+    threads: int
 
 
 class _Ready:

@@ -12,6 +12,7 @@ from small_nets import TINY, fit_statistics, randomize
 from kfcn.commands import predict as command
 from kfcn.crf import add_crf
 from kfcn.inference.runtime import store
+from kfcn.inference.runtime.from_keras import program_of
 from kfcn.inference.runtime.net import KerasNet, as_net, open_net, quickest
 from kfcn.inference.runtime.program import UnsupportedError
 from kfcn.nets.convnet import convnet
@@ -75,6 +76,18 @@ def test_wide_convolutions_run_on_onnx_runtime_where_it_is_installed(monkeypatch
     assert quickest(model).name == "litert"
 
 
+@pytest.mark.parametrize(
+    ("vectors", "name"), [("avx512", "onnxruntime"), ("", "onnxruntime"), ("avx2", "litert")]
+)
+def test_a_resnet_runs_where_its_processor_is_quickest(monkeypatch, vectors, name):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(image)  # 108 of 192 multiplications
+    model = keras.Model(image, keras.layers.Conv2D(3, 1)(keras.layers.Conv2D(12, 1)(x)))
+    monkeypatch.setattr("kfcn.inference.runtime.net.instruction_set", lambda: vectors)
+    assert 0.45 < program_of(model).wide_share() < 0.75
+    assert quickest(model).name == name
+
+
 def test_a_keras_model_follows_its_weights_and_a_quick_net_does_not():
     model = randomize(convnet(3))
     follows, stays, image = as_net(model), quickest(model), picture(20, 30)
@@ -117,8 +130,6 @@ def test_programs_are_kept_by_what_the_file_holds(model, cache, tmp_path):
 def test_few_programs_are_kept_and_a_folder_that_cannot_be_written_is_no_error(
     cache, tmp_path, monkeypatch
 ):
-    from kfcn.inference.runtime.from_keras import program_of
-
     program = program_of(convnet(2))
     monkeypatch.setattr(store, "KEPT", 2)
     files = [tmp_path / f"{name}.keras" for name in "abc"]

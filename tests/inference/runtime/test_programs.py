@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -12,10 +14,11 @@ from small_nets import fit_statistics, randomize
 
 from kfcn.crf import add_crf
 from kfcn.inference.runtime.from_keras import program_of
-from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet
+from kfcn.inference.runtime.on_litert import _KEPT_BYTES, LiteRTNet, _Key
 from kfcn.inference.runtime.on_onnxruntime import OnnxRuntimeNet
 from kfcn.inference.runtime.onnx_graph import write_onnx
 from kfcn.inference.runtime.program import Program, Step, UnsupportedError
+from kfcn.inference.runtime.program_net import ProgramNet
 from kfcn.inference.runtime.tflite_graph import TFLiteWriter
 from kfcn.nets import architectures
 from kfcn.nets.upsample import match_size, upsample
@@ -204,7 +207,7 @@ def test_sizes_that_litert_keeps_ready_have_a_bound(monkeypatch):
     from kfcn.inference.runtime import on_litert
 
     net = LiteRTNet(program_of(built("convnet")), threads=1)
-    of_one = net._bytes((1, 40, 41, "uint8", "labels"))
+    of_one = net._bytes(_Key(1, 40, 41, "uint8", "labels", 1))
     monkeypatch.setattr(on_litert, "_KEPT_BYTES", 2.5 * of_one)
     sizes = [(40, 40), (40, 41), (41, 40), (40, 40), (42, 42)]
     results = [net.labels(picture(size)) for size in sizes]
@@ -218,13 +221,54 @@ def test_sizes_that_litert_keeps_ready_have_a_bound(monkeypatch):
     assert len(net._ready) == 1
 
 
+@pytest.mark.parametrize("runtime", [LiteRTNet, OnnxRuntimeNet])
+def test_callers_at_once_get_what_one_after_another_gets(runtime):
+    program, sizes = program_of(built("fcn8s")), [(40, 41), (33, 50), (40, 41), (64, 40)] * 4
+    images = [picture(size, seed) for seed, size in enumerate(sizes)]
+    alone = runtime(program, threads=1)
+    expected = [alone.labels(image) for image in images]
+    assert len({labels.tobytes() for labels in expected}) == len(images)
+    net = runtime(program, threads=5, at_once=3)
+    with ThreadPoolExecutor(4) as callers:
+        found = list(callers.map(net.labels, images))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_so_many_share_the_threads_and_a_large_image_gets_them_all():
+    meet, lock, running, asked = threading.Barrier(3, timeout=20), threading.Lock(), [0], []
+
+    class Counting(ProgramNet):
+        name = "counting"
+
+        def run(self, images, output, threads):
+            with lock:
+                running[0] += 1
+                asked.append((images.shape[1] > 1, threads, running[0]))
+            if images.shape[1] == 1:
+                meet.wait()  # three small ones compute at the same time, or none would end
+            with lock:
+                running[0] -= 1
+            return images[..., 0]
+
+    net = Counting(program_of(built("convnet")), threads=5, at_once=3)
+    small, large = np.zeros((1, 1, 9, 3), np.uint8), np.zeros((1, 1000, 1000, 3), np.uint8)
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(net.labels, [small, small, large, small, large, small, small, small]))
+    assert {threads for is_large, threads, _ in asked if not is_large} == {2}
+    assert {(threads, beside) for is_large, threads, beside in asked if is_large} == {(5, 1)}
+    assert max(beside for *_, beside in asked) == 3
+    assert Counting(net.program, threads=2, at_once=4).at_once == 2
+
+
 def test_many_small_pictures_keep_no_more_weights_than_fit():
     """Of a net of 500 MB as of one of 1.5 MB, and on many cores."""
     kept = {}
     for megabytes, threads in ((1.5, 2), (1.5, 64), (500, 2)):
         net = LiteRTNet(program_of(built("convnet")), threads=threads)
         net._writer.weights_bytes = megabytes * 1e6
-        kept[megabytes, threads] = _KEPT_BYTES // net._bytes((1, 100, 100, "uint8", "labels"))
+        key = _Key(1, 100, 100, "uint8", "labels", threads)
+        kept[megabytes, threads] = _KEPT_BYTES // net._bytes(key)
     assert kept == {(1.5, 2): 114, (1.5, 64): 11, (500, 2): 0}
 
 
