@@ -107,7 +107,7 @@ def test_a_large_item_is_alone(at_once):
     def work(given):
         together.append((given, set(writing)))
         writing.add(given)
-        threading.Event().wait(0.01)
+        threading.Event().wait(0.01 * min(given, 4))  # 2 is not done when 1 is
         writing.discard(given)
         return given
 
@@ -124,7 +124,7 @@ def test_a_large_item_is_alone(at_once):
     assert [outcome for _, outcome in found] == items
     beside = dict(together)
     assert not beside[100] and 100 not in beside[4]
-    assert any(beside.values())  # the control
+    assert beside[3]  # the control
 
 
 @pytest.mark.parametrize(("end", "at_once"), [("work", 1), ("consumer", 1), ("consumer", 2)])
