@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import keras
 
 AT_ONCE = 4
-"""Pictures of a folder that are computed at the same time, each on its share of the cores. Each takes
-memory; on more than two cores nothing was measured."""
+"""Pictures of a folder that are computed at the same time, each on its share of the cores. Each
+takes memory; on more than two cores nothing was measured."""
 _WIDE = {"avx512": 0.45, "": 0.45, "avx2": 0.75}
 """Share of wide convolutions from which on ONNX Runtime is quicker than LiteRT, by the processor's
 vectors: ResNets have 0.5, VGG16 has all; with EfficientNetV2-B0, of 0.43, they are level
