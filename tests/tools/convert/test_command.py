@@ -1,5 +1,6 @@
 """The command, the bundle's files and the layer search."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,11 +17,12 @@ from kfcn_mobile.gates import MODES
 from kfcn_tools.convert import command, convert, metadata, modes
 from kfcn_tools.convert import write_bundle as bundle
 from kfcn_tools.convert.conversion import _without_eight_bit
+from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8 import quantize, sensitivity
 from kfcn_tools.convert.int8.ranges import METHODS
 from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
-from shipping import CLASSES, PALETTE, picture, tiny_bundle, tiny_fcn, tiny_files, tiny_model
+from shipping import CLASSES, PALETTE, SIZE, picture, tiny_bundle, tiny_fcn, tiny_model
 
 from kfcn.data import load
 from kfcn.errors import UsageError
@@ -236,23 +238,17 @@ def test_a_notebook_converts_a_net_that_it_has(tmp_path):
 
 @pytest.fixture(scope="module")
 def quantizable():
-    from kfcn_tools.convert.int8.correct import bias_shifts
-    from kfcn_tools.convert.int8.ranges import tensor_statistics
-
-    content = tiny_files()["float32"][0]
-    statistics = tensor_statistics(content, [picture(seed) for seed in range(6)])
-    return quantize.Quantizable(content, statistics.ranges, bias_shifts(content, statistics.means))
+    fixed = fix_size(tiny_model(), *SIZE)
+    images = [picture(seed) for seed in range(6)]
+    return modes.calibrate(fixed, "labels", images, modes.Int8Options(ranges="min-max"))
 
 
 def test_search_finds_the_layer_that_was_made_bad(quantizable):
-    """One layer is given a range a hundred times too wide: it is the one to keep in float."""
-    (bad,) = [n for n in quantizable.ranges if "/block4_project" in n.split(";")[0]]
-    low, high = quantizable.ranges[bad]
-    source = quantize.Quantizable(
-        quantizable.content,
-        quantizable.ranges | {bad: (100 * low, 100 * high)},
-        quantizable.shifts,
-    )
+    """One layer is given weights in int8 that are far off: it is the one to keep in float."""
+    (bad,) = [n for n in quantizable.rounded if "/block4_project" in n.split(";")[0]]
+    rows, bias = quantizable.rounded[bad]
+    rounded = quantizable.rounded | {bad: (rows[::-1], bias)}
+    source = dataclasses.replace(quantizable, rounded=rounded)
     images = [picture(seed) for seed in range(20, 24)]
     expected = [bundle.keras_labels(tiny_model(), image)[0] for image in images]
     good = sensitivity.agreement_of(quantize.quantize_int8(quantizable), images, expected)[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kfcn_tools.convert import structure
 from kfcn_tools.convert.flatbuffer import packed, unpacked
-from kfcn_tools.convert.int8 import correct
+from kfcn_tools.convert.int8.graph import convolutions
 from shipping import SIZE, picture, tiny_files, tiny_scores
 
 from kfcn.errors import KfcnError
@@ -99,13 +99,12 @@ def test_a_file_of_another_size_fails():
 def with_scores(factor, bias):
     """The float32 file, the weights of its three score layers scaled and their biases set."""
     copy = bytearray(tiny_files()["float32"][0])
-    graph = correct._graph(copy)
     found = 0
-    for _, (_, kernel, offset), output in correct._convolutions(graph):
-        if "/score_" in correct._name(graph, output):
-            values = correct._constant(graph, kernel)
-            values *= factor
-            correct._constant(graph, offset)[:] = bias
+    for convolution in convolutions(copy):
+        if "/score_" in convolution.output:
+            kernel = convolution.kernel
+            kernel *= factor
+            convolution.bias[:] = bias
             found += 1
     assert found == 3
     return bytes(copy)

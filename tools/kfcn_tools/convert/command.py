@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         dest="ranges",
         choices=CALIBRATIONS,
         default=argparse.SUPPRESS,
-        help="how ranges are found (percentile)",
+        help="how ranges are found (least-squares)",
     )
     quantising.add_argument(
         "--equalize",
@@ -69,10 +69,10 @@ def parser() -> argparse.ArgumentParser:
         help="ranges across layers (off)",
     )
     quantising.add_argument(
-        "--correct-bias",
+        "--correct-rounding",
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help="for rounded weights (on)",
+        help="round weights so that their errors cancel (on)",
     )
     quantising.add_argument(
         "--qat-epochs",

@@ -9,12 +9,14 @@ import keras
 import numpy as np
 
 from kfcn_tools.convert.fix_size import fix_size
-from kfcn_tools.convert.int8.correct import bias_shifts, revive_dead_channels
 from kfcn_tools.convert.int8.equalize import equalize
+from kfcn_tools.convert.int8.observe import observe
 from kfcn_tools.convert.int8.qat import fine_tune
 from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
-from kfcn_tools.convert.int8.ranges import tensor_statistics
+from kfcn_tools.convert.int8.ranges import TensorRanges
+from kfcn_tools.convert.int8.rounding import ConvolutionInputs, round_weights
 from kfcn_tools.convert.int8.sensitivity import search_layers
+from kfcn_tools.convert.int8.weights import revive_dead_channels
 from kfcn_tools.convert.structure import check_structure
 from kfcn_tools.convert.tflite import FloatMode, export_tflite
 from kfcn_tools.convert.write_bundle import keras_labels
@@ -29,16 +31,16 @@ class Int8Options:
 
     Attributes:
         equalize: equal channel ranges across layers.
-        correct_bias: take the mean error of the rounded weights out of the biases.
+        correct_rounding: round weights so that their errors cancel, and the biases with them.
         ranges: a method of `kfcn_tools.convert.int8.ranges`, how they are found.
         min_agreement: where the layer search of `mixed` stops.
-        qat_epochs: passes of quantisation-aware fine-tuning over the training images. It corrects
-            the biases before it starts; they are not corrected once more after it.
+        qat_epochs: passes of quantisation-aware fine-tuning over the training images. It learns
+            with weights rounded to the nearest, and so they stay after it.
     """
 
     equalize: bool = False
-    correct_bias: bool = True
-    ranges: str = "percentile"
+    correct_rounding: bool = True
+    ranges: str = "least-squares"
     min_agreement: float = 0.993
     qat_epochs: int = 0
 
@@ -104,7 +106,7 @@ class Source:
         """How `quantizable` came about, for `bundle.json`."""
         return {
             "equalized": self.options.equalize,
-            "bias_corrected": bool(self.quantizable.shifts),
+            "rounding_corrected": bool(self.quantizable.rounded),
             "qat_epochs": self.options.qat_epochs,
             "calibration": self.options.ranges,
             "calibration_images": len(self.calibration),
@@ -258,10 +260,9 @@ def calibrate(
     """
     content = export_tflite(prepared, output=output)
     progress(f"int8: calibrating on {len(images)} images")
-    statistics = tensor_statistics(content, images, options.ranges)
-    shifts = (
-        bias_shifts(content, statistics.means)
-        if options.correct_bias and not options.qat_epochs
-        else {}
-    )
-    return Quantizable(content, statistics.ranges, shifts)
+    ranges, inputs = TensorRanges(content, options.ranges), ConvolutionInputs(content, len(images))
+    # The fine-tune has learnt to live with weights rounded to the nearest.
+    corrected = options.correct_rounding and not options.qat_epochs
+    observe(content, images, ranges, *([inputs] if corrected else []))
+    rounded = round_weights(inputs) if corrected else {}
+    return Quantizable(content, ranges.ranges(), rounded)

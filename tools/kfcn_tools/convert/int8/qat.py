@@ -24,7 +24,7 @@ from kfcn_tools.convert.int8.channels import (
     plain_convolution,
     readers_of,
 )
-from kfcn_tools.convert.int8.correct import rounded
+from kfcn_tools.convert.int8.weights import rounded
 
 BATCH = 4
 # Adam's first steps move every weight by about the rate, however small the weight: the rate has
@@ -188,7 +188,7 @@ def fine_tune(
 
 
 def correct_biases(student: keras.Model, fixed: keras.Model, images: Sequence[np.ndarray]) -> None:
-    """Bias correction as in `kfcn_tools.convert.int8.correct`, on Keras layers, in place.
+    """Takes the mean error of weights rounded to the nearest out of the biases, in place.
 
     Args:
         student: what `fake_quantized` gave.

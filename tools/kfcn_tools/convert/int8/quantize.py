@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kfcn_tools.convert.flatbuffer import packed, unpacked
-from kfcn_tools.convert.int8.correct import shift_biases
+from kfcn_tools.convert.int8.rounding import Rounded, with_rounded
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Quantizable:
 
     Attributes:
         content: the file.
-        ranges: of its tensors, as in `kfcn_tools.convert.int8.ranges.Statistics`.
-        shifts: of its biases, as `correct.bias_shifts` gives them; empty for no correction.
+        ranges: (low, high) of its tensors by name, low <= 0 <= high.
+        rounded: weights, as `rounding.round_weights` gives them; others go to the nearest.
     """
 
     content: bytes
     ranges: dict[str, tuple[float, float]]
-    shifts: dict[str, np.ndarray]
+    rounded: dict[str, Rounded]
 
 
 def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> bytes:
@@ -42,7 +42,7 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
     """
     from litert_quantizer import qtyping, quantizer, recipe
 
-    work = quantizer.Quantizer(shift_biases(source.content, source.shifts, leave=keep_float))
+    work = quantizer.Quantizer(with_rounded(source.content, source.rounded, leave=keep_float))
     work.load_quantization_recipe(recipe.static_wi8_ai8())
     for name in keep_float:
         work.update_quantization_recipe(

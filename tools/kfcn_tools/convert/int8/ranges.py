@@ -1,13 +1,11 @@
-"""What the tensors of a float32 `.tflite` file hold while it runs: ranges and channel means."""
+"""Which range of values int8 is to hold of each tensor of a float32 `.tflite` file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from kfcn.errors import UsageError
-from kfcn_tools.litert import open_interpreter, run_once
+from kfcn_tools.convert.int8.observe import computed_tensors
 
 METHODS = ("min-max", "percentile", "least-squares")
 PERCENTILE = 99.99
@@ -16,60 +14,43 @@ SAMPLES = 4096
 SHRINK = np.linspace(1.0, 0.5, 26)
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Of each float tensor that the file computes, by name.
-
-    Attributes:
-        ranges: (low, high) with low <= 0 <= high; int8 step sizes follow from it.
-        means: float64 (C,), the mean of each channel (last axis) over images and positions.
-    """
-
-    ranges: dict[str, tuple[float, float]]
-    means: dict[str, np.ndarray]
-
-
-def tensor_statistics(
-    content: bytes, images: Sequence[np.ndarray], method: str = "min-max", seed: int = 0
-) -> Statistics:
-    """Runs a float32 file on images.
+class TensorRanges:
+    """An observer (`kfcn_tools.convert.int8.observe`) of the values of all tensors.
 
     Args:
         content: the `.tflite` file.
-        images: uint8 (H, W, 3), from the training split.
         method: how ranges are found. "min-max" takes the smallest and largest value of all;
             "percentile" leaves 0.01 % out at each end; "least-squares" shrinks the range of
             min-max until the squared error of rounding and clipping is least.
         seed: of the values that the last two look at.
     """
-    if method not in METHODS:
-        raise UsageError(f"calibration {method!r}: expected one of {', '.join(METHODS)}")
-    interpreter = open_interpreter(content, xnnpack=False, keep_tensors=True)
-    computed = {t for op in interpreter._get_ops_details() for t in op["outputs"]}
-    tensors = [
-        detail
-        for detail in interpreter.get_tensor_details()
-        if detail["index"] in computed and detail["dtype"] == np.float32
-    ]
-    rng = np.random.default_rng(seed)
-    extremes = {detail["name"]: (0.0, 0.0) for detail in tensors}
-    means: dict[str, Any] = {detail["name"]: 0.0 for detail in tensors}
-    samples = {detail["name"]: [] for detail in tensors}
-    for image in images:
-        run_once(interpreter, image)
-        for detail in tensors:
-            name, values = detail["name"], interpreter.get_tensor(detail["index"])
-            low, high = extremes[name]
-            extremes[name] = (min(low, float(values.min())), max(high, float(values.max())))
-            channels = values.reshape(-1, values.shape[-1])
-            means[name] = means[name] + channels.mean(0, dtype=np.float64) / len(images)
-            if method != "min-max":
-                samples[name].append(values.ravel()[rng.integers(0, values.size, SAMPLES)])
-    if method == "min-max":
-        return Statistics(extremes, means)
-    choose = _percentile if method == "percentile" else least_squares_range
-    ranges = {n: choose(np.concatenate(samples[n]), *extremes[n]) for n in sorted(extremes)}
-    return Statistics(ranges, means)
+
+    def __init__(self, content: bytes, method: str = "min-max", seed: int = 0):
+        if method not in METHODS:
+            raise UsageError(f"calibration {method!r}: expected one of {', '.join(METHODS)}")
+        self._method = method
+        self._random = np.random.default_rng(seed)
+        self._extremes = dict.fromkeys(computed_tensors(content), (0.0, 0.0))
+        self._samples = {name: [] for name in self._extremes}
+
+    def see(self, values: Callable[[str], np.ndarray]) -> None:
+        """One image."""
+        for name, (low, high) in self._extremes.items():
+            seen = values(name)
+            self._extremes[name] = (min(low, float(seen.min())), max(high, float(seen.max())))
+            if self._method != "min-max":
+                drawn = self._random.integers(0, seen.size, SAMPLES)
+                self._samples[name].append(seen.ravel()[drawn])
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """(low, high) by tensor name, low <= 0 <= high; int8 step sizes follow from it."""
+        if self._method == "min-max":
+            return dict(self._extremes)
+        choose = _percentile if self._method == "percentile" else least_squares_range
+        return {
+            name: choose(np.concatenate(self._samples[name]), *extremes)
+            for name, extremes in self._extremes.items()
+        }
 
 
 def _percentile(values, low, high) -> tuple[float, float]:
@@ -91,7 +72,7 @@ def least_squares_range(values: np.ndarray, low: float, high: float) -> tuple[fl
     # Twice over both ends: each is searched with the other held.
     for end in (1, 0, 1, 0):
         for factor in SHRINK:
-            tried = (best[0], high * factor) if end else (low * factor, best[1])
+            tried = (best[0], float(high * factor)) if end else (float(low * factor), best[1])
             error = _rounding_error(values, *tried)
             if error < least:
                 best, least = tried, error
