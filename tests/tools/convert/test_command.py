@@ -255,7 +255,7 @@ def test_search_finds_the_layer_that_was_made_bad(quantizable):
     # A net of a tenth of a millisecond is slower by more than a tenth with any layer in float.
     found = sensitivity.search_layers(source, images, expected, good - 0.03, slowest=math.inf)
     assert found.base_agreement < good - 0.1
-    (kept,) = [layer for layer in found.kept if layer.tensor == bad]
+    (kept,) = [layer for layer in found.kept if layer.tensors == (bad,)]
     assert kept.layer.startswith("block4_project")
     assert found.agreement >= found.target
     again = sensitivity.agreement_of(found.content, images, expected)

@@ -15,6 +15,7 @@ from kfcn_tools.convert.int8.qat import fine_tune
 from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
 from kfcn_tools.convert.int8.ranges import TensorRanges
 from kfcn_tools.convert.int8.rounding import ConvolutionInputs, round_weights
+from kfcn_tools.convert.int8.scores import CompetingScores, with_competing_scores
 from kfcn_tools.convert.int8.sensitivity import search_layers
 from kfcn_tools.convert.int8.weights import revive_dead_channels
 from kfcn_tools.convert.structure import check_structure
@@ -260,9 +261,10 @@ def calibrate(
     """
     content = export_tflite(prepared, output=output)
     progress(f"int8: calibrating on {len(images)} images")
-    ranges, inputs = TensorRanges(content, options.ranges), ConvolutionInputs(content, len(images))
+    ranges, competing = TensorRanges(content, options.ranges), CompetingScores(content)
+    inputs = ConvolutionInputs(content, len(images))
     # The fine-tune has learnt to live with weights rounded to the nearest.
     corrected = options.correct_rounding and not options.qat_epochs
-    observe(content, images, ranges, *([inputs] if corrected else []))
+    observe(content, images, ranges, competing, *([inputs] if corrected else []))
     rounded = round_weights(inputs) if corrected else {}
-    return Quantizable(content, ranges.ranges(), rounded)
+    return with_competing_scores(Quantizable(content, ranges.ranges(), rounded), competing, images)

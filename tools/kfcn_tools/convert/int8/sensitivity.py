@@ -1,10 +1,11 @@
 """Which few layers to keep in float32 so that an int8 net labels as the float one does.
 
 A fixed list ("keep the head in float") gains next to nothing on a net whose error comes from one
-layer near the input. Here each operation is kept in float on its own and the agreement on held-back
-images is measured. Of those that looked best the one with the highest gain for its cost in bytes
-and milliseconds is added, until the target is reached or whatever still gains would make the file
-too slow; those that turn out not to be needed are taken out again.
+layer near the input. Here each operation is kept in float on its own, and the sums of the scores
+together (`scores.summing`: one alone would be rounded for the next), and the agreement on
+held-back images is measured. Of those that looked best the one with the highest gain for its cost
+in bytes and milliseconds is added, until the target is reached or whatever still gains would make
+the file too slow; those that turn out not to be needed are taken out again.
 """
 
 import time
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
+from kfcn_tools.convert.int8.scores import summing
 from kfcn_tools.convert.structure import operator_outputs
 from kfcn_tools.litert import runner
 
@@ -27,16 +29,16 @@ TIMED_RUNS = 15
 SLOWEST = 1.1
 # What a layer costs at least, as a share of size and latency: below it the timing is noise.
 LEAST_COST = 0.01
+SCORES = "scores"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An operation that stays in float32.
+    """An operation that stays in float32, or the sums of the scores.
 
     Attributes:
-        layer: the Keras layer's name.
-        tensor: the name of its output tensor in the `.tflite` file.
-        operator: its built-in name.
+        layer: the Keras layer's name, or "scores".
+        tensors: the names of the output tensors in the `.tflite` file.
         gain_alone: agreement gained on the screening images when only this one is in float.
         gain: agreement gained on all images when it was added to those before it.
         bytes: growth of the file.
@@ -44,8 +46,7 @@ class Kept:
     """
 
     layer: str
-    tensor: str
-    operator: str
+    tensors: tuple[str, ...]
     gain_alone: float
     gain: float
     bytes: int
@@ -89,18 +90,20 @@ def search_layers(
         slowest: a layer that would take the file beyond this many times the latency of the plain
             int8 file is not kept.
     """
+    candidates: dict[str, tuple[str, ...]] = {
+        name: (name,)
+        for operator, name in operator_outputs(source.content)
+        if operator not in ("CAST", "ARG_MAX")
+    }
+    if sums := summing(source.content):
+        candidates[SCORES] = tuple(sums)
 
     def build(names):
-        return quantize_int8(source, names)
+        return quantize_int8(source, [tensor for name in names for tensor in candidates[name]])
 
     def agreement(names, every=1):
         return agreement_of(build(names), images[::every], expected[::every])[0]
 
-    candidates = {
-        name: operator
-        for operator, name in operator_outputs(source.content)
-        if operator not in ("CAST", "ARG_MAX")
-    }
     plain = build([])
     kept, gains, alone = [], {}, {}
     base = reached = agreement([])
@@ -142,7 +145,6 @@ def search_layers(
         tuple(
             Kept(
                 _layer(name),
-                name,
                 candidates[name],
                 alone[name],
                 gains[name],
