@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from kfcn_mobile import gates
-from kfcn_tools.ship import FACTS, page, round_kernels, ship
+from kfcn_tools.ship import FACTS, main, page, renew, round_kernels, ship
 from PIL import Image
 from shipping import settle
 from small_nets import TINY
@@ -15,6 +15,7 @@ from small_nets import TINY
 import kfcn
 from kfcn import data, pretrained
 from kfcn.errors import UsageError
+from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s
 from kfcn.saved import load_model, save_model
 
@@ -45,6 +46,12 @@ def test_a_missing_fact_is_named(tmp_path):
     facts = {k: v for k, v in WORDS.items() if k != "terms"}
     with pytest.raises(UsageError, match="facts: terms missing; expected description"):
         ship(tmp_path, tmp_path / "out", (64, 96), dataset, SOURCE, facts)
+
+
+def test_a_new_net_needs_a_size_and_facts(tmp_path, capsys):
+    given = ["run", "mine", "--data", "scenes", "--package", str(tmp_path), "--docs", str(tmp_path)]
+    assert main(given) == 2
+    assert "a new net needs --size H W and --facts FILE.json" in capsys.readouterr().err
 
 
 def _card(dataset):
@@ -89,3 +96,14 @@ def test_a_run_becomes_a_net_that_opens_by_name(tmp_path, monkeypatch):
         assert part in text
     with pytest.raises(UsageError, match="exists already"):
         ship(run, out, (64, 96), dataset, SOURCE, WORDS)
+    # Its `.tflite` files can be made anew, from itself.
+    for name in ("int8.tflite", "float16.tflite"):
+        (out / name).write_bytes(b"older")
+    weights, before = load_model(out).get_weights(), (out / "model.keras").read_bytes()
+    renew(out, SOURCE, golden=3)
+    renewed = json.loads((out / "model.json").read_text())
+    assert renewed["files"] == {path: sha256(out / path) for path in card["files"]}
+    assert renewed["tflite"]["golden_images"] == 3 and card["tflite"]["golden_images"] == 2
+    assert {name for name in card if renewed[name] != card[name]} <= {"tflite", "files"}
+    assert (out / "model.keras").read_bytes() == before
+    assert all(map(np.array_equal, weights, load_model(out).get_weights()))

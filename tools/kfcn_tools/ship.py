@@ -8,6 +8,9 @@ what no program knows: `description`, `trained_on`, `terms` (of the data), `does
 `command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of the examples,
 or `unseen`, the figures of a twin where this net has seen all pictures there are.
 
+Where RUN is the net in the package itself, its `.tflite` files, their figures and its page are made
+anew, and `--size` and `--facts` are not asked for.
+
 Half-precision numbers in a float32 file are half zeros: the wheel, which is compressed, is smaller
 by as much. The card says how many labels the rounding has changed.
 """
@@ -26,6 +29,7 @@ from kfcn import data as data_sets
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import make_folder, read_object, sha256, write_json, write_text
+from kfcn.machine import cpu_name, instruction_set
 from kfcn.outputs import new_folder
 from kfcn.pretrained import CARD, MODEL
 from kfcn.saved import check_classes, load_model, model_path, read_card, save_model
@@ -64,12 +68,8 @@ def ship(
         UsageError: a fact is missing, or the folder exists.
         KfcnError: the run has no card.
     """
-    from kfcn_mobile.bundle import read_bundle
-    from kfcn_mobile.validate import validate
-
     from kfcn.inference.evaluate import measure
     from kfcn.inference.protocol import SINGLE_SCALE
-    from kfcn_tools.convert import convert
 
     out, card = Path(out), read_card(trained)
     if card is None:
@@ -91,30 +91,67 @@ def ship(
         shutil.copy(model_path(trained).with_name(CARD), folder / CARD)
         result = measure(net, dataset, SINGLE_SCALE, progress=True)
         changed = _changed_labels(net, before, dataset)
+        converted = _convert(folder, size, source, golden)
+        for number, example in enumerate(examples, start=1):
+            shutil.copy(example, folder / f"example_{number}{example.suffix.lower()}")
+        card |= facts | {
+            "sha256": sha256(folder / MODEL),
+            "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
+            "labels_changed_by_rounding": changed,
+            "tflite": converted,
+            "files": _hashes(folder),
+        }
+        write_json(folder / CARD, card)
+        with new_folder(out, "NAME") as new:
+            shutil.copytree(folder, new, dirs_exist_ok=True)
+    return out
+
+
+def renew(shipped: Path, source: data_sets.Source, golden: int = 100) -> None:
+    """Makes the `.tflite` files of a pretrained net anew, and what its card says about them.
+
+    Args:
+        shipped: the folder of the net, as `ship` made it.
+        source: as for `ship`.
+        golden: validation images that prove the files.
+    """
+    card = read_object(shipped / CARD)
+    height, width = card["tflite"]["size"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / shipped.name
+        shutil.copytree(shipped, folder)
+        converted = _convert(folder, (height, width), source, golden)
+        write_json(folder / CARD, card | {"tflite": converted, "files": _hashes(folder)})
+        for name in (*(f"{mode}.tflite" for mode in MODES), CARD):
+            shutil.copy(folder / name, shipped / name)
+
+
+def _convert(
+    folder: Path, size: tuple[int, int], source: data_sets.Source, golden: int
+) -> dict[str, Any]:
+    """Puts the `.tflite` files beside a model; gives what its card says about them."""
+    from kfcn_mobile.bundle import read_bundle
+    from kfcn_mobile.validate import validate
+
+    from kfcn_tools.convert import convert
+
+    with tempfile.TemporaryDirectory() as temporary:
         bundle = convert(
             folder, Path(temporary) / "bundle", size, data=source, modes=MODES, golden=golden
         )
         report, _ = validate(read_bundle(bundle), runs=10)
         for mode in MODES:
             shutil.copy(bundle / f"{mode}.tflite", folder / f"{mode}.tflite")
-        for number, example in enumerate(examples, start=1):
-            shutil.copy(example, folder / f"example_{number}{example.suffix.lower()}")
-        files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
-        card |= facts | {
-            "sha256": sha256(folder / MODEL),
-            "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
-            "labels_changed_by_rounding": changed,
-            "tflite": {
-                "size": list(size),
-                "golden_images": report["golden_images"],
-                "models": [_gist(model, (folder / model["file"])) for model in report["models"]],
-            },
-            "files": {name: sha256(path) for name, path in files.items()},
-        }
-        write_json(folder / CARD, card)
-        with new_folder(out, "NAME") as new:
-            shutil.copytree(folder, new, dirs_exist_ok=True)
-    return out
+    return {
+        "size": list(size),
+        "golden_images": report["golden_images"],
+        "hardware": f"{cpu_name()} ({instruction_set()})",
+        "models": [_gist(model, (folder / model["file"])) for model in report["models"]],
+    }
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != CARD}
 
 
 def round_kernels(net: "keras.Model") -> None:
@@ -210,7 +247,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         f"## On a phone: {' x '.join(map(str, card['tflite']['size']))}",
         "",
         f"Against the labels of the Keras model on {card['tflite']['golden_images']} images; "
-        "milliseconds are the median on one thread of the machine above.",
+        f"milliseconds are the median on one thread of {card['tflite']['hardware']}.",
         "",
         "| file | KiB | equal labels % | worst image % | mean IoU | ms |",
         "|---|---|---|---|---|---|",
@@ -253,14 +290,14 @@ def parser() -> argparse.ArgumentParser:
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
     cli.add_argument("run", type=Path, metavar="RUN")
     cli.add_argument("name", metavar="NAME")
-    cli.add_argument("--size", type=int, nargs=2, required=True, metavar=("H", "W"))
+    cli.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     cli.add_argument("--data", required=True, metavar="NAME")
     cli.add_argument("--data-dir", metavar="DIR")
     cli.add_argument("--classes", metavar="WHICH")
     cli.add_argument("--split", default="val", metavar="NAME", help="to measure on (val)")
     cli.add_argument("--golden", type=int, default=100, metavar="N")
     cli.add_argument("--example", type=Path, action="append", default=[], metavar="PICTURE")
-    cli.add_argument("--facts", type=Path, required=True, metavar="FILE.json")
+    cli.add_argument("--facts", type=Path, metavar="FILE.json")
     cli.add_argument("--package", type=Path, default=Path("kfcn/pretrained"), metavar="DIR")
     cli.add_argument("--docs", type=Path, default=Path("docs/pretrained"), metavar="DIR")
     return cli
@@ -268,16 +305,20 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Ships the net, and writes its page."""
-    try:
-        facts = read_object(args.facts)
-    except ValueError as error:
-        raise UsageError(f"{args.facts}: {error}; expected an object of facts") from error
     source = data_sets.Source(args.data, args.data_dir, classes=args.classes)
-    dataset = source.open_for(read_card(args.run), args.split)
-    size = (args.size[0], args.size[1])
-    out = ship(
-        args.run, args.package / args.name, size, dataset, source, facts, args.golden, args.example
-    )
+    out = args.package / args.name
+    if args.run.resolve() == out.resolve():
+        renew(out, source, args.golden)
+    else:
+        if args.size is None or args.facts is None:
+            raise UsageError("a new net needs --size H W and --facts FILE.json")
+        try:
+            facts = read_object(args.facts)
+        except ValueError as error:
+            raise UsageError(f"{args.facts}: {error}; expected an object of facts") from error
+        dataset = source.open_for(read_card(args.run), args.split)
+        size = (args.size[0], args.size[1])
+        ship(args.run, out, size, dataset, source, facts, args.golden, args.example)
     file = make_folder(args.docs) / f"{args.name}.md"
     write_text(file, page(args.name, read_object(out / CARD)))
     print(f"wrote {out} and {file}")
