@@ -56,6 +56,10 @@ def quantize(net: Net, folder: Path, file: str, images: Sequence[np.ndarray]) ->
         nncf.Dataset([image[None] for image in images]),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(images),
+        # Without VNNI pairs of products are added in 16 bits, which 8-bit weights overflow.
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE
+        ),
         # Enlarging in 8 bits would round the logits that decide.
         ignored_scope=nncf.IgnoredScope(types=["Interpolate"], validate=False),
     )
