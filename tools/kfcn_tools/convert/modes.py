@@ -10,6 +10,7 @@ import numpy as np
 
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8.equalize import equalize
+from kfcn_tools.convert.int8.graph import unshared
 from kfcn_tools.convert.int8.observe import observe
 from kfcn_tools.convert.int8.qat import fine_tune
 from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
@@ -259,7 +260,7 @@ def calibrate(
         options: which steps to do.
         progress: gets a line before the work.
     """
-    content = export_tflite(prepared, output=output)
+    content = unshared(export_tflite(prepared, output=output))
     progress(f"int8: calibrating on {len(images)} images")
     ranges, competing = TensorRanges(content, options.ranges), CompetingScores(content)
     inputs = ConvolutionInputs(content, len(images))

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8 import quantize, ranges, rounding, weights
-from kfcn_tools.convert.int8.graph import convolutions
+from kfcn_tools.convert.int8.graph import convolutions, unshared
 from kfcn_tools.convert.int8.observe import observe
+from kfcn_tools.convert.int8.sensitivity import agreement_of
+from kfcn_tools.convert.modes import Int8Options, calibrate
 from kfcn_tools.convert.tflite import export_tflite
-from kfcn_tools.litert import open_interpreter
+from kfcn_tools.litert import open_interpreter, runner
 from shipping import SIZE, computed, picture, tiny_files, tiny_model
 
 IMAGES = [picture(seed) for seed in range(6)]
@@ -177,6 +179,39 @@ def test_rounded_weights_change_what_they_name_and_nothing_else():
         assert np.array_equal(before.kernel, after.kernel) == (before.output != name)
         assert np.array_equal(before.bias, after.bias) == (before.output != name)
     assert rounding.with_rounded(content, rounded, leave=rounded) == content
+
+
+def test_convolutions_that_share_a_constant_are_rounded_each_for_itself():
+    """TFLite's converter stores the zeros of all three biases once."""
+    image = keras.Input(batch_shape=(1, *SIZE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-0.3)(image)
+    keras.utils.set_random_seed(0)
+    for name in ("first", "second", "third"):
+        x = keras.layers.Conv2D(5, 3, padding="same", name=name)(x)
+    model = keras.Model(image, x)
+    shared = export_tflite(model)
+    content = unshared(shared)
+
+    def biases(file):
+        return [c.bias for c in convolutions(file)]
+
+    def places(file):
+        return {bias.__array_interface__["data"][0] for bias in biases(file)}
+
+    assert len(places(shared)) == 1 and len(places(content)) == 3
+    scores = [computed(file, IMAGES[0])["scores"] for file in (shared, content)]
+    np.testing.assert_array_equal(*scores)
+    rounded = rounding.round_weights(observed(content))
+    changed = rounding.with_rounded(content, rounded)
+    for convolution in convolutions(changed):
+        np.testing.assert_allclose(convolution.bias, rounded[convolution.output][1], atol=1e-7)
+    # The whole way, and through the quantizer, which knows tensors by their names.
+    source = calibrate(model, "labels", IMAGES, Int8Options())
+    int8 = quantize.quantize_int8(source)
+    images = [picture(seed) for seed in range(30, 36)]
+    expected = [runner(shared)(image) for image in images]
+    # Measured: 0.992.
+    assert agreement_of(int8, images, expected)[0] > 0.9
 
 
 def test_biases_bring_the_means_of_the_int8_net_back():

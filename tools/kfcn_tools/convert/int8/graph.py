@@ -1,9 +1,12 @@
 """The operators of a float32 `.tflite` file, as the steps before int8 look at them."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from kfcn_tools.convert.flatbuffer import packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,31 @@ def convolutions(content: bytes | bytearray) -> Iterator[Convolution]:
             (options.DilationHFactor(), options.DilationWFactor()),
             options.Padding() == schema.Padding.SAME,
         )
+
+
+def unshared(content: bytes) -> bytes:
+    """The same file, each constant of each operator in a buffer of its own.
+
+    TFLite's converter stores equal constants once, as the zeros of convolutions without a bias:
+    what is written to one would change the others.
+    """
+    model = unpacked(content)
+    graph, taken = model.subgraphs[0], set()
+    for operator in graph.operators:
+        inputs = list(operator.inputs)
+        for position, index in enumerate(inputs):
+            if index < 0 or model.buffers[graph.tensors[index].buffer].data is None:
+                continue
+            if graph.tensors[index].buffer in taken:
+                tensor = copy.copy(graph.tensors[index])
+                tensor.name = tensor.name + b"_" + str(len(graph.tensors)).encode()
+                model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
+                tensor.buffer = len(model.buffers) - 1
+                graph.tensors.append(tensor)
+                inputs[position] = len(graph.tensors) - 1
+            taken.add(graph.tensors[inputs[position]].buffer)
+        operator.inputs = inputs
+    return packed(model, len(content))
 
 
 @dataclass(frozen=True)
