@@ -126,6 +126,20 @@ def test_the_widening_is_the_one_that_labels_best(monkeypatch):
     assert chosen.ranges[last] == competing.narrowed(wide)[last] != wide[last]
 
 
+def test_a_range_of_nothing_is_left_alone():
+    """One class above zero and the others below it everywhere: no class competes."""
+    image = keras.Input(batch_shape=(1, *SIZE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    conv = keras.layers.Conv2D(3, 1, name="score")
+    model = keras.Model(image, conv(x))
+    kernel = 0.1 * np.random.default_rng(0).normal(size=(1, 1, 3, 3))
+    conv.set_weights([kernel, np.array([5.0, -5.0, -5.0])])
+    content = export_tflite(model)
+    wide, narrow = narrowed(content, IMAGES)
+    assert scores.CompetingScores(content).tensors
+    assert narrow == wide
+
+
 def test_scores_that_leave_the_file_keep_their_ranges():
     content = tiny_scores()["float32"][0]
     assert scores.summing(content) == []

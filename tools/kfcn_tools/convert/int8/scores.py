@@ -20,6 +20,8 @@ from kfcn_tools.litert import runner
 SHAPES = ("RESIZE_BILINEAR", "PAD", "STRIDED_SLICE")
 # How much wider than the range in which classes compete; inf leaves the tensor its own.
 WIDENINGS = (1.0, 2.0, np.inf)
+# The narrowest range, by that of all values: twice as narrow as the narrowest that helped.
+SMALLEST = 1 / 16
 # Calibration images that choose among them.
 JUDGES = 12
 
@@ -77,6 +79,10 @@ class CompetingScores:
                 max(low, widening * min(0.0, first - room)),
                 min(high, widening * max(0.0, second + room)),
             )
+            # Where one class leads everywhere nothing would be left, and XNNPACK aborts on a step
+            # of zero.
+            if cut[1] - cut[0] < SMALLEST * (high - low):
+                continue
             # A tensor that another is cut out of or enlarged from has the same values.
             changed |= dict.fromkeys((name, *self._followers[name]), cut)
         return changed
