@@ -120,6 +120,7 @@ def test_the_widening_is_the_one_that_labels_best(monkeypatch):
     # A range a hundred times as wide as the values: what is narrower is better.
     wide = source.ranges | dict.fromkeys((last, *competing._followers[last]), (-1e3, 1e3))
     monkeypatch.setattr(scores, "WIDENINGS", (np.inf, 1.0))
+    monkeypatch.setattr(scores, "SMALLEST", 0.0)
     chosen = scores.with_competing_scores(
         dataclasses.replace(source, ranges=wide), competing, images
     )
