@@ -1,5 +1,6 @@
 """A `.tflite` file as objects that can be changed, and back."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -25,3 +26,17 @@ def packed(model: Any, size: int = 1024) -> bytes:
     builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def kind(model: Any, operator: Any) -> str:
+    """The built-in name of an operator of a `ModelT`."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    # Codes above 127 stand in the newer field only.
+    return _kinds()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@functools.cache
+def _kinds() -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from kfcn.errors import KfcnError
+from kfcn_tools.convert.flatbuffer import kind, unpacked
 from kfcn_tools.litert import open_interpreter, run_once
 
 VARIABLES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
@@ -80,24 +81,11 @@ def _scores(interpreter, output: str) -> int:
 
 def list_operators(content: bytes) -> tuple[Counter, list[str]]:
     """The operators of a `.tflite` file: numbers by built-in name, and the custom ones' names."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    counts, custom = Counter(), []
+    model = unpacked(content)
+    counts, custom = Counter(), set()
     for graph in model.subgraphs:
         for operator in graph.operators or []:
-            code = model.operatorCodes[operator.opcodeIndex]
-            # Codes above 127 stand in the newer field only.
-            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-            counts[names[builtin]] += 1
-            if names[builtin] == "CUSTOM":
-                custom.append(code.customCode.decode())
-    return counts, sorted(set(custom))
-
-
-def operator_outputs(content: bytes) -> list[tuple[str, str]]:
-    """(built-in name, name of the first output tensor) of each operator, in running order."""
-    interpreter = open_interpreter(content, xnnpack=False)
-    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    return [(op["op_name"], names[op["outputs"][0]]) for op in interpreter._get_ops_details()]
+            counts[kind(model, operator)] += 1
+            if kind(model, operator) == "CUSTOM":
+                custom.add(model.operatorCodes[operator.opcodeIndex].customCode.decode())
+    return counts, sorted(custom)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kfcn_tools.convert.flatbuffer import packed, unpacked
+from kfcn_tools.convert.flatbuffer import kind, packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -125,19 +125,17 @@ class Operator:
 
 def operators(content: bytes) -> list[Operator]:
     """The operators of a `.tflite` file, in running order."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    kinds = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = unpacked(content)
     graph = model.subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
     computed, found = set(), []
     for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        if getattr(operator.builtinOptions, "fusedActivationFunction", 0):
-            kind += "+"
+        activation = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
         read = tuple(names[tensor] for tensor in operator.inputs if tensor in computed)
-        found.append(Operator(kind, read, names[operator.outputs[0]]))
+        found.append(
+            Operator(
+                kind(model, operator) + "+" * bool(activation), read, names[operator.outputs[0]]
+            )
+        )
         computed.update(operator.outputs)
     return found

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from kfcn_tools.convert.int8.graph import operators
 from kfcn_tools.convert.int8.quantize import Quantizable, quantize_int8
 from kfcn_tools.convert.int8.scores import summing
-from kfcn_tools.convert.structure import operator_outputs
 from kfcn_tools.litert import runner
 
 # An image's worth of measurement noise does not earn a layer its place.
@@ -91,9 +91,9 @@ def search_layers(
             int8 file is not kept.
     """
     candidates: dict[str, tuple[str, ...]] = {
-        name: (name,)
-        for operator, name in operator_outputs(source.content)
-        if operator not in ("CAST", "ARG_MAX")
+        operator.output: (operator.output,)
+        for operator in operators(source.content)
+        if operator.kind not in ("CAST", "ARG_MAX")
     }
     if sums := summing(source.content):
         candidates[SCORES] = tuple(sums)
