@@ -263,9 +263,12 @@ def calibrate(
     content = unshared(export_tflite(prepared, output=output))
     progress(f"int8: calibrating on {len(images)} images")
     ranges, competing = TensorRanges(content, options.ranges), CompetingScores(content)
-    inputs = ConvolutionInputs(content, len(images))
+    observers, rounded = [ranges, competing], {}
     # The fine-tune has learnt to live with weights rounded to the nearest.
-    corrected = options.correct_rounding and not options.qat_epochs
-    observe(content, images, ranges, competing, *([inputs] if corrected else []))
-    rounded = round_weights(inputs) if corrected else {}
+    if options.correct_rounding and not options.qat_epochs:
+        inputs = ConvolutionInputs(content, len(images))
+        observe(content, images, *observers, inputs)
+        rounded = round_weights(inputs)
+    else:
+        observe(content, images, *observers)
     return with_competing_scores(Quantizable(content, ranges.ranges(), rounded), competing, images)

@@ -90,8 +90,9 @@ def test_the_sums_of_a_skip_net():
     assert {"fuse_pool4_1", "fuse_pool3_1"} <= found
     assert not any(name.startswith(("score", "block")) for name in found)
     competing = scores.CompetingScores(content)
-    assert named(competing.tensors, "fuse_pool3")
-    assert not any("block" in name for name in competing.tensors)
+    names = [name for each in competing.scores for name in each.tensors]
+    assert named(names, "fuse_pool3")
+    assert not any("block" in name for name in names)
 
 
 def test_a_tensor_that_is_cut_out_has_the_range_of_what_it_is_cut_out_of():
@@ -101,9 +102,9 @@ def test_a_tensor_that_is_cut_out_has_the_range_of_what_it_is_cut_out_of():
     changed = {name for name in wide if wide[name] != narrow[name]}
     last = named(wide, "fuse_pool3")
     assert last in changed
-    followers = scores.CompetingScores(content)._followers[last]
-    assert followers
-    assert {narrow[name] for name in followers} == {narrow[last]}
+    (shaped,) = [each.tensors for each in scores.scores(content) if each.tensors[-1] == last]
+    assert len(shaped) > 1
+    assert {narrow[name] for name in shaped} == {narrow[last]}
 
 
 def test_the_widening_is_the_one_that_labels_best(monkeypatch):
@@ -113,12 +114,13 @@ def test_the_widening_is_the_one_that_labels_best(monkeypatch):
     found, competing = ranges.TensorRanges(content), scores.CompetingScores(content)
     observe(content, images, found, competing)
     source = quantize.Quantizable(content, found.ranges(), {})
-    last = named(competing.tensors, "fuse_pool3")
+    (shaped,) = [s.tensors for s in competing.scores if "/fuse_pool3_1/" in s.tensors[-1]]
+    last = shaped[-1]
     # Too narrow for anything: it is left alone.
     monkeypatch.setattr(scores, "WIDENINGS", (1e-3, np.inf))
     assert scores.with_competing_scores(source, competing, images) == source
     # A range a hundred times as wide as the values: what is narrower is better.
-    wide = source.ranges | dict.fromkeys((last, *competing._followers[last]), (-1e3, 1e3))
+    wide = source.ranges | dict.fromkeys(shaped, (-1e3, 1e3))
     monkeypatch.setattr(scores, "WIDENINGS", (np.inf, 1.0))
     monkeypatch.setattr(scores, "SMALLEST", 0.0)
     chosen = scores.with_competing_scores(
@@ -137,8 +139,23 @@ def test_a_range_of_nothing_is_left_alone():
     conv.set_weights([kernel, np.array([5.0, -5.0, -5.0])])
     content = export_tflite(model)
     wide, narrow = narrowed(content, IMAGES)
-    assert scores.CompetingScores(content).tensors
+    assert scores.CompetingScores(content).scores
     assert narrow == wide
+
+
+def test_scores_behind_a_transposed_convolution_do_not_decide():
+    image = keras.Input(batch_shape=(1, *SIZE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    parts = [keras.layers.Conv2D(3, 1, name=name)(x) for name in ("first", "second")]
+    sums = keras.layers.Add(name="two")(parts)
+    upscore = keras.layers.Conv2DTranspose(3, 4, 2, padding="same", name="upscore")
+    content = export_tflite(keras.Model(image, upscore(sums)))
+    found = {each.kind: each for each in scores.scores(content)}
+    assert found["TRANSPOSE_CONV"].later == ()
+    assert found["ADD"].later is found["CONV_2D"].later is None
+    assert {*scores.summing(content)} == {
+        name for kind in ("TRANSPOSE_CONV", "ADD") for name in found[kind].tensors
+    }
 
 
 def test_scores_that_leave_the_file_keep_their_ranges():

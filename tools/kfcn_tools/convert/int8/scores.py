@@ -7,8 +7,9 @@ the range in which classes compete. A score below it cannot win any more, and wh
 it no other does; both may be clipped.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,21 +43,20 @@ class CompetingScores:
     """
 
     def __init__(self, content: bytes):
-        self._followers, self._later = _sums(content)
-        self.tensors = sorted(self._later)
-        tensors = {*self._later, *(name for names in self._later.values() for name in names)}
+        self.scores = [each for each in scores(content) if each.later is not None]
+        tensors = {name for each in self.scores for name in (each.tensors[-1], *each.later)}
         # Smallest largest, largest second largest, largest difference.
         self._seen = dict.fromkeys(sorted(tensors), (np.inf, -np.inf, 0.0))
 
     def see(self, values: Callable[[str], np.ndarray]) -> None:
         """One image."""
         for name, (first, second, spread) in self._seen.items():
-            scores = values(name)
-            top = np.partition(scores, (-2, -1), axis=-1)[..., -2:]
+            seen = values(name)
+            top = np.partition(seen, (-2, -1), axis=-1)[..., -2:]
             self._seen[name] = (
                 min(first, float(top[..., 1].min())),
                 max(second, float(top[..., 0].max())),
-                max(spread, float((top[..., 1] - scores.min(-1)).max())),
+                max(spread, float((top[..., 1] - seen.min(-1)).max())),
             )
 
     def narrowed(
@@ -71,10 +71,10 @@ class CompetingScores:
         if widening == np.inf:
             return ranges
         changed = dict(ranges)
-        for name, later in self._later.items():
-            room = sum(self._seen[added][2] for added in later)
-            low, high = ranges[name]
-            first, second, _ = self._seen[name]
+        for each in self.scores:
+            room = sum(self._seen[added][2] for added in each.later)
+            low, high = ranges[each.tensors[-1]]
+            first, second, _ = self._seen[each.tensors[-1]]
             cut = (
                 max(low, widening * min(0.0, first - room)),
                 min(high, widening * max(0.0, second + room)),
@@ -83,8 +83,7 @@ class CompetingScores:
             # of zero.
             if cut[1] - cut[0] < SMALLEST * (high - low):
                 continue
-            # A tensor that another is cut out of or enlarged from has the same values.
-            changed |= dict.fromkeys((name, *self._followers[name]), cut)
+            changed |= dict.fromkeys(each.tensors, cut)
         return changed
 
 
@@ -98,7 +97,7 @@ def with_competing_scores(
         competing: after it has seen the calibration images.
         images: uint8 (H, W, 3), the calibration images; some of them judge.
     """
-    if not competing.tensors:
+    if not competing.scores:
         return source
     judges = images[:: -(-len(images) // JUDGES)]
     run = runner(source.content)
@@ -112,49 +111,59 @@ def with_competing_scores(
     return max(ways, key=equal)
 
 
-def _sums(content) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The tensors of scores that are summed up, from the label backwards.
+@dataclass(frozen=True)
+class Scores:
+    """Tensors of the same scores, between the classifiers and the label.
 
-    Returns:
-        By the name of each what is only shaped of it, and what is added on the way to the label.
+    Attributes:
+        tensors: their names: the last was computed, those before it are shaped of it.
+        kind: the operator that computed it.
+        later: what is added on the way to the label. None where the largest of these scores does
+            not decide: a transposed convolution comes after it, or another operator reads it too.
     """
-    by_output = {operator.output: operator for operator in operators(content)}
-    readers = [name for operator in by_output.values() for name in operator.inputs]
-    followers, later = {}, {}
 
-    def walk(tensor, added):
-        shaped = []
-        while readers.count(tensor) == 1 and tensor in by_output:
-            operator = by_output[tensor]
+    tensors: tuple[str, ...]
+    kind: str
+    later: tuple[str, ...] | None
+
+
+def scores(content: bytes) -> list[Scores]:
+    """All scores of a `.tflite` file of labels, from the label backwards to the classifiers'."""
+    by_output = {operator.output: operator for operator in operators(content)}
+    readers = Counter(name for operator in by_output.values() for name in operator.inputs)
+    found = []
+
+    def walk(tensor, later):
+        tensors = []
+        while (operator := by_output.get(tensor)) is not None:
+            tensors.append(tensor)
+            if readers[tensor] > 1:
+                later = None
             if operator.kind not in SHAPES or len(operator.inputs) != 1:
-                followers[tensor], later[tensor] = shaped, added
-                if operator.kind == "ADD" and len(operator.inputs) == 2:
-                    one, other = operator.inputs
-                    walk(one, [*added, other])
-                    walk(other, [*added, one])
-                return
-            shaped.append(tensor)
+                break
             (tensor,) = operator.inputs
+        else:
+            return
+        found.append(Scores(tuple(tensors), operator.kind, later))
+        if operator.kind == "ADD" and len(operator.inputs) == 2:
+            one, other = operator.inputs
+            walk(one, None if later is None else (*later, other))
+            walk(other, None if later is None else (*later, one))
+        elif operator.kind in ("ADD", "TRANSPOSE_CONV"):
+            walk(operator.inputs[0], None)
 
     for operator in by_output.values():
         if operator.kind == "ARG_MAX":
-            walk(operator.inputs[0], [])
-    return followers, later
+            walk(operator.inputs[0], ())
+    return found
 
 
 def summing(content: bytes) -> list[str]:
     """Output tensors of the operators between the classifiers and the label, the label's not."""
-    by_output = {operator.output: operator for operator in operators(content)}
     found = []
-
-    def walk(tensor):
-        operator = by_output.get(tensor)
-        if operator and operator.kind in ("ADD", "TRANSPOSE_CONV", *SHAPES):
-            found.append(tensor)
-            for name in operator.inputs:
-                walk(name)
-
-    for operator in by_output.values():
-        if operator.kind == "ARG_MAX":
-            walk(operator.inputs[0])
+    for each in scores(content):
+        *shaped, computed = each.tensors
+        found += shaped
+        if each.kind in ("ADD", "TRANSPOSE_CONV"):
+            found.append(computed)
     return list(dict.fromkeys(found))
