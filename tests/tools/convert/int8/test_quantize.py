@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.flatbuffer import unpacked
-from kfcn_tools.convert.int8 import equalize, quantize, ranges, weights
+from kfcn_tools.convert.int8 import equalize, graph, quantize, ranges, weights
 from kfcn_tools.convert.int8.observe import observe
-from kfcn_tools.litert import open_interpreter
+from kfcn_tools.litert import open_interpreter, runner
 from shipping import SIZE, picture, tiny_fcn, tiny_files, tiny_model
 
 from kfcn.errors import UsageError
@@ -58,6 +58,20 @@ def test_percentile_and_least_squares_lie_inside_min_max(content):
         for name, (low, high) in found.items():
             assert widest[name][0] <= low <= 0 <= high <= widest[name][1]
         assert found != widest
+
+
+def test_a_tensor_that_was_always_zero(content):
+    """A skip that has learnt nothing yet: XNNPACK ends the process on a step of zero."""
+    zero = bytearray(content)
+    (skip,) = (c for c in graph.convolutions(zero) if "/score_pool3_1/" in c.output.split(";")[0])
+    skip.kernel[...] = skip.bias[...] = 0
+    found = ranges_of(bytes(zero))
+    assert found[skip.output] == (0.0, 0.0)
+    source = quantize.Quantizable(bytes(zero), found, {})
+    run = runner(quantize.quantize_int8(source))
+    in_float = runner(quantize.quantize_int8(source, keep_float=[skip.output]))
+    for image in IMAGES:
+        np.testing.assert_array_equal(run(image), in_float(image))
 
 
 def test_unknown_calibration(content):

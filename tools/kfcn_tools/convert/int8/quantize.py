@@ -13,6 +13,10 @@ import numpy as np
 from kfcn_tools.convert.flatbuffer import packed, unpacked
 from kfcn_tools.convert.int8.rounding import Rounded, with_rounded
 
+# Where all calibration images gave zeros, the range is as narrow. XNNPACK aborts on the step of
+# zero that it would have, and the biases of what reads the tensor would overflow.
+NOTHING = 1e-6
+
 
 @dataclass(frozen=True)
 class Quantizable:
@@ -56,7 +60,7 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
             "min": np.full((1, 1, 1, 1), low, np.float32),
             "max": np.full((1, 1, 1, 1), high, np.float32),
         }
-        for name, (low, high) in source.ranges.items()
+        for name, (low, high) in map(_with_a_step, source.ranges.items())
     }
     # It reports each step on both outputs and by warnings; errors come as exceptions.
     quiet = io.StringIO()
@@ -69,6 +73,12 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
         logging.getLogger("absl").setLevel(logging.ERROR)
         result = work.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
     return _finished(bytes(result.quantized_model))
+
+
+def _with_a_step(named: tuple[str, tuple[float, float]]) -> tuple[str, tuple[float, float]]:
+    """A range of which int8 can take steps, in the place of one in which nothing ever was."""
+    name, (low, high) = named
+    return name, (low, high) if high - low > NOTHING else (0.0, 1.0)
 
 
 def _finished(content: bytes) -> bytes:
