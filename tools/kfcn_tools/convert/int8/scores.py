@@ -43,7 +43,7 @@ class CompetingScores:
     """
 
     def __init__(self, content: bytes):
-        self.scores = [each for each in scores(content) if each.later is not None]
+        self.scores = [each for each in scores(content) if each.decides]
         tensors = {name for each in self.scores for name in (each.tensors[-1], *each.later)}
         # Smallest largest, largest second largest, largest difference.
         self._seen = dict.fromkeys(sorted(tensors), (np.inf, -np.inf, 0.0))
@@ -118,13 +118,15 @@ class Scores:
     Attributes:
         tensors: their names: the last was computed, those before it are shaped of it.
         kind: the operator that computed it.
-        later: what is added on the way to the label. None where the largest of these scores does
-            not decide: a transposed convolution comes after it, or another operator reads it too.
+        later: what is added on the way to the label.
+        decides: whether the label is that of the largest of the sums; not where a transposed
+            convolution follows, or another operator reads them too.
     """
 
     tensors: tuple[str, ...]
     kind: str
-    later: tuple[str, ...] | None
+    later: tuple[str, ...]
+    decides: bool
 
 
 def scores(content: bytes) -> list[Scores]:
@@ -133,28 +135,27 @@ def scores(content: bytes) -> list[Scores]:
     readers = Counter(name for operator in by_output.values() for name in operator.inputs)
     found = []
 
-    def walk(tensor, later):
+    def walk(tensor, later=(), decides=True):
         tensors = []
         while (operator := by_output.get(tensor)) is not None:
             tensors.append(tensor)
-            if readers[tensor] > 1:
-                later = None
+            decides = decides and readers[tensor] == 1
             if operator.kind not in SHAPES or len(operator.inputs) != 1:
                 break
             (tensor,) = operator.inputs
         else:
             return
-        found.append(Scores(tuple(tensors), operator.kind, later))
+        found.append(Scores(tuple(tensors), operator.kind, later, decides))
         if operator.kind == "ADD" and len(operator.inputs) == 2:
             one, other = operator.inputs
-            walk(one, None if later is None else (*later, other))
-            walk(other, None if later is None else (*later, one))
+            walk(one, (*later, other), decides)
+            walk(other, (*later, one), decides)
         elif operator.kind in ("ADD", "TRANSPOSE_CONV"):
-            walk(operator.inputs[0], None)
+            walk(operator.inputs[0], later, decides=False)
 
     for operator in by_output.values():
         if operator.kind == "ARG_MAX":
-            walk(operator.inputs[0], ())
+            walk(operator.inputs[0])
     return found
 
 
