@@ -79,7 +79,8 @@ def _patches(convolution, x, limit, random) -> np.ndarray:
         places.append(-(-side // stride) if convolution.same else (side - k) // stride + 1)
         missing = max((places[-1] - 1) * stride + k - side, 0) if convolution.same else 0
         before.append((missing // 2, missing - missing // 2))
-    x = np.pad(x, (*before, (0, 0)))
+    if np.any(before):
+        x = np.pad(x, (*before, (0, 0)))
     chosen = random.permutation(places[0] * places[1])[:limit]
     down, right = convolution.dilations
     rows = chosen // places[1] * convolution.strides[0]
