@@ -69,16 +69,20 @@ def divergence(given, wanted, images):
 
 
 def test_fine_tuning_brings_the_rounded_net_closer_to_the_float_one():
-    fixed = fix_size(tiny_model(), *SIZE)
     teacher = fix_size(tiny_model(), *SIZE)
     images = IMAGES[:4]
-    start = qat.fake_quantized(fixed, IMAGES)
-    qat.correct_biases(start, fixed, IMAGES)
+    start = qat.fake_quantized(teacher, IMAGES)
+    qat.correct_biases(start, teacher, IMAGES)
     before = divergence(start, teacher, images)
-    losses = qat.fine_tune(fixed, images, 30, IMAGES, learning_rate=1e-4)
-    assert len(losses) == 30
-    # Measured 0.043 before, 0.024 after. The rounding of activations no weight can undo.
-    assert divergence(qat.fake_quantized(fixed, IMAGES), teacher, images) < 0.8 * before
+    after = []
+    for seed in range(2):
+        fixed = fix_size(tiny_model(), *SIZE)
+        losses = qat.fine_tune(fixed, images, 30, IMAGES, learning_rate=1e-5, seed=seed)
+        assert len(losses) == 30
+        after.append(divergence(qat.fake_quantized(fixed, IMAGES), teacher, images))
+    # Measured 0.041 before, 0.029 and 0.032 after; 0.030 and 0.035 of two more seeds. The
+    # rounding of activations no weight can undo.
+    assert np.mean(after) < 0.8 * before
     changed = [
         layer.name
         for layer, same in zip(fixed.layers, teacher.layers, strict=True)
@@ -92,7 +96,8 @@ def test_its_biases_are_corrected_as_those_of_the_file_are():
     where weights go to the nearest, as long rows do."""
     fixed = fix_size(tiny_model(), *SIZE)
     content = export_tflite(fixed)
-    inputs = rounding.ConvolutionInputs(content, len(IMAGES), largest_row=0)
+    # As of one image it looks at every position of each.
+    inputs = rounding.ConvolutionInputs(content, 1, largest_row=0)
     observe(content, IMAGES, inputs)
     biases = {name: bias for name, (_, bias) in rounding.round_weights(inputs).items()}
     student = qat.fake_quantized(fixed, IMAGES)
@@ -100,10 +105,8 @@ def test_its_biases_are_corrected_as_those_of_the_file_are():
     for layer in ("block2_expand", "block4_project", "block8_depthwise", "score_fr"):
         (after_file,) = [bias for name, bias in biases.items() if f"/{layer}_1/" in name]
         after, before = (model.get_layer(layer).get_weights()[1] for model in (student, fixed))
-        # Zeros around the image are left out of the means here, and counted there.
-        close = {"block8_depthwise": 0.25, "block2_expand": 0.06}.get(layer, 1e-2)
         shift = before - after_file
-        np.testing.assert_allclose(before - after, shift, atol=close * np.abs(shift).max())
+        np.testing.assert_allclose(before - after, shift, atol=1e-2 * np.abs(shift).max())
 
 
 def test_the_fake_quantised_net_predicts_what_int8_will_do():

@@ -20,42 +20,47 @@ class Channels:
 
     low: np.ndarray
     high: np.ndarray
-    mean: np.ndarray
 
 
 def channel_statistics(
     model: keras.Model, images: Iterable[np.ndarray], names: Iterable[str]
 ) -> dict[str, Channels]:
-    """Smallest, largest and mean value of each channel of the named operations' outputs.
+    """Smallest and largest value of each channel of the named operations' outputs.
 
     Args:
         model: of fixed size, input (1, H, W, 3) RGB 0..255.
         images: uint8 (H, W, 3).
         names: of operations with one output (1, h, w, C).
     """
-    names = list(dict.fromkeys(names))
-    by_name = {operation.name: operation for operation in model.operations}
-    reduced = []
+    outputs = {operation.name: operation.output for operation in model.operations}
+    wanted = {}
     for name in names:
-        x = by_name[name].output
-        reduced.append([f(x, axis=(0, 1, 2)) for f in (ops.min, ops.max, ops.mean)])
-    function = keras.Function(model.inputs, reduced)
+        ends = [end(outputs[name], (0, 1, 2)) for end in (ops.min, ops.max)]
+        wanted[name] = ops.stack(ends)
+    seen = on_each(model, images, wanted)
+    return {name: Channels(v[:, 0].min(0), v[:, 1].max(0)) for name, v in seen.items()}
+
+
+def on_each(
+    model: keras.Model, images: Iterable[np.ndarray], tensors: dict[str, keras.KerasTensor]
+) -> dict[str, np.ndarray]:
+    """What tensors that follow from a model's input are, image by image.
+
+    Args:
+        model: of fixed size, input (1, H, W, 3) RGB 0..255.
+        images: uint8 (H, W, 3).
+        tensors: by any name, each (...).
+
+    Returns:
+        By the same names, each (images, ...).
+    """
+    function = keras.Function(model.inputs, tensors)
     # One traced graph: eager calls of some two hundred operations would take longer than the net.
     import tensorflow as tf
 
     traced = tf.function(lambda image: function([image]))
-    seen = [
-        [[np.asarray(v) for v in triple] for triple in traced(tf.constant(image[None], tf.float32))]
-        for image in images
-    ]
-    return {
-        name: Channels(
-            np.min([s[i][0] for s in seen], axis=0),
-            np.max([s[i][1] for s in seen], axis=0),
-            np.mean([s[i][2] for s in seen], axis=0),
-        )
-        for i, name in enumerate(names)
-    }
+    seen = [traced(tf.constant(image[None], tf.float32)) for image in images]
+    return {name: np.stack([np.asarray(values[name]) for values in seen]) for name in tensors}
 
 
 def readers_of(model: keras.Model) -> dict[str, list]:

@@ -16,11 +16,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfcn.graph import producer
 from kfcn_tools.convert.int8.channels import (
-    TRANSPARENT,
     channel_statistics,
     is_depthwise,
+    on_each,
     plain_convolution,
     readers_of,
 )
@@ -193,24 +192,25 @@ def correct_biases(student: keras.Model, fixed: keras.Model, images: Sequence[np
     Args:
         student: what `fake_quantized` gave.
         fixed: the model that it stands for.
-        images: uint8 (H, W, 3), over which the means of the layers' inputs are taken.
+        images: uint8 (H, W, 3), over which the error is averaged.
     """
-    sources = {}
+    errors = {}
     for layer in filter(plain_convolution, fixed.layers):
-        source = producer(layer.input)
-        while isinstance(source, TRANSPARENT):
-            source = producer(source.input)
-        sources[layer.name] = source.name
-    statistics = channel_statistics(fixed, images, sources.values())
-    for name, source in sources.items():
-        layer, mean = student.get_layer(name), statistics[source].mean
         if not layer.use_bias:
             continue
+        kernel = layer.get_weights()[0]
+        # What the error of the weights gives by itself, of the inputs that the layer has.
+        error = type(layer).from_config(
+            layer.get_config() | {"name": f"{layer.name}_error", "use_bias": False}
+        )
+        output = error(layer.input)
+        error.set_weights([rounded(kernel, 2 if is_depthwise(layer) else 3) - kernel])
+        errors[layer.name] = output
+    means = on_each(fixed, images, {name: ops.mean(x, (0, 1, 2)) for name, x in errors.items()})
+    for name, shifts in means.items():
+        layer = student.get_layer(name)
         kernel, bias = layer.get_weights()
-        depthwise = is_depthwise(layer)
-        error = (rounded(kernel, 2 if depthwise else 3) - kernel).sum((0, 1))
-        shift = error[:, 0] * mean if depthwise else mean @ error
-        layer.set_weights([kernel, bias - shift])
+        layer.set_weights([kernel, bias - shifts.mean(0)])
 
 
 def _train_step(student, teacher):
