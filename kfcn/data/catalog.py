@@ -195,6 +195,8 @@ class Source:
                 content = Path(text).read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"classes {text}: cannot be read ({first_line(error)})") from error
+            if not content.strip():
+                raise UsageError(f"classes {text}: the file is empty; expected a name in each line")
             if self.name.startswith(_TFDS) and not groups_classes(content):
                 return str(Path(text).resolve())  # a classes.txt with the names of its classes
             text = content

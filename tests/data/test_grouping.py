@@ -138,6 +138,9 @@ def test_a_file_says_what_a_list_says(pairs, tmp_path):
         source.open("val")
     with pytest.raises(UsageError, match=r"classes no-such\.txt: cannot be read"):
         data.load("folder", "val", pairs, classes="no-such.txt")
+    file.write_bytes(b"\n")
+    with pytest.raises(UsageError, match=r"classes .*mine\.txt: the file is empty"):
+        source.open("val")
     file.write_bytes(b"caf\xe9")
     with pytest.raises(UsageError, match="cannot be read"):
         data.load("folder", "val", pairs, classes=str(file))
