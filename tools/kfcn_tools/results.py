@@ -20,6 +20,7 @@ from typing import Any
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import read_bytes, read_object, write_json, write_text
+from kfcn_tools.figures import spread
 
 FIGURES = {
     "pixel_accuracy": "pixel acc.",
@@ -282,11 +283,8 @@ def _in_words(value: Any) -> str:
 
 
 def _spread(values: Sequence[float | None]) -> str:
-    known = [100 * value for value in values if value is not None]
-    if len(known) < len(values):
-        return UNKNOWN
-    mean = sum(known) / len(known)
-    return f"{mean:.1f}" if len(known) == 1 else f"{mean:.1f} ({min(known):.1f}-{max(known):.1f})"
+    known = [value for value in values if value is not None]
+    return UNKNOWN if len(known) < len(values) else spread(known)
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed.views import Subset
 from kfcn.errors import UsageError
-from kfcn_tools.benchmarks.labels.training import Results, Training, by_seed, gain, spread
+from kfcn_tools.benchmarks.labels.training import Results, Training, by_seed, gain
+from kfcn_tools.figures import spread
 
 WAYS = ("random", "next")
 

@@ -19,8 +19,8 @@ from kfcn_tools.benchmarks.labels.training import (
     Training,
     by_seed,
     gain,
-    spread,
 )
+from kfcn_tools.figures import spread
 
 WHOLE, ALONE, REGULARISED = "whole", "cross entropy", "gated CRF"
 

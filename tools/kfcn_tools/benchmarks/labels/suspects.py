@@ -15,7 +15,8 @@ from kfcn.data.feed.views import split_of
 from kfcn.files import make_folder
 from kfcn.labelling.suspects import average_precision
 from kfcn_tools.benchmarks.labels.planted import KINDS, Planted
-from kfcn_tools.benchmarks.labels.training import Results, Training, spread
+from kfcn_tools.benchmarks.labels.training import Results, Training
+from kfcn_tools.figures import spread
 
 
 def measure_suspects(

@@ -1,7 +1,7 @@
 """What all measurements of few labels share: their trainings, and where the figures are kept."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from kfcn.errors import UsageError
 from kfcn.files import make_folder, read_object, write_json
 from kfcn_tools.benchmarks.timing import machine
 from kfcn_tools.benchmarks.train import bare_loop
+from kfcn_tools.figures import spread
 
 RESULTS = "results.json"
 EMA = 0.99
@@ -176,14 +177,6 @@ def by_seed(units: dict[str, Any], figure: str = "mean_iou") -> dict[str, dict[s
         seed, rest = name.split(", ", 1)
         found.setdefault(rest, {})[seed] = figures[figure]
     return found
-
-
-def spread(values: Sequence[float], sign: str = "") -> str:
-    """Percent: the mean, and of several the least and the greatest; a dash where there is none."""
-    if not len(values):
-        return "–"
-    shown = [f"{100 * value:{sign}.1f}" for value in (np.mean(values), min(values), max(values))]
-    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def gain(ours: dict[str, float], others: dict[str, float]) -> str:

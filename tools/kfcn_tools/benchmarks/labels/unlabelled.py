@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from kfcn.data.feed.views import Subset
-from kfcn_tools.benchmarks.labels.training import Results, Training, by_seed, gain, spread
+from kfcn_tools.benchmarks.labels.training import Results, Training, by_seed, gain
+from kfcn_tools.figures import spread
 
 ALONE, WITH = "labels alone", "with unlabelled"
 
