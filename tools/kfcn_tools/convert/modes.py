@@ -258,7 +258,7 @@ def calibrate(
         output: of the file.
         images: uint8 (H, W, 3), for calibration.
         options: which steps to do.
-        progress: gets a line before the work.
+        progress: gets a line before each step.
     """
     content = unshared(export_tflite(prepared, output=output))
     progress(f"int8: calibrating on {len(images)} images")
@@ -268,6 +268,7 @@ def calibrate(
     if options.correct_rounding and not options.qat_epochs:
         inputs = ConvolutionInputs(content, len(images))
         observe(content, images, *observers, inputs)
+        progress("int8: rounding weights")
         rounded = round_weights(inputs)
     else:
         observe(content, images, *observers)

@@ -54,9 +54,9 @@ class ConvolutionInputs:
             )
             sums = self._sums.setdefault(convolution.output, [0, 0.0, 0.0])
             sums[0] += seen.shape[-2]
-            sums[1] = sums[1] + seen.sum(-2, dtype=np.float64)
+            sums[1] += seen.sum(-2, dtype=np.float64)
             if seen.shape[-1] <= self._largest:
-                sums[2] = sums[2] + np.swapaxes(seen, -1, -2) @ seen
+                sums[2] += np.swapaxes(seen, -1, -2) @ seen
 
     def moments(self, convolution: Convolution) -> tuple[np.ndarray, np.ndarray | None]:
         """Mean (n,) and covariance (n, n) of the inputs of a row, the latter None of long rows.
