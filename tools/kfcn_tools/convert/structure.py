@@ -85,7 +85,8 @@ def list_operators(content: bytes) -> tuple[Counter, list[str]]:
     counts, custom = Counter(), set()
     for graph in model.subgraphs:
         for operator in graph.operators or []:
-            counts[kind(model, operator)] += 1
-            if kind(model, operator) == "CUSTOM":
+            name = kind(model, operator)
+            counts[name] += 1
+            if name == "CUSTOM":
                 custom.add(model.operatorCodes[operator.opcodeIndex].customCode.decode())
     return counts, sorted(custom)

@@ -55,13 +55,13 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
             operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
             algorithm_key="no_quantize",
         )
-    statistics = {
-        name: {
+    statistics = {}
+    for name, ends in source.ranges.items():
+        low, high = ends if ends[1] - ends[0] > NOTHING else (0.0, 1.0)
+        statistics[name] = {
             "min": np.full((1, 1, 1, 1), low, np.float32),
             "max": np.full((1, 1, 1, 1), high, np.float32),
         }
-        for name, (low, high) in map(_with_a_step, source.ranges.items())
-    }
     # It reports each step on both outputs and by warnings; errors come as exceptions.
     quiet = io.StringIO()
     with (
@@ -73,12 +73,6 @@ def quantize_int8(source: Quantizable, keep_float: Collection[str] = ()) -> byte
         logging.getLogger("absl").setLevel(logging.ERROR)
         result = work.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
     return _finished(bytes(result.quantized_model))
-
-
-def _with_a_step(named: tuple[str, tuple[float, float]]) -> tuple[str, tuple[float, float]]:
-    """A range of which int8 can take steps, in the place of one in which nothing ever was."""
-    name, (low, high) = named
-    return name, (low, high) if high - low > NOTHING else (0.0, 1.0)
 
 
 def _finished(content: bytes) -> bytes:

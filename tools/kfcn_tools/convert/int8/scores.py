@@ -79,8 +79,7 @@ class CompetingScores:
                 max(low, widening * min(0.0, first - room)),
                 min(high, widening * max(0.0, second + room)),
             )
-            # Where one class leads everywhere nothing would be left, and XNNPACK aborts on a step
-            # of zero.
+            # Where one class leads everywhere next to nothing would be left of the scores.
             if cut[1] - cut[0] < SMALLEST * (high - low):
                 continue
             changed |= dict.fromkeys(each.tensors, cut)
