@@ -187,7 +187,7 @@ class Source:
         Raises:
             UsageError: no such file, one that is no UTF-8, or a text that names no classes.
         """
-        text = self.classes
+        text, file = self.classes, None
         if text is None or text in _own_choices(self.name):
             return text
         if _is_path(text):
@@ -199,8 +199,8 @@ class Source:
                 raise UsageError(f"classes {text}: the file is empty; expected a name in each line")
             if self.name.startswith(_TFDS) and not groups_classes(content):
                 return str(Path(text).resolve())  # a classes.txt with the names of its classes
-            text = content
-        return str(Grouping.parse(text))
+            text, file = content, text
+        return str(Grouping.parse(text, file))
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that exist (`splits`)."""

@@ -34,14 +34,20 @@ class Grouping:
     rest: str = _BACKGROUND
 
     @classmethod
-    def parse(cls, text: str) -> "Grouping":
+    def parse(cls, text: str, file: str | None = None) -> "Grouping":
         """Reads what `--classes` or a file says.
+
+        Args:
+            text: the list.
+            file: where it was read, for messages, which quote the text itself otherwise.
 
         Raises:
             UsageError: it is no such list; the message says where.
         """
+        part_of = "classes" if file is None else f"classes {file}"
+        whole = f"classes {text!r}" if file is None else part_of
         if text.count('"') % 2:
-            raise UsageError(f"classes {text!r}: a quotation mark has no second one")
+            raise UsageError(f"{whole}: a quotation mark has no second one")
         found: dict[str, list[str]] = {}
         for entry in _split(text, ";\n"):
             if entry.startswith("#"):
@@ -50,21 +56,21 @@ class Grouping:
             for part in filter(None, _split(entry, ",")):
                 *new, name = map(_unquoted, _split(part, "="))
                 if len(new) > 1 or not all((*new, name)):
-                    raise UsageError(f"classes: {part!r}: expected a name, or NAME = NAME")
+                    raise UsageError(f"{part_of}: {part!r}: expected a name, or NAME = NAME")
                 target = new[0] if new else target
                 members = found.setdefault(name if target is None else target, [])
                 if name in members:
-                    raise UsageError(f"classes: {name!r} is named twice")
+                    raise UsageError(f"{part_of}: {name!r} is named twice")
                 members.append(name)
         rest = found.pop(_REST, [_BACKGROUND])
         if len(rest) > 1:
             raise UsageError(
-                f"classes: rest = {', '.join(rest)}: expected ignore or one class; end the entry "
+                f"{part_of}: rest = {', '.join(rest)}: expected ignore or one class; end the entry "
                 "with a semicolon, or name the rest last"
             )
         ignored = found.pop(_IGNORE, [])
         if not found:
-            raise UsageError(f"classes {text!r}: expected names of classes, such as person,cat,dog")
+            raise UsageError(f"{whole}: expected names of classes, such as person,cat,dog")
         groups = tuple((target, tuple(members)) for target, members in found.items())
         return cls(groups, tuple(ignored), rest[0])
 

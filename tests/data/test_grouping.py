@@ -141,6 +141,12 @@ def test_a_file_says_what_a_list_says(pairs, tmp_path):
     file.write_bytes(b"\n")
     with pytest.raises(UsageError, match=r"classes .*mine\.txt: the file is empty"):
         source.open("val")
+    file.write_text("# animals\n# later\n")
+    with pytest.raises(UsageError, match=r"^classes \S*mine\.txt: expected names of classes"):
+        source.open("val")
+    file.write_text("square, disc, square\n")
+    with pytest.raises(UsageError, match=r"^classes \S*mine\.txt: 'square' is named twice"):
+        source.open("val")
     file.write_bytes(b"caf\xe9")
     with pytest.raises(UsageError, match="cannot be read"):
         data.load("folder", "val", pairs, classes=str(file))
