@@ -135,7 +135,7 @@ class Loop:
             config.window,
             config.seed,
             step,
-            batches.Augmentation(scale=config.scale),
+            batches.Augmentation(scale=config.scale, strong=config.augment == "strong"),
             shares=shares,
         )
         if self.unlabelled is None:

@@ -125,6 +125,10 @@ def _backbone_of(given: Mapping[str, Any]) -> dict[str, str]:
 # the first stage's, which their summed loss hides).
 _CRF_DEFAULTS = {"learning_rate": 1e-4, "epochs": 5}
 
+_PASTED = (
+    "parts of one picture are pasted into another, which takes crops of one size; choose it with "
+    "--crop H W instead of --whole"
+)
 _UNLABELLED_EMA = 0.998
 """The average labels the pictures, so there has to be one."""
 
@@ -167,6 +171,8 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"
         )
+    if settings.augment == "strong" and settings.window is None:
+        raise UsageError(f"augment strong: {_PASTED}")
     if settings.unlabelled_dir is not None:
         if settings.crf:
             raise UsageError(
@@ -174,10 +180,7 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
                 "--unlabelled-dir first, and the CRF from that run"
             )
         if settings.window is None:
-            raise UsageError(
-                "unlabelled_dir: parts of one picture are pasted into another, which takes crops "
-                "of one size; choose it with --crop H W instead of --whole"
-            )
+            raise UsageError(f"unlabelled_dir: {_PASTED}")
         if not settings.ema:
             raise UsageError(
                 "unlabelled_dir: the running average labels the pictures; leave --ema out for "

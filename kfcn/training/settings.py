@@ -169,6 +169,13 @@ class Settings(Checked):
         valid=lambda scale: scale[0] <= scale[1],
         expected="a smallest and a greatest number above 0",
     )
+    augment: str = option(
+        "usual",
+        "the training pictures change in scale, mirror and colours; strong: they change in colours "
+        "and sharpness strongly, and parts of one are pasted into another (CutMix)",
+        group="data",
+        choices=("usual", "strong"),
+    )
     batch_size: int = option(
         4, "images in a batch, over all replicas", group="data", range=Range(least=1)
     )

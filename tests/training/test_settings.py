@@ -147,7 +147,7 @@ def test_every_flag_gives_its_setting():
         "precision": "mixed_float16", "strategy": "one", "cpu_replicas": "2",
         "save_minutes": "0.5", "keep": "1", "skip_bad": "2",
         "ignore": "none", "pages": "all", "unlabelled": "ignore",
-        "unlabelled_dir": "more",
+        "unlabelled_dir": "more", "augment": "strong",
     }  # fmt: skip
     for cls in (Settings, Conduct):
         for name, kind in kinds(cls).items():
@@ -231,6 +231,12 @@ def test_a_damaged_config_is_told(contents, told, tmp_path):
         run.stored_settings()
     assert str(run.config) in str(caught.value) and "\n" not in str(caught.value)
     assert not isinstance(caught.value, UsageError)
+
+
+def test_strong_changes_take_crops():
+    assert resolve(augment="strong").window
+    with pytest.raises(UsageError, match=r"augment strong: .*choose it with --crop H W"):
+        resolve(augment="strong", crop=(0, 0))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ class Augmentation:
         brightness: greatest shift of all channels, in units of 255.
         contrast: greatest relative change of the distance to the picture's mean.
         saturation: greatest relative change of the distance to the pixel's own grey.
+        strong: change colours and sharpness of crops strongly as well, and paste parts of one
+            crop of a batch into the next (`kfcn.data.feed.strong`).
     """
 
     scale: tuple[float, float] = (0.75, 1.75)
@@ -34,6 +36,7 @@ class Augmentation:
     brightness: float = 0.1
     contrast: float = 0.25
     saturation: float = 0.25
+    strong: bool = False
 
 
 USUAL = Augmentation()

@@ -18,6 +18,7 @@ import numpy as np
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import buckets
 from kfcn.data.feed.augment import PAD, USUAL, Augmentation, augment, whole_size
+from kfcn.data.feed.strong import BOX, COLOURS, cutmix_box, pasted, strongly_changed
 from kfcn.data.feed.views import CACHE_BYTES, cached
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
@@ -51,6 +52,8 @@ class Shares:
 
 
 WHOLE = Shares()
+_OF_STEP, _STRONG = 1, 3
+"""Streams of random numbers; 0 is of the usual changes, 2 of pictures without labels."""
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -101,6 +104,8 @@ def training_batches(
         seed: of the order and of every change.
         first_step: global step at which the stream starts.
         augmentation: the random changes; None for none. The place of the crop is random anyway.
+            Strong ones need crops: the part that is pasted is from the crop before in the batch,
+            for the first from the last.
         cache: keep decoded pictures in memory; None for "if they fit" (`cached`).
         shares: the parts of each batch that are wanted here; by default the whole batch.
 
@@ -109,7 +114,7 @@ def training_batches(
         one element for each wanted share of each step.
 
     Raises:
-        UsageError: more shares than pictures in a batch.
+        UsageError: more shares than pictures in a batch, or strong changes without a crop.
         DataError: by way of TensorFlow's own error while the stream is read (`data_error`).
     """
     import tensorflow as tf
@@ -118,6 +123,9 @@ def training_batches(
         dataset = cached(dataset, None if cache else CACHE_BYTES)
     count = len(dataset)
     check_shares(count, batch_size, shares.total)
+    strong = augmentation is not None and augmentation.strong
+    if strong and crop is None:
+        raise UsageError("strong changes take crops of one size; received whole pictures")
     order_of = _orders(dataset, batch_size, crop, seed)
     # Pictures are read side by side; threads of OpenCV's own would only get in their way.
     cv2.setNumThreads(0)
@@ -128,17 +136,31 @@ def training_batches(
             numbers[0] = scale
         return augment(*_arrays(dataset, index), numbers, crop, augmentation)
 
+    def mixed(batch, epoch, first, end):
+        def chances(place):
+            return uniform(seed, epoch * count + batch[place], _STRONG, COLOURS + BOX)
+
+        made = {}
+        for place in {place % len(batch) for place in range(first - 1, end)}:
+            image, labels = changed(batch[place], epoch, None)
+            made[place] = strongly_changed(image, chances(place)[:COLOURS]), labels
+        for place in range(first, end):
+            box = cutmix_box(crop, chances(place)[COLOURS:])
+            yield pasted(made[place], made[(place - 1) % len(batch)], box)
+
     def read(element):
         step, share = shares.place(int(element))
         step += first_step
         epoch, begin, size = _batch_place(count, batch_size, step)
         batch = order_of(epoch)[begin : begin + size].tolist()
         first, end = shares.bounds(share, size)
+        if strong:
+            return stack(list(mixed(batch, epoch, first, end)))
         if crop is not None or batch_size == 1:
             return stack([changed(index, epoch, None) for index in batch[first:end]])
         # Pictures of one batch grow and shrink together, or padding would fill it. Every share
         # is padded like the whole batch, so that the replicas see what one device would see.
-        numbers = uniform(seed, step, stream=1)
+        numbers = uniform(seed, step, _OF_STEP)
         sizes = [whole_size(dataset.size(index), numbers, augmentation) for index in batch]
         pairs = [changed(index, epoch, numbers[0]) for index in batch[first:end]]
         return stack(pairs, np.max(sizes, axis=0))

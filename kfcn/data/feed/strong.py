@@ -1,11 +1,13 @@
-"""Strong changes of a picture without labels: colours, sharpness, a part of another picture.
+"""Strong changes of a picture: colours, sharpness, a part of another picture.
 
 What is learned from pseudo-labels is what the net does not do yet: to see in a picture of odd
-colours, out of focus and half covered, what it sees in the picture itself. The changes and their
-ranges are those of L. Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised
-Semantic Segmentation" (UniMatch, CVPR 2023); CutMix for segmentation is G. French et al. (2020).
+colours, out of focus and half covered, what it sees in the picture itself. A few pictures with
+labels are not learned by heart so soon. The changes and their ranges are those of L. Yang et al.,
+"Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation" (UniMatch, CVPR
+2023); CutMix for segmentation is G. French et al. (2020).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -104,3 +106,20 @@ def cutmix_box(size: tuple[int, int], uniform: np.ndarray) -> Box | None:
         first = min(int(chance * (extent - length + 1)), extent - length)
         sides.append(slice(first, first + length))
     return Box(*sides)
+
+
+def pasted(
+    crop: Sequence[np.ndarray], other: Sequence[np.ndarray], box: Box | None
+) -> tuple[np.ndarray, ...]:
+    """A crop with a part of another, in new arrays where there is one.
+
+    Args:
+        crop, other: the image `(h, w, 3)` and what belongs to its pixels `(h, w)`.
+        box: the part; None for nothing.
+    """
+    if box is None:
+        return tuple(crop)
+    found = tuple(part.copy() for part in crop)  # the crop is another's partner
+    for target, source in zip(found, other, strict=True):
+        target[box] = source[box]
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed.augment import PAD, Augmentation, augment
 from kfcn.data.feed.batches import WHOLE, Shares, order, stack, uniform
-from kfcn.data.feed.strong import BOX, COLOURS, Box, cutmix_box, strongly_changed
+from kfcn.data.feed.strong import BOX, COLOURS, Box, cutmix_box, pasted, strongly_changed
 from kfcn.data.feed.views import CACHE_BYTES, cached
 from kfcn.labels import IGNORE
 
@@ -91,7 +91,10 @@ def unlabelled_batches(
         places = list(dict.fromkeys([*own, *before]))
         crops = [changed(step * batch_size + place) for place in places]
         partner = np.array([places.index(place) for place in before], np.int32)
-        mixed = [_mixed(crops[i], crops[j]) for i, j in enumerate(partner.tolist())]
+        mixed = [
+            pasted(crop.of(OWN), crops[other].of(PASTED), crop.box)
+            for crop, other in zip(crops, partner.tolist(), strict=False)
+        ]
         weak, _ = stack([(made.weak, made.inside) for made in crops])
         return weak, *stack(mixed), partner
 
@@ -128,26 +131,6 @@ class _Crop(NamedTuple):
     inside: np.ndarray
     box: Box | None
 
-
-def _mixed(crop: _Crop, other: _Crop) -> tuple[np.ndarray, np.ndarray]:
-    return pasted(crop.strong, crop.inside, other.strong, other.inside, crop.box)
-
-
-def pasted(strong, inside, other, other_inside, box):
-    """A strongly changed crop with a part of another, and where its pixels are from.
-
-    Args:
-        strong, other: uint8 `(h, w, 3)`.
-        inside, other_inside: uint8 `(h, w)`, 255 beyond the picture, else 0.
-        box: the part; None for nothing.
-
-    Returns:
-        Crop uint8 `(h, w, 3)` and source uint8 `(h, w)` (`Unlabelled`).
-    """
-    source = np.where(inside == IGNORE, IGNORE, OWN).astype(np.uint8)
-    if box is None:
-        return strong, source
-    strong = strong.copy()  # it is another crop's partner
-    strong[box] = other[box]
-    source[box] = np.where(other_inside[box] == IGNORE, IGNORE, PASTED)
-    return strong, source
+    def of(self, source: int) -> tuple[np.ndarray, np.ndarray]:
+        """The strongly changed crop, and `source` for each pixel, 255 beyond the picture."""
+        return self.strong, np.where(self.inside == IGNORE, IGNORE, source).astype(np.uint8)

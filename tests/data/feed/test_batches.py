@@ -9,7 +9,8 @@ from kfcn.data import IGNORE, Classes, Dataset, Sample
 from kfcn.data.feed import batches as P  # noqa: N812
 from kfcn.data.feed import buckets
 from kfcn.data.feed.batches import Augmentation, training_batches
-from kfcn.errors import DataError
+from kfcn.data.feed.strong import BOX, COLOURS, cutmix_box, strongly_changed
+from kfcn.errors import DataError, UsageError
 
 PLAIN = Augmentation(scale=(1.0, 1.0), flip=False, brightness=0, contrast=0, saturation=0)
 GEOMETRY = Augmentation(brightness=0, contrast=0, saturation=0)
@@ -331,6 +332,60 @@ def test_replicas_see_whole_pictures_as_one_device_does():
     assert mixed  # the control: some shares alone would have been padded to less
     (second,) = read(P.Shares(2, 1, 1), 1)  # of another worker
     np.testing.assert_array_equal(second[0], halves[1][0])
+
+
+STRONG = Augmentation(strong=True)
+
+
+def test_strong_crops_are_the_usual_ones_in_other_colours_with_a_part_of_the_one_before():
+    """Worked out again from the random numbers, for three epochs of batches of 2, 2 and 3."""
+    dataset, crop = Painted(7), (32, 40)
+    usual = arrays(training_batches(dataset, 3, crop, 5), 9)
+    pasted = 0
+    for step, (images, labels) in enumerate(
+        arrays(training_batches(dataset, 3, crop, 5, augmentation=STRONG), 9)
+    ):
+        epoch, begin, size = P._batch_place(7, 3, step)
+        numbers = [
+            P.uniform(5, epoch * 7 + index, 3, COLOURS + BOX)
+            for index in P.order(5, epoch, 7)[begin : begin + size].tolist()
+        ]
+        crops = [
+            strongly_changed(image.astype(np.uint8), n[:COLOURS])
+            for image, n in zip(usual[step][0], numbers, strict=True)
+        ]
+        for place, n in enumerate(numbers):
+            box, image, truth = cutmix_box(crop, n[COLOURS:]), crops[place], usual[step][1][place]
+            if box:
+                image, truth = image.copy(), truth.copy()
+                image[box], truth[box] = crops[place - 1][box], usual[step][1][place - 1][box]
+                pasted += (truth != usual[step][1][place]).any()
+            np.testing.assert_array_equal(images[place], image)
+            np.testing.assert_array_equal(labels[place], truth)
+    assert 7 <= pasted <= 14  # of 21, one half by chance
+
+
+@pytest.mark.parametrize("total", [2, 3])
+def test_shares_of_strong_crops_are_those_of_the_whole_batch(total):
+    """The first crop of a share has a part of the last of the share before."""
+    dataset = Painted(7)
+
+    def read(shares, count):
+        stream = training_batches(dataset, 3, (32, 40), 0, 2, STRONG, shares=shares)
+        return arrays(stream, count)
+
+    if total == 3:  # the epoch's batches of 2 cannot be divided by 3
+        dataset = Painted(6)
+    whole, shares = read(P.Shares(), 4), [read(P.Shares(total, 1, k), 4) for k in range(total)]
+    for step, pair in enumerate(whole):
+        for k in (0, 1):
+            parts = np.concatenate([share[step][k] for share in shares])
+            np.testing.assert_array_equal(parts, pair[k])
+
+
+def test_strong_changes_of_whole_pictures_are_refused():
+    with pytest.raises(UsageError, match="strong changes take crops of one size"):
+        training_batches(Painted(7), 2, None, 0, augmentation=STRONG)
 
 
 def indices_of(labels, images):

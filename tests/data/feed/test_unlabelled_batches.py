@@ -89,16 +89,14 @@ def test_the_pasted_part_by_hand():
 
 
 def test_pasting_by_hand():
-    own, other = np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 9, np.uint8)
-    inside = np.array([[0, 0, 255], [0, 0, 255]], np.uint8)
-    other_inside = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
-    box = Box(slice(0, 2), slice(1, 3))
-    image, source = pasted(own, inside, other, other_inside, box)
+    own = np.zeros((2, 3, 3), np.uint8), np.array([[0, 0, 255], [0, 0, 255]], np.uint8)
+    other = np.full((2, 3, 3), 9, np.uint8), np.array([[1, 1, 1], [255, 255, 255]], np.uint8)
+    image, source = pasted(own, other, Box(slice(0, 2), slice(1, 3)))
     assert image[..., 0].tolist() == [[0, 9, 9], [0, 9, 9]]
-    assert source.tolist() == [[OWN, PASTED, PASTED], [OWN, 255, 255]]
-    assert not own.any()  # it is somebody's partner
-    image, source = pasted(own, inside, other, other_inside, None)
-    assert not image.any() and source.tolist() == inside.tolist()
+    assert source.tolist() == [[0, 1, 1], [0, 255, 255]]
+    assert not own[0].any() and own[1][0, 1] == 0  # it is somebody's partner
+    image, source = pasted(own, other, None)
+    assert not image.any() and source.tolist() == own[1].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +144,12 @@ def test_a_strong_crop_is_made_of_the_weak_one_and_its_partner(folder):
         ]
         for place in range(4):
             box, expected = cutmix_box(CROP, numbers[place][15:]), crops[place].copy()
+            origin = np.full(CROP, OWN)
             if box:
                 expected[box] = crops[place - 1][box]
-                assert (batch.source[place][box] != OWN).all()
+                origin[box] = PASTED
             inside = batch.source[place] != 255
+            np.testing.assert_array_equal(batch.source[place][inside], origin[inside])
             np.testing.assert_array_equal(batch.strong[place][inside], expected[inside])
             outside = batch.strong[place][batch.source[place] == 255]
             assert (outside == 117).all()
