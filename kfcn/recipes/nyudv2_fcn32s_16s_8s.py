@@ -9,10 +9,10 @@ Metric:    mean IoU 27.0, 27.3, 27.1, pixel accuracy 58.0, 58.7, 58.1 on val; on
            each stage's epoch chosen on 39 of the training pictures
 
 Each stage starts from the net of the one before, its new score layer from zero (Long et al. 2015,
-section 4.2). Crop, scales and rate are those of `nyudv2_fcn8s_fpn`.
+section 4.2). Crop, scales and rate are those of the first stage of `nyudv2_fcn8s_fpn`.
 """
 
-from kfcn.recipes.nyudv2_fcn8s_fpn import SETTINGS as PYRAMID
+from kfcn.recipes.nyudv2_fcn8s_fpn import FIRST as PYRAMID
 
 _TAKEN = ("backbone", "weights", "data", "crop", "scale", "class_weights")
 _SHARED = {name: PYRAMID[name] for name in _TAKEN}
