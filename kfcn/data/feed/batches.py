@@ -145,7 +145,8 @@ def training_batches(
             image, labels = changed(batch[place], epoch, None)
             made[place] = strongly_changed(image, chances(place)[:COLOURS]), labels
         for place in range(first, end):
-            box = cutmix_box(crop, chances(place)[COLOURS:])
+            _, labels = made[place]
+            box = cutmix_box(labels.shape, chances(place)[COLOURS:])
             yield pasted(made[place], made[(place - 1) % len(batch)], box)
 
     def read(element):
