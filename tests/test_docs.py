@@ -259,7 +259,7 @@ def write_classifier(folder: Path) -> None:
 RUN = [page for page in PAGES if commands(page) or fences(page, "python")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", RUN, ids=page_name)
 def test_every_command_runs(page, workplace):
     lines = [line for line in commands(page) if not installs(line)]
@@ -293,7 +293,7 @@ def test_every_command_runs(page, workplace):
         pytest.skip(f"the rest ran; not here: {left_out}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_install_command_of_the_readme(tmp_path):
     """In a copy of the tracked files, as after `git clone`: a new environment and a first net."""
     listed = subprocess.run(

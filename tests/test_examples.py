@@ -59,7 +59,7 @@ def test_every_notebook_is_tested_and_stored_without_outputs():
             assert not cell.get("outputs") and cell.get("execution_count") is None, name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_and_look(tmp_path):
     book = execute("train_and_look", tmp_path)
     assert "mean IoU" in printed(book)
@@ -67,7 +67,7 @@ def test_train_and_look(tmp_path):
     assert (tmp_path / "runs/scenes/model.keras").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_label_few(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     book = execute("label_few", tmp_path)
@@ -81,6 +81,7 @@ def test_label_few(tmp_path, monkeypatch):
     assert pictures(book) == 1
 
 
+@pytest.mark.slow
 def test_classifier_to_heatmap(tmp_path):
     book = execute("classifier_to_heatmap", tmp_path)
     text = printed(book)
@@ -90,7 +91,7 @@ def test_classifier_to_heatmap(tmp_path):
     assert pictures(book) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_convert_and_validate(tmp_path):
     book = execute("convert_and_validate", tmp_path)
     text = printed(book)

@@ -182,6 +182,7 @@ def python(code: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_a_net_needs_no_data_set_and_no_picture_reader():
     """Keras itself imports OpenCV and Pillow where they are: here they are not."""
     done = python(

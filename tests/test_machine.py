@@ -23,6 +23,7 @@ def printed(code, **environment):
     return done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_onednn_is_switched_before_tensorflow_comes(wanted):
@@ -43,6 +44,7 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert os.environ[machine.ONEDNN] == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
 def test_a_switch_that_comes_too_late_says_so():
     """Whatever TensorFlow has chosen by itself here: the other is asked for."""

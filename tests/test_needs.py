@@ -62,6 +62,7 @@ def run(code: str, names: tuple[str, ...], folder) -> subprocess.CompletedProces
 PREDICT = "import kfcn; kfcn.predict('model.keras', ['one.png'], 'out')"
 
 
+@pytest.mark.slow
 def test_predict_runs_without_what_trains_plots_and_converts(model, tmp_path):
     done = run(PREDICT, ELSEWHERE, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

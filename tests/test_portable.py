@@ -82,6 +82,7 @@ def named_pairs(pairs, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_convert_validate(named_pairs, tmp_path):
     data = ["--data", "folder", "--data-dir", named_pairs]
     out, bundle, report = tmp_path / "run", tmp_path / "bundle", tmp_path / "report.json"

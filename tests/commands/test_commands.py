@@ -56,6 +56,7 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "status", "told"),
     [
@@ -75,6 +76,7 @@ def test_errors_are_one_line(args, status, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "args", "status", "told"),
     [
@@ -93,6 +95,7 @@ def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "args", "status", "told"),
     [
@@ -142,6 +145,7 @@ def test_output_onto_a_full_disk_is_one_line():
     assert done.stderr == "kfcn-train: error: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_evaluate_prints_and_writes_the_same(run, pairs, tmp_path):
     out = tmp_path / "figures.json"
     done = call("evaluate", run.run_dir, "--data", "folder", "--data-dir", pairs, "--json", out)
@@ -162,7 +166,7 @@ def test_predict_reports_the_unreadable_and_does_the_rest(run, pairs, tmp_path):
     assert len(list((tmp_path / "out").glob("[!.]*"))) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_default_run_learns_the_scenes(tmp_path):
     """`kfcn-train` with nothing else."""
     done = subprocess.run(

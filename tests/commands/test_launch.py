@@ -146,6 +146,7 @@ def test_a_crash_that_repeats_at_the_same_step_is_shown_and_not_tried_again(tmp_
     assert "try the command without kfcn-launch" in shown[2] and len(shown) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "hint"),
     [
@@ -160,6 +161,7 @@ def test_what_to_try_depends_on_how_a_worker_crashed(tmp_path, end, hint):
     assert hint in output.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "end"),
     [

@@ -106,6 +106,7 @@ def convert(model, folder, size):
     return converter.convert()
 
 
+@pytest.mark.slow
 def test_tflite_with_builtin_operators(scene, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 

@@ -147,6 +147,7 @@ def test_batch_equals_one_by_one(scene):
     assert np.abs(swapped - alone).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", ["after", "before", "symmetric", "none"])
 def test_gradients_against_differences(scene, normalization):
     """The derivative along a random direction, of each of the four things that have one."""

@@ -23,6 +23,7 @@ def test_search_climbs_to_the_best_of_the_grid():
     assert len({tuple(values.items()) for values, _ in tried}) == len(tried) < 25
 
 
+@pytest.mark.slow
 def test_what_was_found_is_used(run, pairs, tmp_path, monkeypatch, capsys):
     copy = shutil.copytree(run.run_dir, tmp_path / "run")
     grid = {"theta_beta": (3.0, 30.0), "bilateral_weight": (0.0, 1.0)}

@@ -167,6 +167,7 @@ def test_classes_that_keep_their_names_need_no_words(pairs):
     assert dataset.notes[-1] == "folder/val: classes ground, disc, square"
 
 
+@pytest.mark.slow
 def test_a_net_keeps_its_classes(pairs, tmp_path):
     """In config.json and on the card; measured on the raw data set as it was trained."""
     file = tmp_path / "mine.txt"

@@ -125,7 +125,7 @@ def test_a_stopped_pass_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
         prepare(Source("folder", folder), tmp_path / "out", workers=1, format="tfrecord")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_and_beam_write_the_same_bytes(folder, tmp_path):
     pytest.importorskip("apache_beam")
     alone = prepare(Source("folder", folder), tmp_path / "alone", workers=1)

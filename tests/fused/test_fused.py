@@ -38,6 +38,7 @@ def traced(net, values, instead=None, known=True):
     return function(values), [operation.type for operation in graph.get_operations()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 96), (33, 47)])
 def test_equals_keras_own_inference(size):
     model = fit_statistics(randomize(kfcn.fcn8s(4, **TINY)))

@@ -42,6 +42,7 @@ def same(one, other, least=1e-12, atol=1e-4):
     np.testing.assert_allclose(one / spread, other / spread, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fcn8s", "crf", "dropout"])
 def test_values_gradients_and_statistics_are_those_of_a_step_without(name, in_parts):
     keras.utils.set_random_seed(0)

@@ -14,6 +14,7 @@ def shown(report):
     return {number: what.strip().splitlines()[-1] for number, what in report.failures.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", subjects.SUBJECTS)
 def test_damaged_files(kind):
     report = fuzz.run(kind, range(FEW))
@@ -22,7 +23,7 @@ def test_damaged_files(kind):
     assert report.outcomes["read"] > 0 and report.outcomes["refused"] > FEW // 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", subjects.SUBJECTS)
 def test_ten_thousand_damaged_files(kind):
     report = fuzz.run(kind, range(MANY))

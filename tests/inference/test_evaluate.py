@@ -95,6 +95,7 @@ def test_scales_tell_nothing_new_of_an_even_image(lopsided):
     np.testing.assert_allclose(found[inside], plain[inside], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_protocol_stands_beside_the_figures(run, pairs, tmp_path, capsys):
     out = tmp_path / "figures.json"
     args = [str(run.run_dir), "--data", "folder", "--data-dir", str(pairs), "--json", str(out)]

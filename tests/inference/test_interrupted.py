@@ -49,7 +49,7 @@ def check(out, truth):
     return len(done)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_prediction_is_completed_by_the_next(run, pictures, tmp_path, number):
     folder, truth = pictures
@@ -77,7 +77,7 @@ def test_a_stopped_prediction_is_completed_by_the_next(run, pictures, tmp_path, 
     assert check(out, {**truth, "p00": corrected}) == COUNT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_is_told_for_each_picture_and_completed_later(run, pictures, tmp_path):
     folder, truth = pictures
     with small_disk(tmp_path / "small", "600k", "--lazy") as out:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_for_each_picture_and_completed_later(run, pictures,
         assert code == 0 and check(out, truth) == COUNT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_folder_that_may_not_be_written_is_one_line(run, pictures, tmp_path):
     out = tmp_path / "out"

@@ -82,6 +82,7 @@ def content(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["png", "labelme"])
 @pytest.mark.parametrize("by_beam", [False, True], ids=["", "beam"])
 def test_pictures_are_never_replaced(run, pictures, tmp_path, format, by_beam):
@@ -257,7 +258,7 @@ TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processi
 
 @pytest.mark.parametrize(
     "flags",
-    [[], ["--direct_num_workers=2"], pytest.param(TWO_PROCESSES, marks=pytest.mark.slow)],
+    [[], ["--direct_num_workers=2"], pytest.param(TWO_PROCESSES, marks=pytest.mark.long)],
     ids=["one", "threads", "processes"],
 )
 def test_beam_writes_the_same_bytes_and_goes_on_where_it_stopped(run, pictures, tmp_path, flags):

@@ -36,6 +36,7 @@ def test_tiles_cover_each_pixel_once_and_begin_where_cells_do():
     assert (counts == 1).all()
 
 
+@pytest.mark.slow
 def test_tiles_give_the_labels_of_one_piece(net, monkeypatch):
     image = picture(750, 717)  # even, and odd: a strided 'same' layer treats them differently
     whole = segment(net, image)

@@ -41,6 +41,7 @@ def test_parts_of_a_split_are_runs_of_neighbours(pairs):
         split_of("train[3/3]")
 
 
+@pytest.mark.slow
 def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_path, capsys):
     new = tmp_path / "new"
     new.mkdir()
@@ -79,6 +80,7 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
     assert "1 corrected files kept" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_next_with_nothing_left_is_one_line(run, pairs, tmp_path, capsys):
     images = str(pairs / "images" / "train")
     assert main(["next", str(run.run_dir), images, "--out", str(tmp_path / "todo")]) == 2
@@ -131,7 +133,7 @@ def test_suspects_of_a_net_name_planted_regions(painter, pairs, tmp_path, capsys
     assert "1 suspicious regions in 4 pictures" in told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_suspects_without_a_model_trains_folds_and_goes_on(pairs, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [
@@ -149,7 +151,7 @@ def test_suspects_without_a_model_trains_folds_and_goes_on(pairs, tmp_path, caps
     assert "epoch 1/1" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_planted_errors_rank_above_chance(tmp_path):
     """Drawn scenes with a class swapped in a fifth of the pictures; nets of two folds find them."""
     from kfcn.data.catalog import Source

@@ -191,6 +191,7 @@ def makes_litert_crash(bundle):
     return "int8.tflite: LiteRT crashed (SIG"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -18,6 +18,7 @@ def bundle():
     return read_bundle(tiny_bundle())
 
 
+@pytest.mark.slow
 def test_labels_and_probabilities_are_those_of_keras(bundle, tmp_path, capsys):
     pytest.importorskip("mediapipe")
     report_file = tmp_path / "report.json"
@@ -39,6 +40,7 @@ def test_labels_and_probabilities_are_those_of_keras(bundle, tmp_path, capsys):
     assert "kernels: host: XNNPACK; mediapipe: MediaPipe's XNNPACK" in printed
 
 
+@pytest.mark.slow
 def test_probabilities_that_are_off_fail(bundle, tmp_path, capsys):
     """The Keras logits of one class of one golden image are changed a little."""
     pytest.importorskip("mediapipe")
@@ -60,6 +62,7 @@ def test_probabilities_that_are_off_fail(bundle, tmp_path, capsys):
     assert "FAILED mediapipe: float32: a probability is" in error and "val/201.png" in error
 
 
+@pytest.mark.slow
 def test_a_mode_without_scores_and_a_bundle_without_any(bundle):
     pytest.importorskip("mediapipe")
     (target,) = make_targets("mediapipe", print)

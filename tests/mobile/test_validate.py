@@ -30,6 +30,7 @@ def bundle(tmp_path):
     return Path(shutil.copytree(tiny_bundle(), tmp_path / "bundle"))
 
 
+@pytest.mark.slow
 def test_report_of_a_good_bundle(bundle, tmp_path, capsys):
     report_file = tmp_path / "out" / "report.json"
     assert main([str(bundle), *FAST, *LOOSE, "--report", str(report_file)]) == 0
@@ -151,7 +152,7 @@ def test_python_m_kfcn_mobile_from_a_copy(bundle, tmp_path):
     assert "float32" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_environment_that_has_only_the_three(bundle, tmp_path):
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)

@@ -123,7 +123,7 @@ class NetTests:
         assert {weight.dtype for weight in net.trainable_weights} == {"float32"}
         assert net(np.zeros((1, 33, 40, 3), "float32")).dtype == "float32"
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_training_steps(self):
         """A fresh net finds its three classes equally likely, and two steps move all of it.
 
@@ -144,7 +144,7 @@ class NetTests:
         still = [w.path for w in net.trainable_weights if np.array_equal(w, before[w.path])]
         assert not still
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_export(self, net):
         """The logits of a `.tflite` file are Keras'."""
         fixed = fix_size(net, 64, 96, exact_logits=True)

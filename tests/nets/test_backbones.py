@@ -20,27 +20,28 @@ def backbone(request):
     return request.param
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestVGG16(NetTests):
     backbone = "vgg16"
     rate = 1e-6  # fresh and without batch normalisation, its activations are in the hundreds
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestMobileNetV3Large(NetTests):
     backbone = "mobilenet_v3_large"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestResNet50(NetTests):
     backbone = "resnet50"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestEfficientNetV2B0(NetTests):
     backbone = "efficientnet_v2_b0"
 
 
+@pytest.mark.slow
 def test_taps_are_as_declared(backbone):
     image = keras.Input((None, None, 3))
     tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
@@ -51,6 +52,7 @@ def test_taps_are_as_declared(backbone):
         assert tap.layer in [layer.name for layer in net.layers]
 
 
+@pytest.mark.slow
 def test_odd_and_tiny_maps_keep_their_last_cell(backbone):
     image = keras.Input((None, None, 3))
     tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
@@ -61,6 +63,7 @@ def test_odd_and_tiny_maps_keep_their_last_cell(backbone):
             assert maps[str(stride)].shape[1:3] == (-(-size // stride),) * 2
 
 
+@pytest.mark.slow
 def test_offsets_measured_by_gradient(backbone):
     image = keras.Input((None, None, 3))
     tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
@@ -74,6 +77,7 @@ def test_offsets_measured_by_gradient(backbone):
         assert centre == pytest.approx([stride * middle + tap.offset] * 2, abs=0.2), stride
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "output_stride"),
     [
@@ -120,6 +124,7 @@ def test_unknown_names_are_told():
         fcn.fcn8s(3, "resnet50", alpha=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
 def test_weights_of_the_classifier_are_carried(tmp_path, suffix):
     keras.utils.set_random_seed(1)
@@ -138,7 +143,7 @@ def test_weights_of_the_classifier_are_carried(tmp_path, suffix):
     assert np.std(expected) > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vgg16_fills_fc6_and_fc7_from_the_dense_layers(tmp_path):
     """The convolutionalised net on 224x224 is the classifier, BGR and mean included."""
     keras.utils.set_random_seed(2)

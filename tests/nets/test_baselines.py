@@ -25,6 +25,7 @@ def test_heatmap_is_constant_in_blocks_of_32():
     assert coarse.std() > 0.1
 
 
+@pytest.mark.slow
 def test_dilated_keeps_names_and_weights_of_the_backbone():
     plain = heatmap(3, **TINY)
     net = dilated(3, **TINY)
@@ -39,6 +40,7 @@ def test_dilated_keeps_names_and_weights_of_the_backbone():
     assert score(image).shape == (1, 8, 12, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet50"])
 def test_dilated_answers_over_its_object(backbone):
     net = dilated(2, backbone, **({"alpha": 0.35} if backbone == "mobilenet_v2" else {}))
@@ -52,6 +54,7 @@ def test_squeeze_and_excite_cannot_be_dilated():
         dilated(2, "mobilenet_v3_large")
 
 
+@pytest.mark.slow
 def test_dilated_answers_an_image_below_its_stride():
     net = dilated(2, "mobilenet_v2", alpha=0.35)
     for size in ((1, 1), (5, 7)):  # known at tracing, unlike in a call on an eager tensor

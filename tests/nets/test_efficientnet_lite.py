@@ -23,7 +23,7 @@ from kfcn.nets.weights import load_weights, read_tensors, save_tensors, shipped_
 SIZE = 64
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestEfficientNetLite0(NetTests):
     backbone = "efficientnet_lite0"
 

@@ -215,6 +215,7 @@ print(keras.backend.backend(), any(name.startswith("kfcn") for name in sys.modul
 """
 
 
+@pytest.mark.slow
 def test_saved_model_loads_on_jax(small8s, tmp_path):
     """On TensorFlow every net does, see `NetTests`."""
     pytest.importorskip("jax")

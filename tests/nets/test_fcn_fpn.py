@@ -67,6 +67,7 @@ def test_a_stage_of_the_pyramid_by_hand(trained):
     assert np.abs(alone - expected).max() > 0.1  # the coarse map is seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_on_every_backbone_and_of_any_size(backbone):
     options = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}.get(backbone, {})
@@ -86,6 +87,7 @@ def test_a_dilated_net_starts_from_one_that_is_not(trained):
         carry_weights(trained, fcn32s(4, **TINY))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [fcn8s, fcn8s_fpn])
 def test_on_a_dilated_backbone_maps_of_one_stride_are_added_as_they_are(build):
     net = randomize(fit_statistics(build(4, output_stride=16, **TINY)))

@@ -29,6 +29,7 @@ def test_the_card_is_complete(name):
     assert not re.search("TODO|/home/", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.names())
 def test_the_net_builds(name):
     stages = plan("no/such/folder", {"recipe": name})
@@ -101,6 +102,7 @@ def toy(tmp_path, monkeypatch):
     return "toy_two_stages"
 
 
+@pytest.mark.slow
 def test_stages_start_from_each_other_and_go_on(toy, pairs, tmp_path, monkeypatch, capsys):
     """Stopped in the second stage; started again the first is left alone, the end is the same."""
     from kfcn.training.loop import Loop

@@ -45,7 +45,7 @@ def cropped_runs(model, x, factor):
 def fast_for(*fast):
     """All downsamplings; those that are not named take their time in the slow suite."""
     return [
-        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
+        name if name in fast else pytest.param(name, marks=pytest.mark.long)
         for name in DOWNSAMPLINGS
     ]
 
@@ -55,7 +55,7 @@ def fast_for(*fast):
     [
         *((name, 4) for name in DOWNSAMPLINGS),
         ("max 2/2", 8),
-        *(pytest.param(n, 8, marks=pytest.mark.slow) for n in DOWNSAMPLINGS if n != "max 2/2"),
+        *(pytest.param(n, 8, marks=pytest.mark.long) for n in DOWNSAMPLINGS if n != "max 2/2"),
     ],
 )
 def test_valid_nets_equal_shift_and_stitch_everywhere(down, factor):
@@ -221,7 +221,7 @@ def test_centered_backbones_at_stride_8(name, offset):
     assert field.size == kfcn.receptive_field(body).size
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "size"), [("VGG16", 448), ("ResNet50", 608), ("MobileNetV2", 608)]
 )
@@ -283,7 +283,7 @@ def test_squeeze_and_excite_is_refused_with_the_reason():
     assert kfcn.to_atrous(early, 2).output_shape == (None, None, None, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["EfficientNetV2B0", "MobileNetV3Large"])
 def test_squeeze_and_excite_backbones_are_refused(name):
     build = getattr(keras.applications, name)

@@ -33,15 +33,16 @@ def check_equal_at_training_size(model, size):
     assert run(net, images(1, size + 32, size + 64, 3)).shape[1:3] == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "arguments"),
     [
         ("vgg16", 64, {}),
         ("mobilenet_v2", 96, {"alpha": 0.35}),
         ("mobilenet_v3_small", 96, {}),
-        pytest.param("mobilenet_v3_large", 96, {}, marks=pytest.mark.slow),
-        pytest.param("resnet50", 64, {}, marks=pytest.mark.slow),
-        pytest.param("efficientnet_v2_b0", 64, {}, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_large", 96, {}, marks=pytest.mark.long),
+        pytest.param("resnet50", 64, {}, marks=pytest.mark.long),
+        pytest.param("efficientnet_v2_b0", 64, {}, marks=pytest.mark.long),
     ],
 )
 def test_small_applications(name, size, arguments):
@@ -50,7 +51,7 @@ def test_small_applications(name, size, arguments):
     check_equal_at_training_size(model, size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_applications_at_their_own_size(name):
     build, arguments = APPLICATIONS[name]

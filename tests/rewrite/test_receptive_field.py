@@ -193,7 +193,7 @@ def test_axes_that_differ():
             "EfficientNetV2B0",
             ["block3b_add", "block5e_add", "top_activation"],
             [7, 15, 31],
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
     ],
 )

@@ -64,7 +64,7 @@ def _card(dataset):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_becomes_a_net_that_opens_by_name(tmp_path, monkeypatch):
     # An untrained net changes more labels in 8 bits than the gates allow.
     loose = gates.Limits(0.0, None, 0.0)

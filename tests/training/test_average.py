@@ -80,6 +80,7 @@ def weights_of(path, model):
     return [by_id[id(w)] for w in model.weights], arrays[-len(model.weights) :]
 
 
+@pytest.mark.slow
 def test_the_saved_net_is_the_average_of_the_run(averaged):
     """And training goes on from the raw weights: the steps' average in NumPy is the saved one."""
     model = keras.saving.load_model(averaged.model)
@@ -96,6 +97,7 @@ def test_the_saved_net_is_the_average_of_the_run(averaged):
     assert apart(expected, averages[-1]) < 1e-6
 
 
+@pytest.mark.slow
 def test_training_itself_is_the_same_without_it(averaged, short, tmp_path):
     plain = train(tmp_path / "plain", **{**short, "ema": 0.0})
     (_, a), (_, b) = (load(checkpoints(r.run_dir)[-1]) for r in (averaged, plain))
@@ -103,6 +105,7 @@ def test_training_itself_is_the_same_without_it(averaged, short, tmp_path):
     assert apart(a[: len(b)], b) == 0.0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_while_validating_ends_with_the_same_bits(averaged, short, tmp_path):
     from kfcn.training.recorder import Recorder
 
@@ -114,6 +117,7 @@ def test_a_run_that_was_stopped_while_validating_ends_with_the_same_bits(average
     assert apart(a, b) == 0.0
 
 
+@pytest.mark.slow
 def test_with_loss_scaling_and_from_another_run(averaged, short, tmp_path):
     more = {"precision": "mixed_float16", "epochs": 1, "init_from": averaged.run_dir}
     result = train(tmp_path / "half", **{**short, **more})

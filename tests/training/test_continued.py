@@ -31,6 +31,7 @@ def test_more_epochs_are_told_how_to_go_on(finished):
     )
 
 
+@pytest.mark.slow
 def test_a_moved_folder_is_no_difference(finished, pairs, tmp_path):
     moved = shutil.copytree(pairs, tmp_path / "moved")
     again = train(finished, data_dir=moved, verbose=False)
@@ -148,6 +149,7 @@ def test_what_is_no_card_is_refused(finished, text):
         read_card(finished)
 
 
+@pytest.mark.slow
 def test_epochs_that_follow_the_pictures_are_stored(pairs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kfcn.training.settings.MOST_STEPS", 4)

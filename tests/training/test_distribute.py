@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
     return root, {name: (root / f"{name}.txt").read_text() for name in ways}, rows["workers"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["mirrored", "workers"])
 def test_weights_loss_and_metrics_are_the_same(runs, way):
     root, outputs, _ = runs
@@ -92,6 +93,7 @@ def steps():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_batch_normalisation_is_over_all_replicas(steps):
     assert steps["synchronised"] < 1e-6
     assert steps["each for itself"] > 1e-3  # the control
@@ -222,6 +224,7 @@ def test_slurm_gives_the_cluster(monkeypatch):
     assert addresses == ["node1:8888", "node1:8889", "node2:8888", "node2:8889"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_comes_is_told(pairs, tmp_path):
     """TensorFlow alone would wait for an hour."""
     code = (

@@ -13,7 +13,7 @@ import pytest
 from network import ADDRESSES, Line
 from processes import Process, checkpoints, difference, train_command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LOST = "another worker was lost; start all of them again to go on from the checkpoint"
 

@@ -45,6 +45,7 @@ def trained(tmp_path_factory):
     return root / "data", run.run_dir
 
 
+@pytest.mark.slow
 def test_the_card_says_how_the_data_were_read(trained):
     _, run = trained
     card = json.loads((run / "model.json").read_text())

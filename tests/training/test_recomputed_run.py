@@ -11,6 +11,7 @@ from kfcn.fused import training
 from kfcn.training import trainer
 
 
+@pytest.mark.slow
 def test_a_run_computes_again_and_has_the_figures_of_one_without(pairs, tmp_path, monkeypatch):
     used = []
     replay = training.replay_in_segments

@@ -48,11 +48,12 @@ def newest(run_dir):
     return int(found[-1].stem[5:]) if found else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
         "one process",
-        *(pytest.param(w, marks=pytest.mark.slow) for w in ("mirrored", "two workers")),
+        *(pytest.param(w, marks=pytest.mark.long) for w in ("mirrored", "two workers")),
     ],
 )
 def test_killed_run_ends_with_the_same_bits(undisturbed, pairs, tmp_path, way):
@@ -75,7 +76,7 @@ def test_killed_run_ends_with_the_same_bits(undisturbed, pairs, tmp_path, way):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_history_of_a_resumed_run_is_the_undisturbed_one(undisturbed, pairs, tmp_path):
     """Also within an epoch: its loss and metric are those of all its steps."""
     command = train_command(pairs, tmp_path / "run", *EACH_STEP)
@@ -97,7 +98,7 @@ def test_history_of_a_resumed_run_is_the_undisturbed_one(undisturbed, pairs, tmp
     assert difference(undisturbed("one process"), checkpoints(tmp_path / "run")[-1]) == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_workers_stop_after_the_same_step(pairs, tmp_path):
     """One of them gets Ctrl-C; both leave, the chief saves."""
     command = train_command(pairs, tmp_path / "run", *EACH_STEP, "--keep", 99)
@@ -111,7 +112,7 @@ def test_both_workers_stop_after_the_same_step(pairs, tmp_path):
     assert 1 <= newest(tmp_path / "run") < 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dead", [0, 1])
 def test_who_loses_the_other_worker_ends_by_itself(pairs, tmp_path, dead):
     """Without kfcn-launch: two processes with the variables that srun sets."""
@@ -149,6 +150,7 @@ def test_same_command_without_a_run_dir_goes_on(tmp_path, monkeypatch):
     assert path(data="tfds:own/shapes:1.0.0") == "runs/tfds-own-shapes-1.0.0-fcn8s"
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(pairs, tmp_path):
     """The second is refused while the first runs, and welcome as soon as that is killed."""
     command = train_command(pairs, tmp_path / "run", *EACH_STEP, "--epochs", 500)
@@ -228,6 +230,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(saved):
         assert (variable.value == 2).all()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
     with small_disk(tmp_path / "small", "700k") as small:
         command = train_command(pairs, small / "run", *EACH_STEP, "--keep", 99)
@@ -248,6 +251,7 @@ def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
         assert f"continuing {small}/run after step {done['step'] % 3}" in output
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path, pairs):
     (tmp_path / "file").write_text("")
     code, output = finish(train_command(pairs, tmp_path / "file" / "run"), tmp_path / "log.txt")
@@ -256,7 +260,7 @@ def test_a_run_folder_that_cannot_be_written_is_told(tmp_path, pairs):
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_that_becomes_unreadable(pairs, tmp_path):
     """Without --skip-bad the run stops and names it; with it the run counts it and goes on."""
     data = tmp_path / "pairs"
@@ -317,6 +321,7 @@ def test_skipping_within_the_stream():
     assert dataset.file_name(7) in str(data_error(caught.value))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_step_names_and_state(pairs, tmp_path):
     code, output = finish(
         train_command(pairs, tmp_path / "run", *EACH_STEP, "--learning-rate", 1e30),
@@ -334,7 +339,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_names_and_state(pairs, tmp_pa
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_again_and_again(pairs, tmp_path):
     """Twenty kills at random moments, also while it starts, saves and validates."""
     rng = np.random.default_rng(0)

@@ -85,6 +85,7 @@ def test_history_agrees_with_an_independent_count(run, pairs):
     assert run.evaluation.scores["pixel_accuracy"] == pytest.approx(right / count, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path):
     """Ctrl-C in the second epoch, and started again with nothing but its folder."""
     from kfcn.training.loop import Loop
@@ -117,6 +118,7 @@ def test_without_a_sound_checkpoint_nothing_is_guessed(tmp_path):
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_finished_run_is_told_again_without_training(run, monkeypatch):
     monkeypatch.setattr("kfcn.training.loop.Loop.one_step", None)
     again = train(run.run_dir, verbose=False)
@@ -143,6 +145,7 @@ def test_bad_pair_stops_before_training(pairs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_init_from_a_run(run, pairs, tmp_path):
     again = train(tmp_path / "again", **settings(pairs, epochs=1), init_from=run.run_dir)
     assert again.evaluation.images == 4
@@ -181,6 +184,7 @@ def test_evaluating_on_other_classes_is_refused(run):
         evaluate(run.run_dir, "scenes")
 
 
+@pytest.mark.slow
 def test_crf_rnn_is_trained_from_a_run_and_saved(run, pairs, tmp_path):
     with pytest.raises(UsageError, match="name its run with --init-from"):
         train(tmp_path / "crf", **settings(pairs), crf=True)

@@ -259,6 +259,7 @@ def history(run_dir):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_run_records_what_it_was_sure_of_and_learned_from(finished, short, tmp_path, easily_sure):
     shares = [float(row["confident"]) for row in history(finished.run_dir)]
     assert len(shares) == 3 and all(0.05 < share <= 1 for share in shares)
@@ -272,6 +273,7 @@ def test_a_run_records_what_it_was_sure_of_and_learned_from(finished, short, tmp
     assert difference(*last) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(
     finished, short, tmp_path, easily_sure
 ):
@@ -313,7 +315,7 @@ def test_a_run_goes_on_with_the_pictures_it_had(finished, short, tmp_path):
 EASILY = "from kfcn import losses as l; l.CONFIDENT = 0.34; from kfcn.commands.train import main; "
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["mirrored", "two workers"])
 def test_replicas_and_workers_learn_what_one_process_does(pairs, pictures, tmp_path, way):
     """Batches of 3 in shares of 1 and 2, by momentum SGD as in `test_distribute`."""
@@ -339,7 +341,7 @@ def test_replicas_and_workers_learn_what_one_process_does(pairs, pictures, tmp_p
     assert shares[1] == pytest.approx(shares[0], abs=1e-4) and shares[0][-1] > 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arch", "precision"),
     [

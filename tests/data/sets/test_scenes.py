@@ -80,7 +80,7 @@ def test_a_picture_depends_on_seed_split_and_index_alone(samples):
     assert len({digest(sample) for sample in others}) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_drawing_takes_milliseconds():
     train = data.load("scenes", "train")
     start = time.process_time()

@@ -71,6 +71,7 @@ def assert_agrees(net, model, image):
     assert len(np.unique(labels)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_every_architecture_and_backbone(name):
     """Two odd sizes, one after the other and back again; the same program for all."""
@@ -189,6 +190,7 @@ def test_a_stored_program_is_the_same_and_a_damaged_one_none(tmp_path):
     assert Program.load(tmp_path / "missing") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "pyramid", "fcn2s"])
 def test_a_size_made_from_the_file_of_another_is_written_as_anew(name):
     """Byte for byte; one file is packed for all sizes that are cut anywhere."""

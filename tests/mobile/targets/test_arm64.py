@@ -27,6 +27,7 @@ def bundle():
     return read_bundle(tiny_bundle())
 
 
+@pytest.mark.slow
 def test_int8_labels_are_the_same_on_five_machines(arm64, bundle, tmp_path, capsys):
     """x86-64, three ARM processors and the browser: one sha256."""
     ready("browser")

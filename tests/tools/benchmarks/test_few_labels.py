@@ -125,7 +125,7 @@ def small(pairs, tmp_path):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_suspects_from_end_to_end(small, tmp_path, capsys):
     arguments = ["suspects", *small, "--folds", "2", "--share", "0.12"]
     assert main(arguments) == 0
@@ -152,7 +152,7 @@ def test_suspects_from_end_to_end(small, tmp_path, capsys):
     assert "name another --out" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_next_from_end_to_end(small, tmp_path, capsys):
     arguments = ["next", *small, "--count", "3", "--rounds", "2"]
     assert main([*arguments, "--rounds", "9"]) == 2
@@ -257,7 +257,7 @@ def test_what_was_measured_has_a_section_of_its_own(small, tmp_path, monkeypatch
         section(out)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_learns_from_what_it_is_given(pairs):
     """Labels, the gated CRF loss and pictures without labels each lead to another net."""
     training = Training(

@@ -163,7 +163,7 @@ def test_unknown_group_is_named(capsys):
     assert "group resnet18: expected some of resnet50, mobilenet" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_child_answers_in_json_whatever_else_is_printed():
     spec = {"maker": "kfcn", "net": "fcn8s", "backbone": "mobilenet_v2", "classes": 3}
     process = bench.Process(spec | {"size": (32, 64), "stride": 32})
@@ -178,6 +178,7 @@ def test_child_answers_in_json_whatever_else_is_printed():
         process.end()
 
 
+@pytest.mark.slow
 def test_child_that_fails_says_why():
     with pytest.raises(RuntimeError, match="unknown backbone 'resnet18'"):
         bench.Process(
@@ -233,7 +234,7 @@ class TestPeers:
         assert flops / 2e9 == pytest.approx(cards[net]["_ops"], abs=5e-4)
         process.end()
 
-    @pytest.mark.slow
+    @pytest.mark.long
     @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
     def test_compiled_is_the_same_net(self):
         done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, timeout=300)

@@ -90,7 +90,7 @@ def test_a_run_is_watched_to_its_end(tmp_path):
         watch(run("raise SystemExit('what went wrong')"), tmp_path / "log.txt", every=10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "total"),
     [

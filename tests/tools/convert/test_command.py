@@ -99,6 +99,7 @@ def arguments(run_folder, out, *more):
     return [str(run_folder), *fixed, "--out", str(out), *more]
 
 
+@pytest.mark.slow
 def test_command_writes_a_bundle_that_validates(run_folder, tmp_path, capsys):
     from kfcn_mobile.validate import main as validate
 
@@ -120,6 +121,7 @@ def test_command_writes_a_bundle_that_validates(run_folder, tmp_path, capsys):
     np.testing.assert_array_equal(logits.argmax(-1), golden.labels)
 
 
+@pytest.mark.slow
 def test_a_net_with_a_crf_becomes_a_bundle_that_validates(run_folder, tmp_path, capsys):
     from kfcn_mobile.validate import main as validate
 
@@ -170,6 +172,7 @@ def test_a_model_without_a_card_fails(run_folder, tmp_path, capsys):
     assert "no model.json beside the model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_golden_images_are_read_as_the_card_says(tmp_path, capsys):
     for split in ("train", "val"):
         for index in range(4):
@@ -215,6 +218,7 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_notebook_converts_a_net_that_it_has(tmp_path):
     lines = []
     out = convert(
@@ -243,6 +247,7 @@ def quantizable():
     return modes.calibrate(fixed, "labels", images, modes.Int8Options(ranges="min-max"))
 
 
+@pytest.mark.slow
 def test_search_finds_the_layer_that_was_made_bad(quantizable):
     """One layer is given weights in int8 that are far off: it is the one to keep in float."""
     (bad,) = [n for n in quantizable.rounded if "/block4_project" in n.split(";")[0]]
@@ -277,7 +282,7 @@ def test_search_keeps_nothing_where_int8_is_enough(quantizable):
     assert found.content == quantize.quantize_int8(quantizable)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_modes_of_a_mobilenet(tmp_path):
     from shipping import settle
 

@@ -82,6 +82,7 @@ def test_many_classes_upsampled_in_groups_become_one_resize():
     assert not {"Split", "Concatenate"} & set(kinds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [fcn8s, fcn2s, fcn8s_fpn])
 def test_mobilenet_at_a_size_that_32_does_not_divide(net):
     keras.utils.set_random_seed(1)

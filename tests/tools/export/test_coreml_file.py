@@ -9,7 +9,7 @@ from shipping import tiny_model
 coremltools = pytest.importorskip("coremltools")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scores", "name", "shape", "dtype"),
     [(False, "labels", [1, 48, 64], "INT32"), (True, "scores", [1, 48, 64, 3], "FLOAT32")],

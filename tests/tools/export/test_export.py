@@ -26,6 +26,7 @@ def images(batch, size, seed=0):
     return np.stack([picture(seed + index, size) for index in range(batch)])
 
 
+@pytest.mark.slow
 def test_a_saved_model_stands_alone(tmp_path):
     import tensorflow as tf
 
@@ -53,6 +54,7 @@ def test_a_saved_model_stands_alone(tmp_path):
     assert "assets/kfcn.json" in described["files"]
 
 
+@pytest.mark.slow
 def test_scores_are_probabilities(tmp_path):
     net = a_net(scores=True)
     saved_model.write(net, tmp_path)
@@ -98,6 +100,7 @@ def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_saved_model_that_needs_kfcn_is_found_out(tmp_path):
     """Control of the process without kfcn: it cannot import it."""
     code = saved_model._ALONE.split("import numpy")[0] + "import kfcn"

@@ -57,7 +57,7 @@ def test_a_file_onto_a_full_disk_is_one_line(tmp_path):
         assert not list(small.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_int8_file_has_nearly_the_same_labels(tmp_path):
     pytest.importorskip("nncf")
     net = a_net()

@@ -68,6 +68,7 @@ def divergence(given, wanted, images):
     return total
 
 
+@pytest.mark.slow
 def test_fine_tuning_brings_the_rounded_net_closer_to_the_float_one():
     teacher = fix_size(tiny_model(), *SIZE)
     images = IMAGES[:4]
@@ -109,6 +110,7 @@ def test_its_biases_are_corrected_as_those_of_the_file_are():
         np.testing.assert_allclose(before - after, shift, atol=1e-2 * np.abs(shift).max())
 
 
+@pytest.mark.slow
 def test_the_fake_quantised_net_predicts_what_int8_will_do():
     """Its labels are nearer to the int8 file's than the float net's are."""
     fixed = fix_size(tiny_model(), *SIZE)

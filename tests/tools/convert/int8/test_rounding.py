@@ -42,6 +42,7 @@ def error(change, covariance):
     return np.einsum("ri,ij,rj->r", change, covariance, change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "strided", "dilated", "depthwise", "valid"])
 def test_patches_are_what_the_convolution_is_laid_upon(kind):
     image = keras.Input(batch_shape=(1, 10, 13, 3))
@@ -68,6 +69,7 @@ def test_patches_are_what_the_convolution_is_laid_upon(kind):
     np.testing.assert_allclose(given, expected.reshape(-1, expected.shape[-1]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_moments_are_those_of_the_keras_net():
     content, fixed = tiny_files()["float32"][0], fix_size(tiny_model(), *SIZE)
     inputs = observed(content)
