@@ -106,7 +106,7 @@ def _negative_log_likelihood(labels, logits):
 
         def gradient(*args, upstream=None):  # by position in TensorFlow, by name elsewhere
             upstream = (args[0] if upstream is None else upstream)[..., None]
-            return share * upstream - ops.one_hot(labels, logits.shape[-1]) * upstream
+            return (share - ops.one_hot(labels, logits.shape[-1])) * upstream
 
         return -ops.log(ops.maximum(chosen, TINY)), gradient
 
