@@ -245,7 +245,13 @@ class TestPeers:
     def test_fcn8s_in_torch_is_kfcns(self, backbone):
         """The same taps, hence the same parameters; and nearly the same operations."""
         process = bench.Process(
-            {"maker": "torch", "backbone": backbone, "classes": 5, "size": (96, 160)}
+            {
+                "maker": "torch",
+                "net": "fcn8s",
+                "backbone": backbone,
+                "classes": 5,
+                "size": (96, 160),
+            }
         )
         ours = kfcn.fcn8s(5, backbone)
         trainable = sum(int(np.prod(w.shape)) for w in ours.trainable_variables)
