@@ -54,6 +54,7 @@ def test_weights_loss_and_metrics_are_the_same(runs, way):
     assert figures[1]["mean_iou"] == pytest.approx(figures[0]["mean_iou"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_weights_move_much_further_than_they_differ(runs):
     """The control of the test above, for each kernel and shift."""
     root, _, _ = runs
@@ -65,6 +66,7 @@ def test_the_weights_move_much_further_than_they_differ(runs):
         assert np.abs(last[i] - first[i]).max() > 20 * np.abs(last[i] - other[i]).max()
 
 
+@pytest.mark.slow
 def test_the_workers_threads_and_files_do_not_grow(runs):
     """With a time limit, each exchange of TensorFlow left two threads for minutes."""
     _, _, rows = runs
@@ -76,6 +78,7 @@ def test_the_workers_threads_and_files_do_not_grow(runs):
             assert now.files <= before.files + SPARE
 
 
+@pytest.mark.slow
 def test_the_workers_output_has_their_numbers_and_is_told_once(runs):
     _, outputs, _ = runs
     assert "[0] " in outputs["workers"]
@@ -101,11 +104,13 @@ def test_batch_normalisation_is_over_all_replicas(steps):
     assert steps["asked for in the saved net"] is False
 
 
+@pytest.mark.slow
 def test_a_step_exchanges_no_more_than_it_must(steps):
     """Two for each of two normalisations, one for the loss, and one for all that is summed."""
     assert steps["exchanges"] == {"1": 0, "2": 2 * 2 + 1 + 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "operation"),
     [
@@ -118,17 +123,20 @@ def test_sums_of_vectors_take_one_round_and_long_ones_share_the_work(steps, name
     assert steps["sums"][name] == {"operations": [operation], "wrong": 0.0, "kept": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", ["1", "2"])
 def test_a_loss_that_is_not_finite_leaves_the_net_as_it_was(steps, replicas):
     assert steps["not finite"][replicas] == {"finite": False, "changed": 0.0, "then finite": True}
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_all_valid_pixels(steps):
     assert steps["loss"]["1"] == pytest.approx(steps["loss"]["numpy"], rel=1e-5)
     assert steps["loss"]["2"] == pytest.approx(steps["loss"]["numpy"], rel=1e-5)
     assert abs(steps["loss"]["mean of means"] / steps["loss"]["numpy"] - 1) > 1e-3  # the control
 
 
+@pytest.mark.slow
 def test_the_soft_iou_is_over_all_replicas(steps):
     found = steps["soft IoU"]
     assert found["synchronised"] < 1e-6 and found["loss"] < 1e-6
@@ -136,12 +144,14 @@ def test_the_soft_iou_is_over_all_replicas(steps):
     assert found["without it"] > 1e-3  # the control
 
 
+@pytest.mark.slow
 def test_the_gated_crf_loss_is_over_all_replicas(steps):
     found = steps["gated CRF"]
     assert found["synchronised"] < 1e-6 and found["loss"] < 1e-6
     assert found["adds"] > 0.01 and found["without it"] > 1e-5  # the controls
 
 
+@pytest.mark.slow
 def test_pictures_without_labels_are_learned_over_all_replicas(steps):
     """The shares of five and three are not equal, nor is what the average is sure of in them."""
     found = steps["unlabelled"]
@@ -258,6 +268,7 @@ def test_shares_of_all_replicas_are_the_batch():
         training_batches(scenes, 7, (32, 32), 1, shares=Shares(8))
 
 
+@pytest.mark.slow
 def test_history_is_written_by_the_chief_alone(runs):
     root, _, _ = runs
     with (root / "workers" / "history.csv").open() as file:
