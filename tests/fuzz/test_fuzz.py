@@ -6,6 +6,8 @@ import signal
 import fuzz
 import pytest
 import subjects
+from subjects.annotations import coco
+from subjects.outcomes import READ, told
 
 FEW, MANY = 40, 720  # times 14 kinds: 10,080
 
@@ -39,14 +41,14 @@ def planted(rng, folder):
     if number == 2:
         raise ValueError("a traceback")
     if number == 3:
-        subjects.told(ValueError("two\nlines"))
+        told(ValueError("two\nlines"))
     if number == 4:
         signal.setitimer(signal.ITIMER_PROF, 0.2)  # in place of ten seconds
         while True:
             pass
     if number == 5:
         bytearray(fuzz.MEMORY)
-    return subjects.READ
+    return READ
 
 
 SUBJECTS = {"planted": planted}
@@ -67,5 +69,5 @@ def test_a_crash_a_hang_and_a_wrong_value_are_failures_and_not_the_end():
 def test_a_case_follows_from_its_number(tmp_path):
     outcomes = []
     for _ in range(2):
-        outcomes.append([fuzz.case(subjects.coco, n, tmp_path) for n in range(30)])
+        outcomes.append([fuzz.case(coco, n, tmp_path) for n in range(30)])
     assert outcomes[0] == outcomes[1] and len(set(outcomes[0])) == 2

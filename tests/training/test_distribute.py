@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kfcn_tools.benchmarks.soak import SPARE, draw_pairs, training_run, watch
+from kfcn_tools.benchmarks.soak.watching import SPARE, watch
+from kfcn_tools.benchmarks.soak.ways import draw_pairs, training_run
 from processes import checkpoints, difference, finish, launch_command, load, train_command
 
 from kfcn.errors import UsageError

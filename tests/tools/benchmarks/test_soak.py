@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from kfcn_tools.benchmarks.soak import MEMORY, Row, Run, Use, grown, soak, use_of, watch
+from kfcn_tools.benchmarks.soak.watching import MEMORY, Row, Run, Use, grown, use_of, watch
+from kfcn_tools.benchmarks.soak.ways import soak
 
 
 def rows(*uses, disk=()):
