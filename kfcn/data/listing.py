@@ -232,6 +232,11 @@ def _under_the_images_names(masks: dict[str, Path], images: Mapping[str, Path]) 
         if name not in images:
             stems = (name.removesuffix(ending) for ending in MASK_ENDINGS if name.endswith(ending))
             name = next((stem for stem in stems if stem in images and stem not in masks), name)
+        if name in named:
+            raise DataError(
+                f"{path} and {named[name]} are both label maps of the picture {name}; expected "
+                "one for each: remove one of them"
+            )
         named[name] = path
     return named
 

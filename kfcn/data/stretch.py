@@ -11,27 +11,43 @@ from kfcn.data.audit.check import for_each
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset
 from kfcn.data.formats.images import value_range
-from kfcn.errors import DataError
+from kfcn.errors import DataError, shortlist
 
 
 def open_splits(source: Source, splits: Sequence[str], progress: bool = False) -> list[Dataset]:
-    """Opens splits of one data set, with the stretch that the first of them asks for.
+    """Opens splits of one data set, with the stretch that `train`, or else the first, asks for.
 
-    A stretch that the source gives is kept. The first split says it in its notes.
+    A stretch that the source gives is kept. The split that was asked says it in its notes.
+
+    Raises:
+        DataError: the splits have different classes.
     """
     opened = [source.open(split) for split in splits]
+    for other in opened[1:]:
+        _same_classes(opened[0], other)
     if source.as_read.stretch is not None or not opened:
         return opened
-    stretch = choose_stretch(opened[0], progress)
-    if stretch is None or stretch == opened[0].stretch:
+    asked = splits.index("train") if "train" in splits else 0
+    stretch = choose_stretch(opened[asked], progress)
+    if stretch is None or stretch == opened[asked].stretch:
         return opened
     reading = dataclasses.replace(source.as_read, stretch=stretch)
     source = dataclasses.replace(source, reading=reading)
     opened = [source.open(split) for split in splits]
-    opened[0].notes += (
+    opened[asked].notes += (
         f"pictures of more than 8 bits: the stored {stretch[0]} to {stretch[1]} become 0 to 255",
     )
     return opened
+
+
+def _same_classes(one: Dataset, other: Dataset) -> None:
+    ours, theirs = one.classes.names, other.classes.names
+    if ours != theirs:
+        raise DataError(
+            f"{one.name}: the classes of {one.split} are {shortlist(ours)}, those of "
+            f"{other.split} {shortlist(theirs)}; expected the same ones in the same order, "
+            "because a label is a number"
+        )
 
 
 def choose_stretch(dataset: Dataset, progress: bool = False) -> tuple[int, int] | None:

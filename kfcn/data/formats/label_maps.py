@@ -73,8 +73,6 @@ def read_labels(
         content = contents(file)
         if fault := no_mask(content):
             raise ValueError(fault)
-        if _grey_png(content):
-            return _fast(content)
         stored = stored_mask(content, page)
     return labels_of(stored, name)
 
@@ -132,7 +130,7 @@ def _grey_png(content: bytes) -> bool:
     return content.startswith(PNG) and content[24:26] == b"\x08\x00" and b"acTL" not in content[:99]
 
 
-def _fast(content: bytes) -> np.ndarray:
+def _grey(content: bytes) -> np.ndarray:
     if damage := png_damage(content):
         raise ValueError(damage)
     height, width = (int.from_bytes(content[place : place + 4]) for place in (20, 16))
@@ -168,6 +166,8 @@ def stored_mask(content: bytes, page: int | None) -> StoredMask:
     Raises:
         ValueError, and whatever Pillow raises: it is damaged, or of a kind that changes labels.
     """
+    if _grey_png(content):
+        return StoredMask("L", _grey(content), 255)
     with open_image(content, page) as image:
         mode, inverted = image.mode, white_is_zero(image)
         if lossy := _lossy(content, image):

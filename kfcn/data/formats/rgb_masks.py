@@ -1,6 +1,6 @@
 """Masks in which a class is a colour."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from kfcn.data.formats.images import contents, decoding
 from kfcn.data.formats.label_maps import StoredMask, labels_of, no_mask, stored_mask
 from kfcn.errors import DataError, shortlist
+from kfcn.labels import IGNORE
 
 Colour = tuple[int, int, int]
 
@@ -58,30 +59,70 @@ def read_colours(
 
 
 def read_indices(
-    file: Path, label_of: Mapping[Colour, int], source: str, page: int | None = None
+    file: Path,
+    label_of: Mapping[Colour, int],
+    source: str,
+    page: int | None = None,
+    stored_labels: Collection[int] = (),
 ) -> np.ndarray:
-    """A mask with a palette as its indices, unless its colours say that others are meant.
+    """A mask in grey or with a palette as its numbers, unless its colours say others are meant.
 
-    A program that makes files smaller gives colours the indices that it likes.
+    A program that makes files smaller gives colours the indices that it likes: those of classes,
+    and the greys of a map of labels.
+
+    Args:
+        file: the mask.
+        label_of: colour -> label; empty where classes have none.
+        source: the file that gives the colours, for errors.
+        page: which page of a file of several; None where there must be one.
+        stored_labels: the numbers that masks may hold.
 
     Raises:
         DataError: the file cannot be read, or its colours are those of other classes than its
-            indices.
+            numbers.
     """
     stored = _opened(file, page, str(file))
     labels = labels_of(stored, str(file))
-    if stored.palette is None:
-        return labels
     found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
-    meant = [label_of.get(tuple(stored.palette[index].tolist())) for index in found]
-    if None not in meant and meant != found:
+    if stored.palette is None:
+        _refuse_greys(stored, label_of, source, file)
+        return labels
+    shown = [tuple(stored.palette[index].tolist()) for index in found]
+    meant = [label_of.get(colour) for colour in shown]
+    what = f"has the colour of class {{}} ({source})"
+    if None in meant and not np.ptp(stored.palette, axis=1).any():
+        meant, what = [grey for grey, _, _ in shown], "is shown as the grey {}"
+        # Indices 0 and 1 in black and white are a map of two classes, as many programs write it.
+        if not {*meant} <= {*stored_labels, IGNORE} or {*meant} <= {0, IGNORE}:
+            return labels
+    if None not in meant and meant != found and len({*meant}) == len(found):
         index, label = next(pair for pair in zip(found, meant, strict=True) if pair[0] != pair[1])
         raise DataError(
-            f"{file}: the index {index} of its palette has the colour of class {label} "
-            f"({source}), so that it does not say which is meant; save it as RGB if the colours "
-            "are right, or as grey if the indices are"
+            f"{file}: the index {index} of its palette {what.format(label)}, so that it does not "
+            "say which is meant; save it as RGB if the colours are right, or as grey if the "
+            "indices are"
         )
     return labels
+
+
+def _refuse_greys(
+    stored: StoredMask, label_of: Mapping[Colour, int], source: str, file: Path
+) -> None:
+    """Raises a DataError for a mask in white and other greys that are colours of classes.
+
+    A picture of classes in black and white alone is made grey by programs that make files smaller.
+    """
+    if stored.numbers.ndim != 2 or (255, 255, 255) not in label_of:
+        return
+    found = np.unique(stored.numbers)
+    greys = _in_eight_bits(found, stored.white).tolist()
+    meant = [label_of.get((grey, grey, grey)) for grey in greys]
+    if 255 in greys and None not in meant and meant != found.tolist():
+        raise DataError(
+            f"{file}: is in grey, and its {shortlist(greys)} are colours of classes ({source}), so "
+            "that it does not say whether they or the numbers are meant; save it as RGB if the "
+            "colours are right, or give the white class another colour there if the numbers are"
+        )
 
 
 def _opened(file: str | Path | bytes, page: int | None, name: str) -> StoredMask:

@@ -74,6 +74,11 @@ def _pairs(folder: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     for name, path in images.files.items():
         stems = [name.removesuffix(end) for end in MASK_ENDINGS if name.endswith(end)]
         if stem := next((stem for stem in stems if stem in images.files), None):
+            if stem in pairs:
+                raise DataError(
+                    f"{pairs[stem][1]} and {path} are both label maps of the picture {stem}; "
+                    "expected one for each: remove one of them"
+                )
             pairs[stem] = (images.files[stem], path)
             masks.add(name)
     refuse_no_masks(folder, (mask for _, mask in pairs.values()))

@@ -121,15 +121,18 @@ class MaskReader:
         if file.coloured:
             self._colours = {colour: index for index, colour in enumerate(file.classes.palette)}
         self._greys = all(len(set(colour)) == 1 for colour in self._colours)
+        self._stored = file.stored
 
     def __call__(self, path: Path, page: int | None = None) -> np.ndarray:
         """The labels of a mask file, uint8 `(H, W)`."""
-        mode = _mode(path) if self._colours else ""
+        mode = _mode(path)
         if self._colours and (self._greys or mode in ("RGB", "RGBA")):
             return read_colours(path, self._colours, self._source, page)
-        if mode == "P" and self._numbers is None:
-            return read_indices(path, self._colours, self._source, page)
-        labels = read_labels(path, page=page)
+        if mode == "P" or self._colours:
+            colours = self._colours if self._numbers is None else {}
+            labels = read_indices(path, colours, self._source, page, self._stored)
+        else:
+            labels = read_labels(path, page=page)
         if self._numbers is None:
             return labels
         found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()

@@ -140,18 +140,37 @@ def _image(root: Path, path: Path) -> Path | None:
     """Where the image of a JSON file is: its file, the JSON file itself, or nowhere.
 
     `imagePath` comes from the machine that wrote it, with that one's separators and folders.
+
+    Raises:
+        DataError: it names the picture of another JSON file, as it does where files were renamed.
     """
     content = read_json(path)
     stored = content.get("imagePath")
     stored = stored.replace("\\", "/") if isinstance(stored, str) else ""
     if stored and (found := find_file(path.parent / stored)):
-        return found
+        return _decided(path, found, find_image(path.parent / path.stem))
     name = PurePosixPath(stored).name
     for place in _image_folders(root, path):
-        found = find_file(place / name) if name else None
-        if found := found or find_image(place / path.stem):
-            return found
+        own = find_image(place / path.stem)
+        if name and (found := find_file(place / name)):
+            return _decided(path, found, own)
+        if own:
+            return own
     return path if content.get("imageData") else None
+
+
+def _decided(path: Path, named: Path, own: Path | None) -> Path:
+    """Which of two pictures a JSON file is about: that of its `imagePath`, or of its own name."""
+    if own is None or own.stem == named.stem:
+        return named
+    embedded = embedded_image(path)
+    for image in (named, own):
+        if embedded is not None and read_bytes(image) == embedded:
+            return image
+    raise DataError(
+        f"{path}: its imagePath names {named.name}, and {own.name} has its own name; expected one "
+        "picture: correct imagePath, or take the other picture away"
+    )
 
 
 def _image_folders(root: Path, path: Path) -> list[Path]:

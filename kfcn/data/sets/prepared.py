@@ -2,13 +2,14 @@
 
 import functools
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from kfcn.data.dataset import Counts
 from kfcn.data.formats.text import read_json
 from kfcn.data.sets.records import RecordSet
-from kfcn.errors import DataError, first_line
+from kfcn.errors import DataError, UsageError, first_line
 from kfcn.labels import Classes
 
 CARD = "kfcn.json"
@@ -37,6 +38,16 @@ class Prepared(RecordSet):
             counted["ignored"],
             counted["images"],
         )
+
+    def _stretched(self, stretch: tuple[int, int] | None) -> Self:
+        """Itself: its pictures were stretched when they were written."""
+        if stretch and self.stretch and tuple(stretch) != self.stretch:
+            raise UsageError(
+                f"prepared: what was stored as {self.stretch[0]} to {self.stretch[1]} became 0 to "
+                f"255 when its pictures were written; expected {stretch[0]} to {stretch[1]}, as "
+                "the net was trained: prepare this split together with the training split"
+            )
+        return self
 
     @classmethod
     def splits(cls, data_dir: str | Path) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.formats.label_maps import read_labels
 from kfcn.data.formats.lists import read_names
+from kfcn.data.formats.rgb_masks import read_indices
 from kfcn.data.listing import existing, find_or, is_file
 from kfcn.data.sets.pairs import FilePairs
 from kfcn.errors import DataError, UsageError, first_line, require
-from kfcn.labels import voc_coloured
+from kfcn.labels import IGNORE, voc_coloured
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -21,6 +21,8 @@ NAMES = (
     "train", "tvmonitor",
 )  # fmt: skip
 CLASSES = voc_coloured(NAMES)
+_LABEL_OF = {colour: label for label, colour in enumerate(CLASSES.palette)}
+_LABEL_OF[224, 224, 192] = IGNORE  # the borders of objects
 
 
 class VOC(FilePairs):
@@ -143,7 +145,9 @@ def _label_file(name: str, voc: Path, sbd: Path | None) -> Path:
 
 
 def _read(path: Path, page: int | None = None) -> np.ndarray:
-    return read_sbd(path) if path.suffix == ".mat" else read_labels(path, page=page)
+    if path.suffix == ".mat":
+        return read_sbd(path)
+    return read_indices(path, _LABEL_OF, "VOC's colours", page, range(len(CLASSES)))
 
 
 def read_sbd(path: Path) -> np.ndarray:
