@@ -10,6 +10,9 @@ from typing import Any
 class KfcnError(Exception):
     """Work that cannot be done; a command prints the message without a traceback and exits 1."""
 
+    def __str__(self):
+        return one_line(super().__str__())
+
 
 class UsageError(KfcnError):
     """A request that makes no sense as it stands (an unknown name, a bad flag); exit code 2."""
@@ -32,7 +35,7 @@ class WriteError(KfcnError):
         self.failure, self.advice = failure, advice
 
     def __str__(self):
-        return f"{self.failure}; {self.advice}" if self.advice else self.failure
+        return one_line(f"{self.failure}; {self.advice}" if self.advice else self.failure)
 
     def advising(self, advice: str) -> "WriteError":
         """The same with further advice."""
@@ -55,6 +58,11 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, message: str, code: int = 130):
         super().__init__(message)
         self.code = code
+
+
+def one_line(text: str) -> str:
+    """A text whose line breaks, as of a file's name, are written out."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def first_line(error: BaseException) -> str:

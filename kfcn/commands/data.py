@@ -86,9 +86,11 @@ def _check(args) -> int:
     from kfcn.outputs import Outputs
 
     out = Path(args.out or f"check-{source_of(args).file_name}")
-    outputs = Outputs(out, overwrite=args.overwrite)
-    outputs.check([out / "check.json", out / "check.html"])
     datasets = _open(args)
+    outputs = Outputs(
+        out, [file for dataset in datasets for file in dataset.files()], overwrite=args.overwrite
+    )
+    outputs.check([out / "check.json", out / "check.html"])
     with outputs.lock():
         audit = Audit([audit_split(dataset, progress=True) for dataset in datasets])
         outputs.write_json(out / "check.json", audit.as_dict())

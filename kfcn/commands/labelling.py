@@ -114,7 +114,7 @@ def suspects(args: argparse.Namespace) -> int:
     source = source_of(args, card)
     dataset = source.open(args.split)
     out = Path(args.out)
-    outputs = Outputs(out, overwrite=args.overwrite)
+    outputs = Outputs(out, dataset.files(), overwrite=args.overwrite)
     outputs.check([out / name for name in FILES])
     with outputs.lock():
         if model is not None:

@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
@@ -134,6 +135,11 @@ class Dataset(ABC):
     def label_file(self, index: int) -> Path | None:
         """The file that holds the labels; None where they do not lie in files."""
         return None
+
+    def files(self) -> Iterator[Path]:
+        """The files that its pictures and labels lie in."""
+        for index in range(len(self)):
+            yield from filter(None, (self.image_file(index), self.label_file(index)))
 
     def label_name(self, index: int) -> str:
         """What an error about the labels names; the mask's file where there is one."""

@@ -23,6 +23,7 @@ from PIL import Image
 from kfcn.data.audit.check import label_error, label_histogram, nothing_in, size_error
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
+from kfcn.data.feed.views import split_of
 from kfcn.data.formats.images import stored_as_read
 from kfcn.data.sets.prepared import CARD
 from kfcn.data.stretch import open_splits
@@ -98,6 +99,10 @@ def prepare(
         raise UsageError(f"format {format!r}: expected {' or '.join(FORMATS)}")
     source = source.anywhere()  # for workers that run elsewhere
     splits = splits or source.usual_splits()
+    if part := next((split for split in splits if split_of(split)[0] != split), None):
+        raise UsageError(
+            f"{part!r}: expected whole splits, of which each becomes files of its name"
+        )
     datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))
     if fault := next(filter(None, map(nothing_in, datasets.values())), None):
         raise DataError(fault)
@@ -135,9 +140,12 @@ def _stored_plan(file: Path, splits: Iterable[str]) -> tuple[dict[str, Any], dic
 
 def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
     """The shards of the pass, the same ones when it is started again."""
+    classes = next(iter(datasets.values())).classes
     plan = {
         "source": {**dataclasses.asdict(source), "reading": source.as_read.as_dict()},
         "format": format,
+        "classes": list(classes.names),
+        "palette": [list(colour) for colour in classes.palette],
         "splits": {
             split: {"images": len(dataset), "files": _files_hash(dataset)}
             for split, dataset in datasets.items()
@@ -166,11 +174,23 @@ def _planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
 
 
 def _files_hash(dataset: Dataset) -> str:
-    """A hash of all file names: another selection of pictures is another pass."""
-    names = hashlib.sha256()
+    """A hash of all files: other pictures, or labels corrected meanwhile, are another pass.
+
+    Of each its name, size and time of change: a mask that is not compressed keeps its size.
+    """
+    state = functools.cache(_state)  # of some sets all labels lie in one file
+    found = hashlib.sha256()
     for index in range(len(dataset)):
-        names.update(dataset.file_name(index).encode() + b"\0")
-    return names.hexdigest()[:16]
+        files = state(dataset.image_file(index)), state(dataset.label_file(index))
+        found.update(repr((dataset.file_name(index), files)).encode())
+    return found.hexdigest()[:16]
+
+
+def _state(file: Path | None) -> tuple[int, int] | None:
+    if file is None:
+        return None
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _shard_count(dataset: Dataset) -> int:

@@ -1,6 +1,7 @@
 """Prepared data: the same pairs and batches as from the files, whoever wrote them."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -216,3 +217,49 @@ def test_a_pass_onto_a_full_disk_says_so_and_goes_on_later(folder, tmp_path, for
         subprocess.run(["mount", "-o", "remount,size=4m", small], check=True)
         prepare(source, small / "out", ["train"], format, workers=1)
         assert len(data.load("prepared", "train", small / "out")) == 11
+
+
+def test_labels_that_were_corrected_meanwhile_are_another_pass(folder, tmp_path):
+    root, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(folder, root)
+    prepare(Source("folder", root), out, workers=1)
+    prepare(Source("folder", root), out, workers=1)  # the same files: nothing to do
+    (root / "classes.txt").write_text("sea #102030\nsky\nland\n")
+    with pytest.raises(UsageError, match=r"another pass \(other classes\)"):
+        prepare(Source("folder", root), out, workers=1)
+    shutil.copy2(folder / "classes.txt", root)
+    file = root / "labels/val/p00.png"
+    state = file.stat()
+    file.write_bytes(file.read_bytes())  # of the same size
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000_000))
+    with pytest.raises(UsageError, match=r"another pass \(other splits\)"):
+        prepare(Source("folder", root), out, workers=1)
+
+
+def test_a_part_of_a_split_is_refused(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"'train\[0/2\]': expected whole splits"):
+        prepare(Source("folder", folder), tmp_path / "out", ["train[0/2]"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_deep_pictures_are_stretched_as_the_training_split_asks(tmp_path):
+    root = tmp_path / "data"
+    for split, white in (("train", 4000), ("test", 900)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        image = np.linspace(0, white, 48 * 64).reshape(48, 64).astype(np.uint16)
+        Image.fromarray(image).save(root / f"images/{split}/{split}.png")
+        Image.fromarray(np.eye(48, 64, dtype=np.uint8)).save(root / f"labels/{split}/{split}.png")
+    (root / "classes.txt").write_text("ground\nline\n")
+    source = Source("folder", root)
+    card = {"classes": ["ground", "line"], "reading": {"stretch": [0, 4095]}}
+    expected = source.open_for(card, "test")[0].image
+    prepare(source, tmp_path / "both", ["test", "train"], workers=1)
+    both = Source("prepared", tmp_path / "both").open_for(card, "test")
+    assert both.stretch == (0, 4095)
+    np.testing.assert_array_equal(both[0].image, expected)
+    prepare(source, tmp_path / "alone", ["test"], workers=1)
+    alone = Source("prepared", tmp_path / "alone")
+    assert alone.open("test").stretch == (0, 1023) and alone.open("test")[0].image.max() > 220
+    with pytest.raises(UsageError, match=r"stored as 0 to 1023 became 0 to 255 .* expected 0 to"):
+        alone.open_for(card, "test")

@@ -128,3 +128,29 @@ def test_the_command_writes_both_and_its_exit_code_says_whether_all_is_well(
     assert json.loads((tmp_path / "out/check.json").read_text())["errors"]
     with pytest.raises(SystemExit, match="2"):
         main(["check", "moon"])
+
+
+def test_an_input_is_never_replaced(tmp_path, capsys):
+    for name in ("check", "other"):
+        image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+        write(tmp_path / f"{name}.png", image + (name == "other"))
+        outline = {"label": "sea", "points": [[0, 0], [3, 0], [3, 3]], "shape_type": "polygon"}
+        content = {"version": "5", "shapes": [outline], "imagePath": f"{name}.png"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    before = (tmp_path / "check.json").read_bytes()
+    words = ["check", "folder", "--data-dir", str(tmp_path), "--out", str(tmp_path)]
+    for flags in ([], ["--overwrite"]):
+        assert main([*words, *flags]) == 2
+        assert "check.json" in capsys.readouterr().err
+    assert (tmp_path / "check.json").read_bytes() == before
+
+
+def test_a_line_break_in_a_name_is_written_out(pairs):
+    (pairs / "labels/train/a.png").rename(pairs / "labels/train/a\nb.png")
+    with pytest.raises(DataError) as caught:
+        audited(pairs)
+    assert "\n" not in str(caught.value)
+    (pairs / "images/train/a.png").rename(pairs / "images/train/a\nb.png")
+    (pairs / "labels/train/a\nb.png").write_bytes(b"")
+    (fault,) = audited(pairs).errors
+    assert "\n" not in fault and "a\\nb.png" in fault
