@@ -11,6 +11,7 @@ number before the name (`7 road`, `7: road`), where every line has one. A line t
 is a comment; `__ignore__`, labelme's name for what is ignored, is no class.
 """
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from kfcn.data.formats.labelme import IGNORE_NAME
 from kfcn.data.formats.text import is_name, nfc, read_text, unquoted
-from kfcn.errors import DataError
+from kfcn.errors import DataError, UsageError, shortlist
 from kfcn.labels import Classes, coloured, voc_coloured
 
 Colour = tuple[int, int, int]
@@ -28,6 +29,7 @@ _STORED = re.compile(r"^(?P<rest>.*\S)\s*=\s*(?P<value>\d+)$")
 _COLOUR = re.compile(
     r"^(?P<name>.*\S)\s+(?:#(?P<hex>[0-9a-fA-F]{6})|(?P<rgb>\d+(?:[\s,]+\d+){2}))$"
 )
+_COLOUR_ALONE = re.compile(r"#[0-9a-fA-F]{6}|\d+(?:[\s,]+\d+){2}")
 _NUMBERED = re.compile(r"^(?P<value>\d+)(?:\s*[:;,]\s*|\s+)(?P<rest>\S.*)$")
 _COLOUR_FIRST = re.compile(r"^(#[0-9a-fA-F]{6}|\d+[\s,]+\d+[\s,]+\d+)[\s,:]+\D")
 
@@ -59,13 +61,42 @@ def read_class_file(path: Path) -> ClassFile:
             a number is out of range.
     """
     try:
-        # Not `splitlines`, which takes other characters for ends of lines as well.
-        lines = [line.strip() for line in re.split(r"[\r\n]+", nfc(read_text(path)))]
+        text = read_text(path)
     except DataError as error:
         raise DataError(
             f"{error}; expected a text file with one class a line, in the order of the label's "
             "indices"
         ) from error
+    return _parsed(text, path)
+
+
+def class_lines(classes: Classes) -> str:
+    """The content of a `classes.txt` that gives these classes when it is read.
+
+    A name that would be taken for something else, such as `1 road`, stands in quotes.
+
+    Raises:
+        UsageError: there is a name that cannot stand in such a file.
+    """
+    wanted = Classes(tuple(map(nfc, classes.names)), classes.palette)
+    for quote in ("", '"'):
+        lines = [
+            f"{quote}{name}{quote} #{bytes(colour).hex()}\n"
+            for name, colour in zip(classes.names, classes.palette, strict=True)
+        ]
+        with contextlib.suppress(DataError):
+            found = _parsed("".join(lines), Path("classes.txt"))
+            if found.stored == tuple(range(len(classes))) and found.classes == wanted:
+                return "".join(lines)
+    raise UsageError(
+        f"class names that a classes.txt cannot hold: {shortlist(classes.names)}; expected names "
+        "and colours that differ, without quotes and blanks around a name"
+    )
+
+
+def _parsed(text: str, path: Path) -> ClassFile:
+    # Not `splitlines`, which takes other characters for ends of lines as well.
+    lines = [line.strip() for line in re.split(r"[\r\n]+", nfc(text))]
     names: list[str] = []
     palette: list[Colour | None] = []
     given: dict[Colour, str] = {}
@@ -131,7 +162,8 @@ def _numbered(lines: list[str]) -> Iterator[tuple[str, int | None, str]]:
     lines = [line for line in lines if not line.startswith("#") or _COLOUR_FIRST.match(line)]
     found = [match for line in lines if (match := _NUMBERED.match(line))]
     different = min(len({match[key] for match in found}) for key in ("value", "rest"))
-    if len(lines) < 2 or different < len(lines) or any(map(_STORED.match, lines)):
+    colours = any(_COLOUR_ALONE.fullmatch(match["rest"]) for match in found)  # `0 #ff0000`
+    if len(lines) < 2 or different < len(lines) or colours or any(map(_STORED.match, lines)):
         yield from ((line, None, line) for line in lines)
     else:
         yield from ((match.string, int(match["value"]), match["rest"]) for match in found)

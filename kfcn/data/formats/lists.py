@@ -17,7 +17,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: the file cannot be read, or has no line.
     """
     lines = [line.strip() for line in read_text(path).splitlines()]
-    lines = [nfc(unquoted(line)) for line in lines if line]
+    lines = [nfc(unquoted(line)) for line in lines if unquoted(line).strip()]
     if not lines:
         raise DataError(f"{path}: is empty; expected one name a line")
     return lines
@@ -52,7 +52,8 @@ def _name(line: str, known: Container[str]) -> str:
     word = line.split()[0]
     for name in (line, word):
         for written in (name, name.replace("\\", "/")):
-            bare = PurePosixPath(written).with_suffix("").as_posix() if written else written
+            path = PurePosixPath(written)
+            bare = path.with_suffix("").as_posix() if path.name else written
             for form in (written, bare):
                 if form in known:
                     return form

@@ -59,6 +59,11 @@ class TfdsSet(RecordSet):
             chosen = read_classes(Path(classes))
         elif known is not None:
             chosen, relabel = known.classes, known.relabel
+        elif "train" not in _parts(info):
+            raise UsageError(
+                f"{title} has no split train whose labels could be counted; name its classes with "
+                "--classes classes.txt"
+            )
         else:
             chosen = _counted(title, _parts(info)["train"], info, keys)
             self.notes = (

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.formats.classes_txt import read_classes
+from kfcn.data.formats.classes_txt import class_lines, read_classes
 from kfcn.data.formats.labelme import to_labelme
 from kfcn.errors import UsageError
 from kfcn.inference.writer import Writer
+from kfcn.labels import Classes
 from kfcn.outputs import State
 
 
@@ -34,11 +35,9 @@ class LabelmeWriter(Writer):
 
     def start(self) -> None:
         if not self.outputs.check([self._classes], self.leave):
-            lines = [
-                f"{name} #{bytes(colour).hex()}\n"
-                for name, colour in zip(self.names, self.palette, strict=True)
-            ]
-            self.outputs.write_text(self._classes, "".join(lines))
+            palette = tuple((int(r), int(g), int(b)) for r, g, b in self.palette)
+            lines = class_lines(Classes(tuple(self.names), palette))
+            self.outputs.write_text(self._classes, lines)
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
         image_path = seen_from(self.outputs.folder, path)

@@ -6,10 +6,10 @@ import pytest
 from drawn import CORNERS, labelme, mask, picture, save, shape, shares, write
 
 from kfcn import data
-from kfcn.data.formats.classes_txt import read_class_file
+from kfcn.data.formats.classes_txt import class_lines, read_class_file
 from kfcn.data.formats.lists import read_lines, read_names
 from kfcn.data.formats.text import read_text
-from kfcn.errors import DataError
+from kfcn.errors import DataError, UsageError
 from kfcn.labels import Classes, voc_colour
 
 
@@ -132,3 +132,28 @@ def test_comments_in_lists(tmp_path):
     assert read_names(path, {"a", "#1"}) == ["#1", "a"]
     with pytest.raises(DataError, match="holds comments alone"):
         read_names(write(path, "# pictures\n"), {"a"})
+
+
+def test_names_that_are_numbers_have_colours(tmp_path):
+    found = class_file(tmp_path, "0 #000000\n1 255 0 0\n")
+    assert found.classes == Classes(("0", "1"), ((0, 0, 0), (255, 0, 0))) and found.coloured
+
+
+@pytest.mark.parametrize(
+    "names", [("road", "car"), ("0", "1"), ("1 road", "2 car"), ("#1", "car"), ("a = 5", "b")]
+)
+def test_written_classes_are_read_again(tmp_path, names):
+    classes = Classes(names, ((0, 0, 0), (255, 0, 0)))
+    found = class_file(tmp_path, class_lines(classes))
+    assert found.classes == classes and found.stored == (0, 1)
+
+
+def test_a_name_that_no_class_file_holds_is_refused():
+    with pytest.raises(UsageError, match=r"a classes\.txt cannot hold: __ignore__, car"):
+        class_lines(Classes(("__ignore__", "car"), ((0, 0, 0), (255, 0, 0))))
+
+
+@pytest.mark.parametrize("line", [".", "/", '" "', ".."])
+def test_lines_of_lists_that_name_nothing(tmp_path, line):
+    path = write(tmp_path / "train.txt", f"a\n{line}\n")
+    assert read_names(path, {"a"}) in (["a"], ["a", line])
