@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kfcn.data.dataset import Dataset
 
 MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
+CONFIG = "config.json"
+"""Of a run; until it is finished it holds what is known of the card."""
 _PARTS = (
     ("architecture", str, "a text"),
     ("backbone", str, "a text"),
@@ -211,14 +213,23 @@ def save_model(model: "keras.Model", path: Path | str) -> None:
 def read_card(path: Path | str) -> dict | None:
     """The card of a model file or run folder; None where there is none.
 
+    A run that is not finished has none: what is known of it from the start stands in its
+    `config.json`.
+
     Raises:
         KfcnError: the card is no JSON, or its classes or their palette are missing or are none.
     """
     card = model_path(path).with_name(CARD)
-    if not card.is_file():
+    begun = card.with_name(CONFIG)
+    if not card.is_file() and not begun.is_file():
         return None
+    card = card if card.is_file() else begun
     try:
         values = read_object(card)
+        if card is begun and not (values := values.get("card")):  # another program's, or older
+            return None
+        if not isinstance(values, dict):
+            raise ValueError(f"card {received(values)}: expected an object")
         if lacking := {"classes", "palette"} - set(values):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         Classes.from_json(values["classes"], values["palette"])

@@ -186,6 +186,13 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
                 "unlabelled_dir: the running average labels the pictures; leave --ema out for "
                 f"{_UNLABELLED_EMA}, or choose another above 0. Received: 0"
             )
+    if settings.init_from and given.get("weights", "none") != "none":
+        raise UsageError(
+            f"weights {given['weights']}: the net starts from {settings.init_from}; leave one of "
+            "the two out"
+        )
+    if "momentum" in given and settings.optimizer != "sgd":
+        raise UsageError(f"momentum: {settings.optimizer} has none to choose; --optimizer sgd has")
     if settings.output_stride and entry.output_stride is None:
         raise UsageError(
             f"output_stride {settings.output_stride}: the arch {arch} has none to choose; "

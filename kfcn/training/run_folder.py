@@ -14,6 +14,7 @@ from kfcn.errors import KfcnError, UsageError, first_line, received
 from kfcn.files import make_folder, read_object, write_json, write_text
 from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
+from kfcn.saved import CARD, MODEL
 from kfcn.training.resolution import FORMAT, from_stored
 from kfcn.training.settings import Settings
 
@@ -25,7 +26,8 @@ _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datas
 class RunFolder:
     """Paths and small files of one run.
 
-    config.json    resolved settings, hashes of the data sets' files, versions, the machine
+    config.json    resolved settings, hashes of the data sets' files, versions, the machine, and
+                   what `model.json` will say and is known already
     model.keras    the best net on validation; model.json is its card
     checkpoints/   weights, optimizer, seeds and history of the last epochs; the lock
     history.csv    a row for each epoch; curves.png draws it
@@ -115,12 +117,26 @@ class RunFolder:
                 f"--init-from {self.path} --run-dir ANOTHER"
             )
 
-    def start(self, settings: Settings, data: Mapping[str, str] | None = None) -> None:
+    def holds_results(self) -> bool:
+        """Whether it has a net that took more than an epoch, or that is finished."""
+        if not (self.path / MODEL).is_file():
+            return False
+        rows = self.history.read_text().splitlines()[1:] if self.history.is_file() else []
+        return len(rows) > 1 or (self.path / CARD).is_file()
+
+    def start(
+        self,
+        settings: Settings,
+        data: Mapping[str, str] | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
         """Makes the folder and writes `config.json`.
 
         Args:
             settings: of the run.
             data: split or `UNLABELLED` -> `Dataset.fingerprint`.
+            card: what is known of the net's card; `kfcn.saved.read_card` gives it until there is
+                a card.
         """
         make_folder(self.checkpoints)
         versions = {"python": platform.python_version()}
@@ -132,6 +148,7 @@ class RunFolder:
             "data": dict(data or {}),
             "versions": versions,
             "machine": machine(),
+            "card": dict(card or {}),
         }
         write_json(self.config, contents)
 
@@ -168,7 +185,7 @@ def read_config(file: Path) -> dict[str, Any]:
         ValueError: it holds something else; the message does not name the file.
     """
     contents = read_object(file)
-    for part in ("settings", "data", "versions", "machine"):
+    for part in ("settings", "data", "versions", "machine", "card"):
         if not isinstance(contents.get(part, {}), dict):
             raise ValueError(f"{part} {received(contents[part])}: expected an object")
     onednn = contents.get("machine", {}).get("onednn", True)

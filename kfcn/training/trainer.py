@@ -176,7 +176,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     with run.lock() if where.chief else contextlib.nullcontext():
         if where.chief and not stage.finished:
-            run.start(config, data.fingerprints)
+            run.start(config, data.fingerprints, _card(config, validation))
         where.sum(0)
         progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
@@ -198,7 +198,13 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         if where.chief:
             row = best(progress.rows)
             assert row is not None  # there was at least one epoch
-            write_json(run.path / CARD, _card(config, net, result, run, row, validation))
+            card = _card(config, validation) | {
+                "parameters": net.count_params(),
+                "sha256": sha256(run.path / MODEL),
+                "epoch": row["epoch"],
+                "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
+            }
+            write_json(run.path / CARD, card)
             recorder.save_overlays(net)
         where.sum(0)
     return Result(run.path, result, where.worker)
@@ -238,6 +244,11 @@ def _restored(
                 run.checkpoints, learner.variables, warn=say, parse=Progress.from_note
             )
             or Progress()
+        )
+    if not progress.step and run.holds_results():
+        raise UsageError(
+            f"{run.path} holds a net and no checkpoint to go on from; measure it with "
+            f"kfcn-evaluate, or start another run from it: --init-from {run.path} --run-dir ANOTHER"
         )
     if where.sum(progress.step) != where.workers * progress.step:
         raise KfcnError(
@@ -306,15 +317,8 @@ def _field(model: keras.Model) -> str:
     return f"receptive field {size:.0f} pixels"
 
 
-def _card(
-    config: Settings,
-    model: keras.Model,
-    result: Evaluation,
-    run: RunFolder,
-    row: dict[str, Any],
-    validation: Dataset,
-) -> dict[str, Any]:
-    """The model's card: what an app, a converter or a reader needs to know of `model.keras`."""
+def _card(config: Settings, validation: Dataset) -> dict[str, Any]:
+    """What an app, a converter or a reader needs to know of a net, before it is trained."""
     classes = validation.classes
     reading = dataclasses.replace(config.reading, stretch=validation.stretch)
     return {
@@ -327,15 +331,11 @@ def _card(
         "ignore": IGNORE,
         "input": {"colour": "RGB", "range": [0, 255], "size": "any"},
         "output": "logits of the input's size",
-        "parameters": model.count_params(),
-        "sha256": sha256(run.path / MODEL),
         "data": config.data,
         "reading": reading.as_dict(),
         "grouping": None
         if config.classes is None or Path(config.classes).is_file()
         else config.classes,
         "split": config.val_split,
-        "epoch": row["epoch"],
         "crf": config.crf,
-        "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
     }

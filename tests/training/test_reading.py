@@ -56,6 +56,17 @@ def test_the_card_says_how_the_data_were_read(trained):
     assert data.Reading.of_card({}) == data.Reading()
 
 
+def test_a_run_that_was_stopped_is_read_as_its_training_did(trained, tmp_path):
+    folder, run = trained
+    stopped = shutil.copytree(run, tmp_path / "stopped")
+    (stopped / "model.json").unlink()
+    expected, found = (evaluate(path, "folder", "val", folder) for path in (run, stopped))
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
+    assert found.classes == expected.classes and expected.matrix[1].sum() > 0
+    (stopped / "config.json").unlink()  # nothing says it: the masks' 255 is ignored
+    assert evaluate(stopped, "folder", "val", folder).matrix[1].sum() == 0
+
+
 def test_predict_reads_as_training_did(trained, tmp_path):
     folder, run = trained
     path = folder / "images/val/p0.png"

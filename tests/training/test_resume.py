@@ -17,8 +17,11 @@ from processes import (
     small_disk,
     train_command,
 )
+from small_nets import settings
 
+from kfcn.errors import UsageError
 from kfcn.files import TEMPORARY
+from kfcn.training import train
 
 EACH_STEP = ("--save-minutes", 0)
 WAYS = {
@@ -74,6 +77,17 @@ def test_killed_run_ends_with_the_same_bits(undisturbed, pairs, tmp_path, way):
     assert (
         load(undisturbed(way))[0]["matrix"] == load(checkpoints(tmp_path / "run")[-1])[0]["matrix"]
     )
+
+
+def test_a_net_whose_checkpoints_are_gone_is_not_trained_anew(run, pairs, tmp_path):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    shutil.rmtree(copy / "checkpoints")
+    before = (copy / "model.keras").read_bytes()
+    for _ in range(2):
+        with pytest.raises(UsageError, match="holds a net and no checkpoint to go on from"):
+            train(copy, **settings(pairs))
+        assert (copy / "model.keras").read_bytes() == before
+        (copy / "model.json").unlink(missing_ok=True)  # as if it had been stopped
 
 
 @pytest.mark.long

@@ -120,6 +120,8 @@ def test_what_one_may_not_have_together_is_refused():
         ({"arch": "heatmap", "output_stride": 16}, "the arch heatmap has none to choose"),
         ({"arch": "convnet", "weights": "imagenet"}, "convnet has no backbone"),
         ({"crf": True}, "name its run with --init-from"),
+        ({"init_from": "r", "weights": "w.h5"}, r"weights w\.h5: the net starts from r; leave one"),
+        ({"momentum": 0.5}, "momentum: adamw has none to choose; --optimizer sgd has"),
         ({"speed": 3}, "unknown setting speed; expected recipe, arch"),
     ):
         with pytest.raises(UsageError, match=told):
