@@ -65,9 +65,14 @@ def dense_net(
 
 
 def run_dense(net: keras.Model, image: np.ndarray, probabilities: bool) -> np.ndarray:
-    """Class probabilities `(rows, columns, classes)` of one image; logits get their softmax."""
+    """Class probabilities `(rows, columns, classes)` of one image.
+
+    Logits get their softmax, a single one, which says yes or no, its sigmoid.
+    """
     maps = np.asarray(net(image[None], training=False))[0]
-    return maps if probabilities else softmax(maps)
+    if probabilities:
+        return maps
+    return softmax(maps) if maps.shape[-1] > 1 else (1 + np.tanh(maps / 2)) / 2
 
 
 def classifier_size(model: keras.Model, size: tuple[int, int] | None = None) -> tuple[int, int]:

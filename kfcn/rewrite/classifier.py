@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from kfcn.errors import KfcnError, UsageError
+from kfcn.graph import is_operation
 from kfcn.rewrite import geometry
 from kfcn.rewrite.walker import (
     Rewriter,
@@ -27,7 +28,9 @@ _ATTENTION = (
     layers.GroupQueryAttention,
 )
 _STARTS = (layers.Flatten, *geometry.GLOBAL_POOLINGS)
-_PROBABILITIES = ("softmax", "sigmoid")
+_PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")
+# What gives on what it is given, as the class scores behind a softmax.
+_PASSING = (layers.Identity, layers.Dropout, layers.Reshape, layers.Flatten)
 
 # What a convolution takes over from a Dense layer's configuration.
 _CARRIED = (
@@ -64,6 +67,8 @@ class _Convolutionalizer(Rewriter):
             return self._identity(layer)(args[0]), state
         changes = {}
         if layer is self.final and _squashes(layer):
+            if not isinstance(layer, keras.Layer):
+                return args[0], state
             if not layer.weights:
                 return self._identity(layer)(args[0]), state
             changes["activation"] = "linear"
@@ -238,12 +243,22 @@ def _around(steps, inputs, outputs, position) -> bool:
 
 
 def _find_final(model):
-    """The layer that makes the output, inside nested models too."""
-    steps, _, outputs = _trace(as_functional(model))
-    for layer, _, made in reversed(steps):
-        if outputs[0] in made:
-            return _find_final(layer) if isinstance(layer, keras.Model) else layer
+    """The layer or operation that makes the scores of the output, inside nested models too."""
+    steps, _, (wanted,) = _trace(as_functional(model))
+    for layer, taken, made in reversed(steps):
+        if wanted not in made:
+            continue
+        if isinstance(layer, keras.Model):
+            return _find_final(layer)
+        if not _passes(layer):
+            return layer
+        wanted = taken[0]
     return None
+
+
+def _passes(layer) -> bool:
+    linear = isinstance(layer, layers.Activation) and layer.activation is keras.activations.linear
+    return linear or isinstance(layer, _PASSING)
 
 
 def gives_probabilities(model: keras.Model) -> bool:
@@ -253,8 +268,10 @@ def gives_probabilities(model: keras.Model) -> bool:
 
 def _squashes(layer) -> bool:
     activation = getattr(layer, "activation", None)
-    return isinstance(layer, layers.Softmax) or (
-        getattr(activation, "__name__", None) in _PROBABILITIES
+    return (
+        isinstance(layer, layers.Softmax)
+        or is_operation(layer, "Softmax", "Sigmoid", "HardSigmoid")
+        or getattr(activation, "__name__", None) in _PROBABILITIES
     )
 
 

@@ -6,6 +6,7 @@ from rewrite_nets import animate, assert_untouched, images, run, snapshot, tflit
 
 import kfcn
 from kfcn.errors import KfcnError, UsageError
+from kfcn.inference.class_heatmaps import dense_net, run_dense
 
 APPLICATIONS = {
     "vgg16": (keras.applications.VGG16, {}),
@@ -293,3 +294,40 @@ def test_a_subclassed_model_is_refused():
         kfcn.convolutionalize(Own(name="own"))
     with pytest.raises(KfcnError, match="without an input shape"):
         kfcn.convolutionalize(keras.Sequential([layers.Flatten()]))
+
+
+def _softmax_behind(x):
+    return keras.layers.Dropout(0.5)(keras.layers.Identity()(keras.layers.Softmax()(x)))
+
+
+@pytest.mark.parametrize(
+    ("units", "end"),
+    [
+        (3, keras.ops.softmax),
+        (3, keras.activations.softmax),
+        (3, _softmax_behind),
+        (3, keras.layers.Activation("hard_sigmoid")),
+        (1, keras.ops.sigmoid),
+        (3, lambda x: x),
+        (1, lambda x: x),
+    ],
+)
+def test_heatmaps_are_probabilities_whatever_the_classifier_ends_in(units, end):
+    keras.utils.set_random_seed(4)
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(image)
+    logits = keras.layers.Dense(units)(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, end(logits))
+    given = images(1, 32, 32, 3)
+    expected = np.asarray(model(given, training=False))[0]
+    if end(logits) is logits:
+        z = expected.astype(np.float64)
+        expected = np.exp(z) / np.exp(z).sum() if units > 1 else 1 / (1 + np.exp(-z))
+    net, probabilities = dense_net(model)
+    found = run_dense(net, given[0], probabilities)[0, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.ptp(np.append(expected, 0)) > 0.05
+    # And without it, what comes before.
+    plain = keras.Model(image, logits)
+    bare = kfcn.convolutionalize(model, logits=True)
+    np.testing.assert_allclose(run(bare, given)[:, 0, 0], run(plain, given), atol=1e-6)
