@@ -95,7 +95,7 @@ def add_source(
     parser.add_argument("--pages", metavar="one|all", help=PAGES_HELP)
     parser.add_argument("--unlabelled", metavar="background|ignore", help=UNLABELLED_HELP)
     seed = number(int, least=0, most=2**32 - 1)
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of drawn data (0)")
+    parser.add_argument("--seed", type=seed, metavar="N", help="of drawn data (0)")
 
 
 def _data_set(name: str) -> str:
@@ -108,7 +108,7 @@ def _data_set(name: str) -> str:
 def source_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> catalog.Source:
     """The data set that the flags of `add_source` name, read by `reading_of`."""
     reading = reading_of(args, card)
-    return catalog.Source(args.data, args.data_dir, args.seed, args.classes, reading)
+    return catalog.Source(args.data, args.data_dir, args.seed or 0, args.classes, reading)
 
 
 def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> Reading:

@@ -67,7 +67,8 @@ def _of_the_run(args: argparse.Namespace) -> None:
     run = RunFolder(args.model)
     stored = run.stored_settings() if args.data is None and run.config.is_file() else None
     if stored is not None:
-        args.data, args.seed = stored.data, stored.seed
+        args.data = stored.data
+        args.seed = stored.seed if args.seed is None else args.seed
         args.data_dir = args.data_dir or stored.data_dir
         args.classes = args.classes or stored.classes
         args.split = args.split or stored.val_split

@@ -28,6 +28,7 @@ def work(args: argparse.Namespace) -> None:
     import numpy as np
 
     from kfcn.crf.tuning import Trial, tune
+    from kfcn.data.audit.check import checked_sample
     from kfcn.inference.runtime.net import open_net
     from kfcn.inference.segment import image_logits
     from kfcn.outputs import one_file
@@ -42,7 +43,8 @@ def work(args: argparse.Namespace) -> None:
     dataset = source_of(args, card).open_for(card, args.split)
     check_classes(card, dataset, net.classes)
     count = min(args.images, len(dataset))
-    samples = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, count).round()]
+    chosen = np.linspace(0, len(dataset) - 1, count).round()
+    samples = [checked_sample(dataset, int(index)) for index in chosen]
 
     def show(trial: Trial) -> None:
         name = "the net alone" if trial.values is None else _listed(trial.values)

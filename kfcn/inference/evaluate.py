@@ -2,16 +2,17 @@
 
 import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from kfcn import metrics
-from kfcn.data.audit.check import label_error, label_histogram, size_error
+from kfcn.data.audit.check import checked_sample
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.errors import DataError, KfcnError
+from kfcn.errors import KfcnError
 from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
@@ -159,13 +160,6 @@ def measure(
     boundary = np.zeros((2, len(names)), np.int64)
     loss = 0.0
 
-    def read(index: int) -> Sample:
-        sample = dataset[index]
-        histogram = label_histogram(sample.labels)
-        if error := size_error(dataset, index, sample) or label_error(dataset, index, histogram):
-            raise DataError(error)
-        return sample
-
     def count(
         index: int, sample: Sample, logits: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -178,7 +172,7 @@ def measure(
 
     counted = pipelined(
         range(len(dataset)),
-        read,
+        functools.partial(checked_sample, dataset),
         lambda sample: protocol.logits(net, sample.image),
         count,
         lambda sample: sample.labels.size * len(names) > _LARGE,

@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kfcn import pretrained
 from kfcn.commands import tune_crf
@@ -69,3 +71,19 @@ def test_a_net_that_came_with_kfcn_is_not_written_to(capsys):
     assert tune_crf.main(["voc_animals", "--data", "scenes"]) == 2
     assert "voc_animals comes with kfcn" in capsys.readouterr().err
     assert not (pretrained.folder("voc_animals") / "crf.json").exists()
+
+
+@pytest.mark.parametrize(("size", "value", "told"), [
+    ((20, 30), 0, "expected the same size"), (None, 9, "found label 9; expected 0 to 2"),
+])  # fmt: skip
+def test_a_mask_that_does_not_fit_is_one_line(run, pairs, tmp_path, capsys, size, value, told):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    mask = sorted((root / "labels" / "val").iterdir())[0]
+    with Image.open(mask) as picture:
+        shape = size or picture.size[::-1]
+    Image.fromarray(np.full(shape, value, np.uint8)).save(mask)
+    words = [str(copy), "--data", "folder", "--data-dir", str(root), "--split", "val"]
+    assert tune_crf.main(words) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert told in line and mask.name in line

@@ -14,6 +14,8 @@ from kfcn.commands import heatmap
 from kfcn.errors import UsageError
 from kfcn.inference.protocol import Protocol
 from kfcn.inference.segment import image_logits
+from kfcn.training.resolution import resolve
+from kfcn.training.run_folder import RunFolder
 
 
 def net(kernel):
@@ -172,3 +174,11 @@ def test_a_mask_of_another_size_is_the_audits_line(run, pairs, tmp_path, capsys)
     args = [str(run.run_dir), "--data", "folder", "--data-dir", str(root)]
     assert command.main(args) == 1
     assert "is 30x20 (height x width); expected the same size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "seed"), [([], 3), (["--seed", "7"], 7), (["--seed", "0"], 0)])
+def test_a_seed_that_is_given_goes_before_that_of_the_run(tmp_path, words, seed):
+    RunFolder(tmp_path).start(resolve(seed=3))
+    args = command.parser().parse_args([str(tmp_path), *words])
+    command._of_the_run(args)
+    assert (args.data, args.seed) == ("scenes", seed)

@@ -43,13 +43,26 @@ def check(dataset: Dataset, progress: bool = False, training: bool | None = None
     return counts
 
 
+def checked_sample(dataset: Dataset, index: int) -> Sample:
+    """A pair whose labels have the image's size and are classes or 255.
+
+    Raises:
+        DataError: they are not, or a file cannot be read.
+    """
+    return _looked_at(dataset, index)[0]
+
+
 def _sound_histogram(dataset: Dataset, index: int) -> np.ndarray:
+    return _looked_at(dataset, index)[1]
+
+
+def _looked_at(dataset: Dataset, index: int) -> tuple[Sample, np.ndarray]:
     sample = dataset[index]
     found = label_histogram(sample.labels)
     error = size_error(dataset, index, sample) or label_error(dataset, index, found)
     if error:
         raise DataError(error)
-    return found
+    return sample, found
 
 
 def for_each(
