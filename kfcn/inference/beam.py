@@ -60,7 +60,8 @@ def predict_by_beam(
     """
     require("apache_beam", "--beam", "beam")
     images = [images] if isinstance(images, (str, Path)) else list(images)
-    paths = [path.resolve() for path in collect(images)]
+    # Not `resolve`: results have the names of links, not of the files that these lead to.
+    paths = [path.absolute() for path in collect(images)]
     model = model_path(model).resolve()
     outputs = Outputs(Path(out).resolve(), [*inputs_of(model, images), *paths], overwrite)
     card = read_card(model)

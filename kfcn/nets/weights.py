@@ -128,7 +128,9 @@ def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) 
 
 
 def _tensors(model: keras.Model) -> Tensors:
-    return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    # `normalize` has constants and no weights, and says that the net takes RGB (`_fill`).
+    kept = [layer for layer in model.layers if layer.weights or layer.name == "normalize"]
+    return {layer.name: layer.get_weights() for layer in kept}
 
 
 def _application(entry: Backbone, backbone: str, weights: str, options: BodyOptions) -> keras.Model:

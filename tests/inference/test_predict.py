@@ -82,6 +82,24 @@ def content(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
+def test_links_to_pictures_of_one_name_have_results_of_their_own(run, tmp_path):
+    pytest.importorskip("apache_beam")
+    (tmp_path / "links").mkdir()
+    for index, name in enumerate("ab", start=1):
+        file = tmp_path / f"{index}/img.png"
+        file.parent.mkdir()
+        Image.new("RGB", (30 * index, 40)).save(file)
+        (tmp_path / f"links/{name}.png").symlink_to(file)
+    for images, out in (("links", "folder"), ("links/a.png", "file")):
+        predict_by_beam(run, tmp_path / images, tmp_path / out)
+        predict(run, tmp_path / images, tmp_path / f"{out}-here")
+        here, by_beam = (
+            {path.name for path in (tmp_path / folder).glob("[!.]*.*")}
+            for folder in (f"{out}-here", out)
+        )
+        assert here == by_beam and "a.png" in here
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["png", "labelme"])
 @pytest.mark.parametrize("by_beam", [False, True], ids=["", "beam"])

@@ -11,6 +11,7 @@ from kfcn.nets import fcn
 from kfcn.nets.backbones import BACKBONES
 from kfcn.nets.taps import taps
 from kfcn.nets.weights import load_weights
+from kfcn.saved import save_model
 
 NARROW = {"vgg16": {"fc_filters": 8}, "mobilenet_v2": {"alpha": 0.35}}
 
@@ -183,6 +184,15 @@ def test_a_kfcn_model_serves_as_weights(tmp_path):
     second = fcn.fcn8s(5, "mobilenet_v2", alpha=0.35)
     load_weights(second, "mobilenet_v2", str(tmp_path / "first.keras"), alpha=0.35)
     np.testing.assert_array_equal(first.get_layer("Conv1").kernel, second.get_layer("Conv1").kernel)
+
+
+def test_a_kfcn_model_that_takes_rgb_keeps_its_colours(tmp_path):
+    first, second = (fcn.fcn32s(3, "vgg16", fc_filters=8) for _ in range(2))
+    save_model(first, tmp_path / "first.keras")
+    load_weights(second, "vgg16", str(tmp_path / "first.keras"), fc_filters=8)
+    kernels = [np.asarray(net.get_layer("block1_conv1").kernel) for net in (first, second)]
+    np.testing.assert_array_equal(*kernels)
+    assert np.abs(kernels[0] - kernels[0][:, :, ::-1]).max() > 0.01
 
 
 def test_files_that_do_not_fit_are_told(tmp_path):
