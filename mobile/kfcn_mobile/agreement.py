@@ -79,9 +79,13 @@ def count_agreement(
 
 
 def confidence_error(confidences: np.ndarray, logits: np.ndarray) -> float:
-    """The largest difference of a probability from the softmax of logits, both (..., C)."""
+    """The largest difference of a probability from the softmax of logits, both (..., C).
+
+    What is no number counts as 1, the most by which a probability can be wrong.
+    """
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return float(np.abs(confidences - powers / powers.sum(-1, keepdims=True)).max())
+    errors = np.abs(confidences - powers / powers.sum(-1, keepdims=True))
+    return float(np.nan_to_num(errors, nan=1, posinf=1).max())
 
 
 def add_counts(counts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -99,7 +103,9 @@ def share(pair: np.ndarray) -> float | None:
 def confusion(
     truth: np.ndarray, labels: np.ndarray, num_classes: int, ignore: int = 255
 ) -> np.ndarray:
-    """Confusion matrix of one image: int64 (C, C), rows are the truth.
+    """Confusion matrix of one image: int64 (C, C + 1), rows are the truth.
+
+    The last column counts labels that are no class, which a faulty runtime can give.
 
     Args:
         truth: uint8 (H, W); pixels of the ignore label are not counted.
@@ -108,17 +114,18 @@ def confusion(
         ignore: the ignore label.
     """
     valid = truth != ignore
-    index = truth[valid].astype(np.int64) * num_classes + labels[valid]
-    return np.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
+    shape = num_classes, num_classes + 1
+    index = truth[valid].astype(np.int64) * shape[1] + np.minimum(labels[valid], num_classes)
+    return np.bincount(index, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def mean_iou(matrix: np.ndarray) -> float | None:
-    """Mean over the classes of intersection over union.
+    """Mean over the classes of intersection over union, of a matrix as `confusion` gives it.
 
     A class that stands neither in the truth nor in the labels has no IoU and is left out; None
     where no class is left.
     """
     intersection = np.diag(matrix)
-    union = matrix.sum(0) + matrix.sum(1) - intersection
+    union = matrix.sum(0)[: len(matrix)] + matrix.sum(1) - intersection
     present = union > 0
     return float(np.mean(intersection[present] / union[present])) if present.any() else None

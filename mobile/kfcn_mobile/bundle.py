@@ -202,7 +202,12 @@ def _whole(value):
 
 
 def _text(value):
-    return isinstance(value, str) and bool(value) and not any(c < " " for c in value)
+    # Neither characters of control nor halves of one (UTF-16's), which no file can hold.
+    return (
+        isinstance(value, str)
+        and bool(value)
+        and not any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 def _mode(value):

@@ -79,7 +79,7 @@ def _serve(site: Site, host: str, port: int) -> int:
     """Serves a site until Ctrl-C; an exit code where that cannot begin."""
     try:
         server = Server(site, port, host)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that is none
         print(f"kfcn-serve: error: {host}, port {port}: {error}", file=sys.stderr)
         return 1
     with server:

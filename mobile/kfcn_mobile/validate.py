@@ -40,7 +40,16 @@ def validate_model(bundle: Bundle, model: dict, label_maps: Sequence[np.ndarray]
 
     Returns:
         A dict that JSON can hold. Shares are 0..1, None where there is no pixel to count.
+
+    Raises:
+        BundleError: a label map has another size or type.
     """
+    for labels, golden in zip(label_maps, bundle.golden, strict=True):
+        if labels.shape != golden.labels.shape or labels.dtype != np.uint8:
+            raise BundleError(
+                f"{model['file']}: gives {labels.dtype} {labels.shape} for {golden.name}; expected "
+                f"uint8 {golden.labels.shape}"
+            )
     num_classes = len(bundle.classes)
     counts = [
         count_agreement(labels, golden.labels, golden.margin, num_classes)
@@ -123,13 +132,16 @@ def validate(
     """
     timing = Timing(tuple(sorted({1, threads or os.cpu_count() or 1})), runs, warmup)
     chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
-    if not chosen:
+    missing = [mode for mode in modes or () if mode not in {m["mode"] for m in chosen}]
+    if missing or not chosen:
         present = ", ".join(m["mode"] for m in bundle.models)
-        raise BundleError(
-            f"{bundle.path}: no model of mode {', '.join(modes or [])}; it has {present}"
-        )
+        raise BundleError(f"{bundle.path}: no model of mode {', '.join(missing)}; it has {present}")
+    targets = targets or [Host()]
+    names = [target.name for target in targets]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TargetError(f"{twice[0]}: two targets have this name; run them one after the other")
     places, results, label_maps, firsts = [], [], {}, {}
-    for target in targets or [Host()]:
+    for target in targets:
         with target:
             places.append(
                 {"name": target.name, "machine": target.machine, "emulated": target.emulated}
@@ -147,8 +159,8 @@ def validate(
                 result["confidence_error"] = _confidence_error(bundle, outcome.confidences)
                 # Of the first target each file is its own first.
                 first = firsts.setdefault(mode, result)
-                maps = label_maps.setdefault((target.name, mode), outcome.labels)
-                other = label_maps.get((first["target"], mode), maps)
+                label_maps[target.name, mode] = outcome.labels
+                other = label_maps[first["target"], mode]
                 result["against_first"] = {
                     **differing(bundle, outcome.labels, other),
                     "same_file": result["file"] == first["file"],
@@ -238,7 +250,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `kfcn-validate`."""
     print_any_letters()
-    args = parser().parse_args(argv)
+    cli = parser()
+    args = cli.parse_args(argv)
+    if args.report and (not args.report.suffix or args.report.is_dir()):
+        cli.error(f"--report {args.report}: expected the name of a file, such as report.json")
     limits = {
         "agreement": args.min_agreement,
         "image": args.min_image,

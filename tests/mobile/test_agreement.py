@@ -36,6 +36,9 @@ def test_confidence_error_by_hand():
     assert confidence_error(given, logits) < 1e-12
     given[1, 2] += 0.003
     assert confidence_error(given, logits) == pytest.approx(0.003)
+    for wrong in (np.nan, np.inf):
+        given[0, 0] = wrong
+        assert confidence_error(given, logits) == 1
 
 
 def test_boundary_band_counts_diagonals():
@@ -78,10 +81,17 @@ def test_mean_iou_by_hand():
     truth = np.array([[0, 0, 1, 255]], np.uint8)
     labels = np.array([[0, 1, 1, 0]], np.uint8)
     matrix = confusion(truth, labels, 3)
-    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     # IoU 1/2 and 1/2; class 2 stands nowhere and does not count.
     assert mean_iou(matrix) == pytest.approx(0.5)
-    assert mean_iou(np.zeros((3, 3), int)) is None
+    assert mean_iou(np.zeros((3, 4), int)) is None
+
+
+@pytest.mark.parametrize("label", [3, 4, 200, 255])
+def test_a_label_that_is_no_class_is_wrong_for_its_own_pixel_alone(label):
+    truth = np.array([[0, 0, 1, 2]], np.uint8)
+    labels = np.array([[0, label, 1, 2]], np.uint8)
+    assert mean_iou(confusion(truth, labels, 3)) == pytest.approx((0.5 + 1 + 1) / 3)
 
 
 def test_mean_iou_can_rise_while_labels_change():

@@ -10,10 +10,11 @@ import kfcn_mobile
 import numpy as np
 import pytest
 from kfcn_mobile import outputs as mobile_outputs
-from kfcn_mobile.bundle import read_bundle
+from kfcn_mobile.bundle import BundleError, read_bundle
 from kfcn_mobile.report.table import table
+from kfcn_mobile.targets import TargetError
 from kfcn_mobile.targets.host import Host
-from kfcn_mobile.validate import main, validate
+from kfcn_mobile.validate import main, validate, validate_model
 from PIL import Image
 from processes import small_disk
 from shipping import rewrite, tiny_bundle
@@ -234,3 +235,31 @@ def test_a_full_disk_of_temporary_files_is_one_line(bundle, tmp_path, capsys, mo
         assert last.startswith(f"kfcn-validate: error: {small}/kfcn-images-")
         assert ".npy: No space left on device" in last
         assert not list(small.iterdir())
+
+
+def test_a_mode_that_is_not_there_fails(bundle, capsys):
+    assert main([str(bundle), "--mode", "float32", "--mode", "float16", "--runs", "0"]) == 2
+    assert "no model of mode float16; it has float32, int8" in capsys.readouterr().err
+
+
+def test_two_targets_of_one_name_are_refused(bundle):
+    with pytest.raises(TargetError, match="host: two targets have this name"):
+        validate(read_bundle(bundle), targets=[Host(), Host()], runs=0)
+
+
+@pytest.mark.parametrize("name", [".", "/", "report"])
+def test_a_report_needs_the_name_of_a_file(bundle, capsys, name):
+    with pytest.raises(SystemExit):
+        main([str(bundle), "--runs", "0", "--report", name])
+    assert "expected the name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [(24, 64), (1, 1), (48, 64, 1)])
+def test_label_maps_of_another_shape_are_refused(bundle, wrong):
+    found = read_bundle(bundle)
+    maps = [np.zeros(wrong, np.uint8)] * len(found.golden)
+    with pytest.raises(BundleError, match=r"gives uint8 \(.*; expected uint8 \(\d+, \d+\)"):
+        validate_model(found, found.models[0], maps)
+    maps = [golden.labels.astype(np.int64) for golden in found.golden]
+    with pytest.raises(BundleError, match="gives int64"):
+        validate_model(found, found.models[0], maps)

@@ -94,7 +94,9 @@ class Exported(Apart):
             raise BundleError(
                 f"{description}: format {info.get('format')!r}; {self._title} reads {self._format}"
             )
-        ours, theirs = (of.get("source") or {} for of in (bundle.info, info))
+        ours, theirs = (of.get("source") for of in (bundle.info, info))
+        if not isinstance(ours, dict) or not isinstance(theirs, dict):
+            raise BundleError(f"{description}: does not say of which net it and the bundle are")
         if ours.get("sha256") != theirs.get("sha256"):
             raise BundleError(
                 f"{description}: exported from another net ({theirs.get('name')}) than the bundle"
