@@ -22,6 +22,8 @@ let turn = 0; // counts what is to be shown; what comes too late is dropped
 let stream = null;
 
 function say(text, failed = false) {
+  // The time of a camera changes with every picture: a screen reader would never stop.
+  element('status').setAttribute('aria-live', stream && !failed ? 'off' : 'polite');
   element('status').textContent = text || '\u00a0';
   element('status').classList.toggle('error', failed);
 }
@@ -57,7 +59,8 @@ async function open(chosen, chosenMode) {
   element('busy').hidden = false;
   const file = new URL(model.file, document.baseURI).href;
   const { size, background } = chosen;
-  opened = await engine.open({ file, size, background, classes: chosen.classes.length });
+  const wanted = { file, size, background, classes: chosen.classes.length };
+  opened = { ...(await engine.open(wanted)), file };
   [net, mode] = [chosen, model.mode];
   element('busy').hidden = true;
   element('net').value = String(nets.indexOf(net));
@@ -87,9 +90,10 @@ async function change(chosen, chosenMode) {
 /** Has a file of floating-point numbers run where it is quicker; the labels are shown anew. */
 async function tune() {
   if (mode === 'int8') return; // the same labels on every device, which WebGPU does not promise
-  const before = opened.engine;
-  opened = await engine.tune();
-  if (opened.engine !== before && picture && !stream) {
+  const before = opened;
+  const { file } = before;
+  opened = { ...(await engine.tune(file)), file };
+  if (opened.engine !== before.engine && picture && !stream) {
     await show(picture.source, picture.width, picture.height);
   }
 }
@@ -131,10 +135,23 @@ async function show(source, width, height, smoothed = null) {
     const { dataset } = element('frame');
     dataset.shown = Number(dataset.shown ?? 0) + 1;
     return time;
+  } catch (error) {
+    if (own === turn && !live) forget();
+    throw error;
   } finally {
     clearTimeout(later);
     if (own === turn) element('busy').hidden = true;
   }
+}
+
+/** Nothing is shown: what was found in a picture before is not in this one. */
+function forget() {
+  shown = null;
+  keep(null);
+  element('list').replaceChildren();
+  element('summary').textContent = '';
+  element('picture').setAttribute('aria-label', 'Picture');
+  element('download').disabled = true;
 }
 
 async function showFile(file) {

@@ -24,7 +24,7 @@ export class Engine {
 
   open(wanted) { return this.ask('open', [wanted]); }
 
-  tune() { return this.ask('tune'); }
+  tune(file) { return this.ask('tune', [file]); }
 
   /** The bitmap goes over to the worker. */
   segment(bitmap, width, height) { return this.ask('segment', [bitmap, width, height], [bitmap]); }

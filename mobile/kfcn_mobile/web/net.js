@@ -50,13 +50,15 @@ export class Worker {
    * Tries the net on the graphics processor and keeps to it where it is quicker on the picture that
    * was labelled last and gives the same labels. It is not for 8-bit files: in WebAssembly their
    * labels are the same on every device, and on a graphics processor they need not be.
+   * @param {string} file the address of the file that is meant: another may be open by now.
    * @returns {Promise<object>} which engine the net has now.
    */
-  async tune() {
+  async tune(file) {
+    if (this.wanted.file !== file) return this.net.about();
     // On WebGPU LiteRT pads the classes to a multiple of four, with zeros that its argmax counts:
     // where all logits are negative the label is a class that does not exist.
     if (!this.seen || this.wanted.classes % 4 || !(await graphics())) return this.net.about();
-    const { file, size } = this.wanted;
+    const { size } = this.wanted;
     const other = await Net.load(file, size, this.threads, 'webgpu').catch((error) => {
       console.warn('WebGPU:', error);
       return null;

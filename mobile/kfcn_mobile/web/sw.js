@@ -21,7 +21,8 @@ async function answer(request) {
   const kept = await caches.open(KEPT);
   try {
     const response = isolated(await fetch(request));
-    if (response.status === 200) await kept.put(request, response.clone());
+    // A full disk is no reason to withhold what the network has given.
+    if (response.status === 200) await kept.put(request, response.clone()).catch(console.warn);
     return response;
   } catch (error) {
     const copy = await kept.match(request, { ignoreSearch: true });
