@@ -24,7 +24,7 @@ from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
 from shipping import CLASSES, PALETTE, SIZE, picture, tiny_bundle, tiny_fcn, tiny_model
 
-from kfcn.data import load
+from kfcn.data import Source, load
 from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
 from kfcn.saved import save_model
@@ -195,6 +195,18 @@ def test_golden_images_are_read_as_the_card_says(tmp_path, capsys):
     assert command.main([*args, "--out", str(tmp_path / "other"), "--ignore", "255"]) == 2
     assert "the net was trained with --ignore none" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_fewer_pictures_than_8_bits_need_are_refused(tmp_path):
+    for split, count in (("train", 3), ("val", 1)):
+        for index in range(count):
+            save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
+            save(tmp_path / f"data/labels/{split}/p{index}.png", drawn.mask())
+    write(tmp_path / "data/classes.txt", "background\ncell\n")
+    source = Source("folder", tmp_path / "data")
+    with pytest.raises(UsageError, match="train has 3 pictures; 8 bits are calibrated on at leas"):
+        convert(tiny_fcn(classes=2), tmp_path / "out", (48, 64), data=source, golden=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_tables_and_the_help_speak_of_the_same_modes():

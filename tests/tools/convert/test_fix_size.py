@@ -106,3 +106,18 @@ def test_float32_file_labels_as_keras_does():
     images = [picture(seed) for seed in range(300, 304)]
     expected = [keras_labels(tiny_model(), image)[0] for image in images]
     assert agreement_of(tiny_files()["float32"][0], images, expected) == (1.0, 1.0)
+
+
+def test_enlargements_that_are_joined_keep_their_borders():
+    keras.utils.set_random_seed(3)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", activation="relu")(image)
+    few = upsample(keras.layers.Conv2D(3, 1)(x), 4, name="few")
+    y = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    more = upsample(keras.layers.Conv2D(4, 1)(y), 8, name="more")
+    model = keras.Model(image, keras.layers.Concatenate()([few, more]))
+    given = picture(5, (64, 96))
+    expected = logits(model, given)
+    np.testing.assert_allclose(
+        logits(export.fix_size(model, 64, 96), given), expected, atol=1e-4 * np.abs(expected).max()
+    )

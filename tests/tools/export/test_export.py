@@ -1,10 +1,12 @@
 """Files for other runtimes: what they give, what they say, and that a wrong one is not written."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
@@ -86,6 +88,27 @@ def test_a_file_that_gives_something_else_is_refused():
     (found,) = checking.compare(lambda x: [off], scores, given)
     with pytest.raises(KfcnError, match=r"probabilities up to 0\.002"):
         checking.require_equal([found], "it")
+    off[0, 0, 0, 0] = np.nan
+    with pytest.raises(KfcnError, match="the exported file gives what is no number"):
+        checking.compare(lambda x: [off], scores, given)
+    broken = dataclasses.replace(net, model=keras.models.clone_model(net.model))
+    broken.model.set_weights([w * np.nan for w in broken.model.get_weights()])
+    with pytest.raises(KfcnError, match="the net gives what is no number"):
+        checking.compare(lambda x: [right], broken, given)
+
+
+def test_more_classes_than_labels_are_refused(tmp_path):
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, keras.layers.Conv2D(300, 1)(image))
+    with pytest.raises(UsageError, match="300 classes: labels of 8 bits hold 255; export scores"):
+        export(model, tmp_path / "out", "saved_model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_data_set_is_refused(tmp_path, capsys):
+    words = ["net", "--format", "onnx", "--out", str(tmp_path / "out"), "--data-dir", "pairs"]
+    assert command.main(words) == 2
+    assert "--data-dir and --classes are of a data set" in capsys.readouterr().err
 
 
 def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):

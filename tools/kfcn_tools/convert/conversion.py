@@ -17,6 +17,8 @@ from kfcn_tools.convert.pictures import pictures
 from kfcn_tools.identity import identity
 
 LEAST_SIDE = 32
+LEAST_CALIBRATION = 4
+"""Of four pictures one is held back, and the search for `mixed` counts on it."""
 
 
 def convert(
@@ -44,7 +46,7 @@ def convert(
         data: the data set, by its name alone where that suffices; the training split calibrates,
             golden images come from `val`.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
-        calibration: training images for int8, at least 4.
+        calibration: training images for int8, at least `LEAST_CALIBRATION`.
         golden: validation images in the bundle, at least 1.
         logits: adds `float32_logits.tflite`, the name that `scores_float32.tflite` had before.
         int8: how int8 and mixed files are made.
@@ -81,6 +83,11 @@ def convert(
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
         chosen = _without_eight_bit(net, modes)
         images = [picture.image for picture in pictures(train, calibration, size)]
+        if len(images) < LEAST_CALIBRATION and any(WAYS[mode].eight_bit for mode in chosen):
+            raise UsageError(
+                f"train has {len(images)} pictures; 8 bits are calibrated on at least "
+                f"{LEAST_CALIBRATION}: add some, or choose the modes float32, float16 or dynamic"
+            )
         wanted = len(train) if int8.qat_epochs else 0
         training = [picture.image for picture in pictures(train, wanted, size)]
         made = Source(net, size, images, int8, training, progress)
@@ -121,7 +128,7 @@ def _check(
     if min(size) < LEAST_SIDE:
         raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
     for name, given, least in (
-        ("calibration", calibration, 4),
+        ("calibration", calibration, LEAST_CALIBRATION),
         ("golden", golden, 1),
         ("qat_epochs", int8.qat_epochs, 0),
     ):

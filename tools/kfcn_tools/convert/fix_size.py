@@ -41,7 +41,7 @@ def fix_size(
     folded = {conv.name: norm for norm, conv in foldable(model)}
     bilinear = [x for x in enlargements(model) if x.is_bilinear]
     strides = {layer.name: x.stride for x in bilinear for layer in x.layers}
-    last = _last_upsampling(model)
+    last = _last_upsampling(model, bilinear)
     grouped = _without_groups(bilinear)
 
     def clone(layer):
@@ -150,11 +150,10 @@ def _without_groups(bilinear: list[Enlargement]) -> dict:
     return stand_ins
 
 
-def _last_upsampling(model) -> str | None:
-    """The bilinear upsampling after which only trims and joins come, if there is one."""
+def _last_upsampling(model, bilinear: list[Enlargement]) -> str:
+    """The operation after which only trims come, and the join of an enlargement by groups."""
+    joins = {enlargement.join.name for enlargement in bilinear if enlargement.join is not None}
     operation = producer(model.outputs[0])
-    while is_operation(operation, "Take", "GetItem") or isinstance(
-        operation, keras.layers.Concatenate
-    ):
+    while is_operation(operation, "Take", "GetItem") or operation.name in joins:
         operation = producer(inputs(operation)[0])
     return operation.name

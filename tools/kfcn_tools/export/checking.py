@@ -38,6 +38,12 @@ def compare(run: Run, net: Net, batches: Sequence[np.ndarray]) -> list[dict]:
                 f"the exported file gives {given.dtype} {given.shape} for images of"
                 f" {images.shape}; expected {np.dtype(dtype).name} {wanted}"
             )
+        for numbers, whose in ((logits, "the net"), (given, "the exported file")):
+            if not np.isfinite(numbers).all():
+                raise KfcnError(
+                    f"{whose} gives what is no number for images of {images.shape}; nothing was "
+                    "written"
+                )
         labels = given.argmax(-1) if net.scores else given
         expected = logits.argmax(-1)
         differ = labels != expected

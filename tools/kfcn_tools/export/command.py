@@ -48,9 +48,12 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> int:
     """Exports, and prints what came of it."""
+    from kfcn.errors import UsageError
     from kfcn.saved import read_card
     from kfcn_tools.export.exporting import DESCRIPTION, export
 
+    if args.data is None and (args.data_dir or args.classes):
+        raise UsageError("--data-dir and --classes are of a data set: which (--data NAME)?")
     out = export(
         args.model,
         args.out,

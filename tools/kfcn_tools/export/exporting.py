@@ -13,6 +13,7 @@ from kfcn import __version__
 from kfcn import data as data_sets
 from kfcn.errors import UsageError
 from kfcn.files import sha256
+from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
 from kfcn.saved import load_model, read_card
 from kfcn_tools.convert.pictures import pictures
@@ -78,6 +79,9 @@ def export(
         "kfcn_version": __version__,
         "source": source,
     }
+    classes = loaded.outputs[0].shape[-1]
+    if classes > IGNORE and not scores:
+        raise UsageError(f"{classes} classes: labels of 8 bits hold {IGNORE}; export scores")
     plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
     net = Net(plain, names, scores, info, size)
     dataset = val or data_sets.load("scenes", "val")

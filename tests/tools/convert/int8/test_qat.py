@@ -56,6 +56,34 @@ def test_convolutions_round_their_kernels_as_int8_does(kind):
     assert np.abs(np.asarray(layer(x)) - np.asarray(plain(x))).max() > 1e-3
 
 
+def test_a_built_in_activation_is_kept_and_no_part_of_the_biases_error():
+    keras.utils.set_random_seed(0)
+    built_in, separate = [], []
+    for layers, activation in ((built_in, "swish"), (separate, None)):
+        x = image = keras.Input((24, 32, 3), batch_size=1)
+        for kind in (
+            keras.layers.Conv2D(8, 3, activation=activation, name="conv"),
+            keras.layers.DepthwiseConv2D(3, activation=activation, name="depth"),
+        ):
+            x = kind(x)
+            if activation is None:
+                x = keras.layers.Activation("swish")(x)
+        layers.append(keras.Model(image, keras.layers.Conv2D(4, 1)(x)))
+    (built_in,), (separate,) = built_in, separate
+    separate.set_weights(built_in.get_weights())
+    images = [picture(seed, (24, 32)) for seed in range(4)]
+    students = [qat.fake_quantized(model, images) for model in (built_in, separate)]
+    for student, model in zip(students, (built_in, separate), strict=True):
+        qat.correct_biases(student, model, images)
+    for ours, theirs in zip(students[0].weights, students[1].weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    given = np.stack(images).astype(np.float32)
+    expected = np.asarray(built_in.predict_on_batch(given[:1]))
+    found = [np.asarray(student(given[:1])) for student in students]
+    for values in found:
+        assert np.abs(values - expected).max() < 0.05 * np.ptp(expected)
+
+
 def divergence(given, wanted, images):
     """Mean Kullback-Leibler divergence of one net's class probabilities from another's."""
     total = 0.0

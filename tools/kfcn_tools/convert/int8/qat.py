@@ -74,7 +74,7 @@ class _RoundedDepthwise(keras.layers.DepthwiseConv2D):
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        return x + self.bias if self.use_bias else x
+        return self.activation(x + self.bias if self.use_bias else x)
 
 
 def _round_kernel(kernel, axes):
@@ -200,9 +200,8 @@ def correct_biases(student: keras.Model, fixed: keras.Model, images: Sequence[np
             continue
         kernel = layer.get_weights()[0]
         # What the error of the weights gives by itself, of the inputs that the layer has.
-        error = type(layer).from_config(
-            layer.get_config() | {"name": f"{layer.name}_error", "use_bias": False}
-        )
+        alone = {"name": f"{layer.name}_error", "use_bias": False, "activation": None}
+        error = type(layer).from_config(layer.get_config() | alone)
         output = error(layer.input)
         error.set_weights([rounded(kernel, 2 if is_depthwise(layer) else 3) - kernel])
         errors[layer.name] = output
