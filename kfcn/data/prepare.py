@@ -187,10 +187,11 @@ def _files_hash(dataset: Dataset) -> str:
 
 
 def _state(file: Path | None) -> tuple[int, int] | None:
-    if file is None:
+    try:
+        status = None if file is None else file.stat()
+    except OSError:  # said when it is read
         return None
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    return None if status is None else (status.st_size, status.st_mtime_ns)
 
 
 def _shard_count(dataset: Dataset) -> int:

@@ -72,8 +72,8 @@ def ship(
     from kfcn.inference.protocol import SINGLE_SCALE
 
     out, card = Path(out), read_card(trained)
-    if card is None:
-        raise KfcnError(f"{trained}: no {CARD} beside the model")
+    if card is None or not model_path(trained).with_name(CARD).is_file():
+        raise KfcnError(f"{trained}: no {CARD} beside the model, as a finished run has it")
     if missing := [name for name in FACTS if not facts.get(name)]:
         raise UsageError(f"facts: {', '.join(missing)} missing; expected {', '.join(FACTS)}")
     if out.exists():
