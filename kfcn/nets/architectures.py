@@ -31,7 +31,11 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "fcn32s": Architecture("kfcn.nets.fcn:fcn32s", "of the paper: class scores enlarged 32 times"),
+    "fcn32s": Architecture(
+        "kfcn.nets.fcn:fcn32s",
+        "of the paper: class scores enlarged 32 times",
+        head=("learn_last", "align"),  # there is no upsampling before the last
+    ),
     "fcn16s": Architecture("kfcn.nets.fcn:fcn16s", "of the paper: one skip, from stride 16"),
     "fcn8s": Architecture("kfcn.nets.fcn:fcn8s", "of the paper: skips from strides 16 and 8"),
     "fcn4s": Architecture("kfcn.nets.fcn:fcn4s", "one skip more, from stride 4, for thin things"),

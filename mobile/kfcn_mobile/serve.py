@@ -31,10 +31,9 @@ def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
         help=f"folder that kfcn-convert wrote{names}",
     )
     port = number(int, 0, 65535)
-    parser.add_argument("--port", type=port, default=8000, help="0: a free one (default 8000)")
+    parser.add_argument("--port", type=port, help="0: a free one (default 8000)")
     parser.add_argument(
         "--host",
-        default="127.0.0.1",
         help="name or address of this machine under which others reach it, or 0.0.0.0; only this"
         " machine reaches it otherwise",
     )
@@ -53,7 +52,10 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
     """
     print_any_letters()
     shipped = shipped or {}
-    args = parser(list(shipped)).parse_args(argv)
+    cli = parser(list(shipped))
+    args = cli.parse_args(argv)
+    if args.write and (args.port, args.host) != (None, None):
+        cli.error("--port and --host are for serving; --write serves nothing")
     try:
         folders = [_folder(name, shipped) for name in args.nets] or list(shipped.values())
         nets = [read_net(folder) for folder in folders]
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
             write_site(site, args.write, folders)
             print(f"wrote {args.write}; any static host over https serves it")
             return 0
-        return _serve(site, args.host, args.port)
+        return _serve(site, args.host or "127.0.0.1", 8000 if args.port is None else args.port)
     except (BundleError, MissingError, OutputError) as error:
         print(f"kfcn-serve: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, WriteError) else 2

@@ -386,3 +386,10 @@ def test_the_site_is_a_new_folder_outside_of_what_it_is_made_of(tmp_path, site, 
     write_site(site, tmp_path / "new" / "site", [bundle])
     assert (tmp_path / "new" / "site" / "nets.json").is_file()
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["site"]
+
+
+def test_what_is_for_serving_is_refused_where_a_site_is_written(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tiny_bundle()), "--write", str(tmp_path / "out"), "--port", "9"])
+    assert "--port and --host are for serving" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -116,6 +116,7 @@ def test_what_one_may_not_have_together_is_refused():
     for given, told in (
         ({"arch": "convnet", "alpha": 0.35}, "alpha: convnet has no such option"),
         ({"arch": "dilated", "learn_last": True}, "learn_last: dilated on mobilenet_v2 has no"),
+        ({"arch": "fcn32s", "learn_middle": False}, "learn_middle: fcn32s on mobilenet_v2 has no"),
         ({"backbone": "resnet50", "fc_filters": 8}, "fc_filters: fcn8s on resnet50 has no"),
         ({"arch": "heatmap", "output_stride": 16}, "the arch heatmap has none to choose"),
         ({"arch": "convnet", "weights": "imagenet"}, "convnet has no backbone"),

@@ -157,6 +157,7 @@ def test_a_net_with_a_crf_becomes_a_bundle_that_validates(run_folder, tmp_path, 
         (["--size", "8", "64"], "expected at least 32"),
         (["--golden", "0"], "golden 0: expected at least 1"),
         (["--min-agreement", "99"], "expected a share"),
+        (["--quantize", "float32", "--equalize"], "equalize: for int8 and mixed; received the mod"),
     ],
 )
 def test_bad_requests_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, change, message):

@@ -82,8 +82,13 @@ def convert(
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
         chosen = _without_eight_bit(net, modes)
+        eight_bit = any(WAYS[mode].eight_bit for mode in chosen)
+        if not eight_bit and (unused := _changed(int8)):
+            raise UsageError(
+                f"{', '.join(unused)}: for int8 and mixed; received the modes {', '.join(chosen)}"
+            )
         images = [picture.image for picture in pictures(train, calibration, size)]
-        if len(images) < LEAST_CALIBRATION and any(WAYS[mode].eight_bit for mode in chosen):
+        if eight_bit and len(images) < LEAST_CALIBRATION:
             raise UsageError(
                 f"train has {len(images)} pictures; 8 bits are calibrated on at least "
                 f"{LEAST_CALIBRATION}: add some, or choose the modes float32, float16 or dynamic"
@@ -139,6 +144,12 @@ def _check(
     for mode in modes or ():
         if mode not in WAYS:
             raise UsageError(f"mode {mode!r}: expected {', '.join(WAYS)}")
+
+
+def _changed(options: Int8Options) -> list[str]:
+    """The options that are not as they are by themselves."""
+    usual = vars(Int8Options())
+    return [name for name, value in vars(options).items() if value != usual[name]]
 
 
 def _without_eight_bit(model: keras.Model, modes: Sequence[str] | None) -> list[str]:
