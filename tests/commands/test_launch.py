@@ -95,6 +95,7 @@ def test_a_signal_is_passed_on_and_the_workers_may_save(tmp_path):
         assert "again" not in process.output
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_stop_are_killed(tmp_path):
     code = "print('pid', os.getpid()); w and time.sleep(1000); time.sleep(1); sys.exit(75)"
     status, output = launch(tmp_path, code)
@@ -133,6 +134,7 @@ def crash(tmp_path, steps, end, restarts=4):
     return launch(tmp_path, CRASH.format(folder=str(tmp_path), steps=steps, end=end), 2, restarts)
 
 
+@pytest.mark.slow
 def test_a_crash_that_repeats_at_the_same_step_is_shown_and_not_tried_again(tmp_path):
     status, output = crash(tmp_path, [40, 300, 301, 302, 303], "os.abort()")
     assert status == 1, output

@@ -87,6 +87,7 @@ def test_save_and_load(images, tmp_path):
     assert again.predict(images[:, :17, :23], verbose=0).shape == (2, 17, 23, 5)
 
 
+@pytest.mark.slow
 def test_saved_model(images, tmp_path):
     model = add_crf(small_net(), **CRF)
     model.export(tmp_path / "saved", verbose=False)

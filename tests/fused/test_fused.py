@@ -275,6 +275,7 @@ PADDINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("onednn", ["avx512", "avx2", "off"])

@@ -169,6 +169,11 @@ def folder_that_is_a_link(bundle):
     return "is a link that points outside"
 
 
+def half_a_character_as_a_name(bundle):
+    describe(bundle, lambda info: info["golden"][1].update(name="a\ud800"))
+    return "bundle.json: golden[1].name: expected a text"
+
+
 def address_as_a_name(bundle):
     name = "http://example.org/x.tflite"
     describe(bundle, lambda info: info["files"].update({name: "0" * 64}))
@@ -221,6 +226,7 @@ def makes_litert_crash(bundle):
             endless_picture,
             link_to_the_outside,
             folder_that_is_a_link,
+            half_a_character_as_a_name,
             address_as_a_name,
             makes_litert_crash,
         )

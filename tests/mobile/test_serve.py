@@ -133,6 +133,7 @@ def test_an_unchanged_file_is_not_sent_again(ask):
     assert again.status == 304 and not content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -393,3 +394,10 @@ def test_what_is_for_serving_is_refused_where_a_site_is_written(tmp_path, capsys
         main([str(tiny_bundle()), "--write", str(tmp_path / "out"), "--port", "9"])
     assert "--port and --host are for serving" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".org"])
+def test_a_host_that_is_no_name_is_one_line(bundle, litert, capsys, host):
+    assert main([str(bundle), "--host", host, "--port", "0"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"kfcn-serve: error: {host}, port 0: ")

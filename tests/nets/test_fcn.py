@@ -131,6 +131,7 @@ def test_atonce_scales_the_skips():
         np.testing.assert_allclose(scaled, scale * unscaled, rtol=1e-4, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_staged_growth_starts_as_the_coarser_net():
     keras.utils.set_random_seed(3)
     coarse = randomize(fit_statistics(fcn32s(4, **TINY)))
@@ -150,6 +151,7 @@ def test_staged_growth_starts_as_the_coarser_net():
     np.testing.assert_allclose(fine(image), expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_the_finer_nets_go_on_as_the_paper_s():
     """FCN-4s and 2s start as FCN-8s, and each adds what its skip sees, by hand in NumPy."""
     keras.utils.set_random_seed(4)
@@ -190,6 +192,7 @@ def test_other_classes_carry_the_body_only():
     assert not [name for name in filled if name.startswith(("score", "upscore"))]
 
 
+@pytest.mark.slow
 def test_align_puts_the_answer_over_its_object():
     """MobileNetV2's cells lie s - 1 off; the usual kernels leave the answer half a stride away."""
     cell = (slice(224, 256), slice(224, 256))

@@ -78,6 +78,7 @@ def test_on_every_backbone_and_of_any_size(backbone):
         assert run(np.zeros((1, *size, 3), "float32")).shape == (1, *size, 3)
 
 
+@pytest.mark.slow
 def test_a_dilated_net_starts_from_one_that_is_not(trained):
     net = fcn8s_fpn(4, output_stride=16, **TINY)
     filled = carry_weights(trained, net)

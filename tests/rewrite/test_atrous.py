@@ -212,6 +212,7 @@ def test_centered_counts_the_padding_in_front_of_the_first_removed_stride():
     assert (dense.stride, dense.offset) == (1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "offset"), [("MobileNetV2", 7), ("ResNet50", 0), ("VGG16", 7.5)])
 def test_centered_backbones_at_stride_8(name, offset):
     build = getattr(keras.applications, name)

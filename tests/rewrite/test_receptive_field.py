@@ -130,6 +130,7 @@ UPSAMPLED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UPSAMPLED)
 def test_behind_upsampling_sizes_are_the_largest_and_offsets_the_mean(name):
     model = UPSAMPLED[name]()

@@ -79,6 +79,7 @@ def test_killed_run_ends_with_the_same_bits(undisturbed, pairs, tmp_path, way):
     )
 
 
+@pytest.mark.slow
 def test_a_net_whose_checkpoints_are_gone_is_not_trained_anew(run, pairs, tmp_path):
     copy = shutil.copytree(run.run_dir, tmp_path / "run")
     shutil.rmtree(copy / "checkpoints")

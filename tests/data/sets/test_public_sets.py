@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kfcn import data
-from kfcn.data.sets import ade20k, cityscapes, voc
+from kfcn.data.sets import ade20k, cityscapes, tfds_set, voc
 from kfcn.data.sets.coco import VOC_IDS
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import voc_colour
@@ -357,3 +357,13 @@ def test_a_data_set_of_tfds_is_read_whoever_prepared_it(tmp_path, format):
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
     named = data.load(f"tfds:{name}", "extra", tmp_path, classes=str(tmp_path / "classes.txt"))
     assert named.classes.names == ("a", "b", "c", "d") and len(named) == 3
+
+
+def test_a_data_set_of_tfds_without_train_asks_for_its_classes(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    name = shapes_builder()
+    tfds.builder(name, data_dir=tmp_path, file_format="tfrecord").download_and_prepare()
+    monkeypatch.setattr(tfds_set, "_parts", lambda info: {"extra": "extra"})
+    with pytest.raises(UsageError, match=r"has no split train whose labels .* --classes classes"):
+        data.load(f"tfds:{name}", "extra", tmp_path)

@@ -38,6 +38,7 @@ def picture(height, width, seed=0):
     return rng.integers(0, 256, (1, height, width, 3), np.uint8).repeat(8, 1)[:, :height]
 
 
+@pytest.mark.slow
 def test_a_crf_stays_on_tensorflow_and_its_net_does_not(model):
     whole = add_crf(model, test_iterations=2)
     net = quickest(whole)
@@ -107,6 +108,7 @@ def test_logits_of_images_that_are_not_whole_numbers(model):
     assert np.abs(rounded - expected).max() > 1e-3 * expected.std()  # it could be seen
 
 
+@pytest.mark.slow
 def test_programs_are_kept_by_what_the_file_holds(model, cache, tmp_path):
     file, image = tmp_path / "net.keras", picture(40, 40)
     save_model(model, file)

@@ -291,6 +291,7 @@ def test_a_stored_program_runs_without_tensorflow_and_keras(tmp_path):
     assert done.stdout.strip() == "(1, 20, 30)", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["labels", "scores", "logits"])
 def test_onnx_files_are_whole(output):
     model = onnx.load_from_string(

@@ -74,6 +74,8 @@ def test_scores_are_held_to_the_logits_of_keras(bundle, tmp_path):
             {"source": {"name": "b/model.keras", "sha256": "0"}},
             r"another net \(b/model.keras\) tha",
         ),
+        ({"source": "x"}, "does not say of which net it and the bundle are"),
+        ({"source": None}, "does not say of which net it and the bundle are"),
         ({"format": "openvino"}, "format 'openvino'; ONNX Runtime reads onnx"),
         ({"models": [{"mode": "float32", "file": "../x.onnx"}]}, "not as kfcn-export writes it"),
         ({"models": 3}, "not as kfcn-export writes it"),

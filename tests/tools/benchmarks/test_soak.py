@@ -76,6 +76,7 @@ for n in range(1, 31):
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_to_its_end(tmp_path):
     path = tmp_path / "count"
     path.write_text("0")

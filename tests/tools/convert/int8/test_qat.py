@@ -120,6 +120,7 @@ def test_fine_tuning_brings_the_rounded_net_closer_to_the_float_one():
     assert "block2_depthwise" in changed and "score_fr" in changed
 
 
+@pytest.mark.slow
 def test_its_biases_are_corrected_as_those_of_the_file_are():
     """Two implementations of the same correction: on Keras layers and on a `.tflite` file, there
     where weights go to the nearest, as long rows do."""
