@@ -202,7 +202,9 @@ def match_files(images: Path, labels: Path, deep: bool = True) -> Match:
     """
     found = list_files(images, IMAGE_SUFFIXES, deep)
     masks = list_files(labels, LABEL_SUFFIXES, deep, NO_LABEL_SUFFIXES)
-    label_files = _under_the_images_names(masks.files, found.files)
+    named = _under_the_images_names(masks.files, found.files)
+    refuse_shared(labels, named, "label maps")
+    label_files = dict(named)
     for ours, others, folder, missing in (
         (found.files, label_files, labels, "image(s) without a label map"),
         (label_files, found.files, images, "label map(s) without an image"),
@@ -225,19 +227,16 @@ def match(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     return list(match_files(images, labels).pairs.values())
 
 
-def _under_the_images_names(masks: dict[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
-    """The masks by the names of their images; one that has none keeps its own."""
-    named = {}
+def _under_the_images_names(
+    masks: dict[str, Path], images: Mapping[str, Path]
+) -> list[tuple[str, Path]]:
+    """The masks with the names of their images; one that has none keeps its own."""
+    named = []
     for name, path in masks.items():
         if name not in images:
             stems = (name.removesuffix(ending) for ending in MASK_ENDINGS if name.endswith(ending))
             name = next((stem for stem in stems if stem in images and stem not in masks), name)
-        if name in named:
-            raise DataError(
-                f"{path} and {named[name]} are both label maps of the picture {name}; expected "
-                "one for each: remove one of them"
-            )
-        named[name] = path
+        named.append((name, path))
     return named
 
 
@@ -261,18 +260,21 @@ def left_out_notes(folder: Path, names: list[str], what: str = "of another kind"
     return [f"{folder}: left out {len(names)} file(s) {what}: {shortlist(names)}"]
 
 
-def refuse_shared(source: Path, images: Iterable[tuple[Path, object]]) -> None:
+def refuse_shared(
+    source: Path, images: Iterable[tuple[object, object]], what: str = "labels"
+) -> None:
     """Raises a DataError where two sets of labels are for one picture.
 
     Args:
         source: what the labels belong to, for the error.
-        images: the file of each picture, and what an error calls its labels.
+        images: the file or name of each picture, and what an error calls its labels.
+        what: the labels are, in words.
     """
-    seen: dict[Path, object] = {}
+    seen: dict[object, object] = {}
     for image, labels in images:
         if image in seen:
             raise DataError(
-                f"{source}: {seen[image]} and {labels} are both labels of the picture {image}; "
+                f"{source}: {seen[image]} and {labels} are both {what} of the picture {image}; "
                 "expected one for each: remove or merge them"
             )
         seen[image] = labels

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kfcn.data.audit.check import label_error, label_histogram, nothing_in, size_error
+from kfcn.data.audit.check import counted_sample, nothing_in
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Counts, Dataset
 from kfcn.data.feed.views import split_of
@@ -290,11 +290,7 @@ def _encoded(dataset: Dataset, index: int) -> tuple[bytes, bytes, str, np.ndarra
     Raises:
         DataError: the pair cannot be used.
     """
-    sample = dataset[index]
-    histogram = label_histogram(sample.labels)
-    error = size_error(dataset, index, sample) or label_error(dataset, index, histogram)
-    if error:
-        raise DataError(error)
+    sample, histogram = counted_sample(dataset, index)
     file = dataset.image_file(index)
     image = file.read_bytes() if file is not None and stored_as_read(file) else _png(sample.image)
     return image, _png(sample.labels), sample.name, histogram

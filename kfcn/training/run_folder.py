@@ -14,7 +14,7 @@ from kfcn.errors import KfcnError, UsageError, first_line, received
 from kfcn.files import make_folder, read_object, write_json, write_text
 from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
-from kfcn.saved import CARD, MODEL
+from kfcn.saved import CARD, CONFIG, MODEL
 from kfcn.training.resolution import FORMAT, from_stored
 from kfcn.training.settings import Settings
 
@@ -37,7 +37,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
-        self.config = self.path / "config.json"
+        self.config = self.path / CONFIG
         self.checkpoints = self.path / "checkpoints"
         self.history = self.path / "history.csv"
         self.curves = self.path / "curves.png"
@@ -117,12 +117,16 @@ class RunFolder:
                 f"--init-from {self.path} --run-dir ANOTHER"
             )
 
+    @property
+    def finished(self) -> bool:
+        return (self.path / CARD).is_file()
+
     def holds_results(self) -> bool:
         """Whether it has a net that took more than an epoch, or that is finished."""
         if not (self.path / MODEL).is_file():
             return False
         rows = self.history.read_text().splitlines()[1:] if self.history.is_file() else []
-        return len(rows) > 1 or (self.path / CARD).is_file()
+        return self.finished or len(rows) > 1
 
     def start(
         self,

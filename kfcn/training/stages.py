@@ -6,7 +6,6 @@ from typing import Any
 
 from kfcn import recipes
 from kfcn.errors import KfcnError, UsageError
-from kfcn.saved import CARD
 from kfcn.training.resolution import continued, resolve
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.settings import Settings
@@ -21,7 +20,7 @@ class Stage:
 
     @property
     def finished(self) -> bool:
-        return (self.run.path / CARD).is_file()
+        return self.run.finished
 
     @property
     def same(self) -> bool:

@@ -84,7 +84,7 @@ def read_run(path: Path | str) -> list[Result]:
     from kfcn.training.run_folder import RunFolder
 
     folder = RunFolder(path)
-    if not folder.config.is_file() or not (folder.path / CARD).is_file():
+    if not folder.config.is_file() or not folder.finished:
         raise UsageError(
             f"{path}: expected the folder of a finished run, with config.json and {CARD}"
         )

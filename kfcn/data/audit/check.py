@@ -49,14 +49,15 @@ def checked_sample(dataset: Dataset, index: int) -> Sample:
     Raises:
         DataError: they are not, or a file cannot be read.
     """
-    return _looked_at(dataset, index)[0]
+    return counted_sample(dataset, index)[0]
 
 
 def _sound_histogram(dataset: Dataset, index: int) -> np.ndarray:
-    return _looked_at(dataset, index)[1]
+    return counted_sample(dataset, index)[1]
 
 
-def _looked_at(dataset: Dataset, index: int) -> tuple[Sample, np.ndarray]:
+def counted_sample(dataset: Dataset, index: int) -> tuple[Sample, np.ndarray]:
+    """`checked_sample`, and how often each of the 256 labels is in it."""
     sample = dataset[index]
     found = label_histogram(sample.labels)
     error = size_error(dataset, index, sample) or label_error(dataset, index, found)

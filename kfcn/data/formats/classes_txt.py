@@ -26,10 +26,8 @@ from kfcn.labels import Classes, coloured, voc_coloured
 Colour = tuple[int, int, int]
 
 _STORED = re.compile(r"^(?P<rest>.*\S)\s*=\s*(?P<value>\d+)$")
-_COLOUR = re.compile(
-    r"^(?P<name>.*\S)\s+(?:#(?P<hex>[0-9a-fA-F]{6})|(?P<rgb>\d+(?:[\s,]+\d+){2}))$"
-)
-_COLOUR_ALONE = re.compile(r"#[0-9a-fA-F]{6}|\d+(?:[\s,]+\d+){2}")
+_COLOUR_ALONE = re.compile(r"#(?P<hex>[0-9a-fA-F]{6})|(?P<rgb>\d+(?:[\s,]+\d+){2})")
+_COLOUR = re.compile(rf"^(?P<name>.*\S)\s+(?:{_COLOUR_ALONE.pattern})$")
 _NUMBERED = re.compile(r"^(?P<value>\d+)(?:\s*[:;,]\s*|\s+)(?P<rest>\S.*)$")
 _COLOUR_FIRST = re.compile(r"^(#[0-9a-fA-F]{6}|\d+[\s,]+\d+[\s,]+\d+)[\s,:]+\D")
 

@@ -69,12 +69,23 @@ def read_labels(
         UsageError: as `read_image`.
     """
     name = name or str(file)
-    with decoding(name, "a label map"):
+    return labels_of(open_mask(file, name, page), name)
+
+
+def open_mask(
+    file: str | Path | bytes, name: str, page: int | None, what: str = "a label map"
+) -> "StoredMask":
+    """Decodes a mask file as it is stored; arguments as of `read_labels`, `what` for errors.
+
+    Raises:
+        DataError: the file is missing, damaged, lossy or no image.
+        UsageError: as `read_image`.
+    """
+    with decoding(name, what):
         content = contents(file)
         if fault := no_mask(content):
             raise ValueError(fault)
-        stored = stored_mask(content, page)
-    return labels_of(stored, name)
+        return stored_mask(content, page)
 
 
 def labels_of(stored: "StoredMask", name: str) -> np.ndarray:

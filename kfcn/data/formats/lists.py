@@ -16,8 +16,8 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or has no line.
     """
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    lines = [nfc(unquoted(line)) for line in lines if unquoted(line).strip()]
+    lines = [unquoted(line.strip()) for line in read_text(path).splitlines()]
+    lines = [nfc(line) for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{path}: is empty; expected one name a line")
     return lines

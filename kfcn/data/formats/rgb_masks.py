@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.formats.images import contents, decoding
-from kfcn.data.formats.label_maps import StoredMask, labels_of, no_mask, stored_mask
+from kfcn.data.formats.label_maps import StoredMask, labels_of, open_mask
 from kfcn.errors import DataError, shortlist
 from kfcn.labels import IGNORE
 
@@ -39,7 +38,7 @@ def read_colours(
         DataError: the file cannot be read, or holds a colour that is not in `label_of`.
     """
     name = name or str(file)
-    stored = _opened(file, page, name)
+    stored = open_mask(file, name, page, "a mask")
     values = _colours(stored)
     if values is None:
         found = _by_greys(stored, label_of)
@@ -81,7 +80,7 @@ def read_indices(
         DataError: the file cannot be read, or its colours are those of other classes than its
             numbers.
     """
-    stored = _opened(file, page, str(file))
+    stored = open_mask(file, str(file), page)
     labels = labels_of(stored, str(file))
     found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
     if stored.palette is None:
@@ -123,14 +122,6 @@ def _refuse_greys(
             "that it does not say whether they or the numbers are meant; save it as RGB if the "
             "colours are right, or give the white class another colour there if the numbers are"
         )
-
-
-def _opened(file: str | Path | bytes, page: int | None, name: str) -> StoredMask:
-    with decoding(name, "a mask"):
-        content = contents(file)
-        if fault := no_mask(content):
-            raise ValueError(fault)
-        return stored_mask(content, page)
 
 
 def _colours(stored: StoredMask) -> np.ndarray | None:

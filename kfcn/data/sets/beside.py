@@ -17,6 +17,7 @@ from kfcn.data.listing import (
     list_files,
     part,
     refuse_no_masks,
+    refuse_shared,
     split_names,
 )
 from kfcn.data.sets.folder import Folder, MaskReader
@@ -70,17 +71,14 @@ def _split_folders(root: Path) -> dict[str, str]:
 def _pairs(folder: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """The images that have a mask, with it, by name; and what was left out."""
     images = list_files(folder, IMAGE_SUFFIXES | NO_LABEL_SUFFIXES)
-    pairs, masks = {}, set()
+    found, masks = [], set()
     for name, path in images.files.items():
         stems = [name.removesuffix(end) for end in MASK_ENDINGS if name.endswith(end)]
         if stem := next((stem for stem in stems if stem in images.files), None):
-            if stem in pairs:
-                raise DataError(
-                    f"{pairs[stem][1]} and {path} are both label maps of the picture {stem}; "
-                    "expected one for each: remove one of them"
-                )
-            pairs[stem] = (images.files[stem], path)
+            found.append((stem, path))
             masks.add(name)
+    refuse_shared(folder, found, "label maps")
+    pairs = {stem: (images.files[stem], path) for stem, path in found}
     refuse_no_masks(folder, (mask for _, mask in pairs.values()))
     wrong = [mask for _, mask in pairs.values() if mask.suffix.lower() not in LABEL_SUFFIXES]
     if wrong:

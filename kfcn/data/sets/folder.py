@@ -19,7 +19,7 @@ import numpy as np
 
 from kfcn.data.formats.classes_txt import ClassFile, read_class_file
 from kfcn.data.formats.images import IMAGE_SUFFIXES
-from kfcn.data.formats.label_maps import LABEL_SUFFIXES, mask_mode, read_labels
+from kfcn.data.formats.label_maps import LABEL_SUFFIXES, mask_mode
 from kfcn.data.formats.rgb_masks import read_colours, read_indices
 from kfcn.data.listing import NO_LABEL_SUFFIXES, has_file, match_files, part, split_names
 from kfcn.data.sets.pairs import IndexedMasks, table
@@ -125,14 +125,10 @@ class MaskReader:
 
     def __call__(self, path: Path, page: int | None = None) -> np.ndarray:
         """The labels of a mask file, uint8 `(H, W)`."""
-        mode = _mode(path)
-        if self._colours and (self._greys or mode in ("RGB", "RGBA")):
+        if self._colours and (self._greys or _mode(path) in ("RGB", "RGBA")):
             return read_colours(path, self._colours, self._source, page)
-        if mode == "P" or self._colours:
-            colours = self._colours if self._numbers is None else {}
-            labels = read_indices(path, colours, self._source, page, self._stored)
-        else:
-            labels = read_labels(path, page=page)
+        colours = self._colours if self._numbers is None else {}
+        labels = read_indices(path, colours, self._source, page, self._stored)
         if self._numbers is None:
             return labels
         found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()

@@ -91,8 +91,7 @@ async function change(chosen, chosenMode) {
 async function tune() {
   if (mode === 'int8') return; // the same labels on every device, which WebGPU does not promise
   const before = opened;
-  const { file } = before;
-  opened = { ...(await engine.tune(file)), file };
+  opened = { ...before, ...(await engine.tune(before.file)) };
   if (opened.engine !== before.engine && picture && !stream) {
     await show(picture.source, picture.width, picture.height);
   }
