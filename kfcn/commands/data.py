@@ -103,7 +103,7 @@ def _check(args) -> int:
 def _prepare(args) -> int:
     import shlex
 
-    from kfcn.data.prepare import prepare
+    from kfcn.data.prepare.prepare import prepare
 
     out = prepare(
         source_of(args),

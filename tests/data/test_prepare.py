@@ -11,10 +11,11 @@ from PIL import Image
 from processes import small_disk
 
 from kfcn import data
-from kfcn.data import prepare as module
 from kfcn.data.catalog import Source
 from kfcn.data.feed.batches import training_batches
-from kfcn.data.prepare import prepare
+from kfcn.data.prepare import plan
+from kfcn.data.prepare import prepare as module
+from kfcn.data.prepare.prepare import prepare
 from kfcn.data.sets.prepared import Prepared
 from kfcn.errors import DataError, KfcnError, UsageError, WriteError
 from kfcn.files import TEMPORARY
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "SHARD_BYTES", 8000)
+    monkeypatch.setattr(plan, "SHARD_BYTES", 8000)
 
 
 def contents(out):

@@ -292,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse_args(argv)
 
     from kfcn.data.catalog import Source
-    from kfcn.data.prepare import prepare
+    from kfcn.data.prepare.prepare import prepare
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "folder"
