@@ -106,12 +106,13 @@ def _read_pads(layer, size, pads: Pads) -> Pads:
 def _kernel_gradient(dtype, size) -> Callable | None:
     """The quickest gradient of a kernel, as measured (docs/benchmarks.md); None: the layer's.
 
-    With AVX-512, oneDNN has a quick one for 3x3, and four of these are quicker than its one for
-    5x5. With AVX2 TensorFlow's own is quicker than oneDNN's, 5x5 twice to four times.
+    TensorFlow's own is quicker than oneDNN's where that has no AVX-512, and everywhere with 5x5. In
+    bfloat16 it adds up too coarsely; there four of oneDNN's quick ones for 3x3 make one of 5x5.
     """
-    if onednn_is_on() and not onednn_lacks_avx512():
-        return _in_parts if size == 5 else None
-    return _by_tensorflow if dtype == "float32" else None
+    quick = onednn_is_on() and not onednn_lacks_avx512()
+    if dtype == "float32":
+        return None if quick and size == 3 else _by_tensorflow
+    return _in_parts if quick and size == 5 else None
 
 
 def _by_tensorflow(inputs, above, shape, strides, pads):
