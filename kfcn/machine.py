@@ -34,6 +34,11 @@ def instruction_set() -> str:
     )
 
 
+def is_intel_avx512() -> bool:
+    """Whether this is a processor of Intel's that has AVX-512."""
+    return instruction_set() == "avx512" and _cpu_info("vendor_id") == "GenuineIntel"
+
+
 def _cpu_info(entry: str) -> str:
     """An entry of the first processor in /proc/cpuinfo; empty where there is none."""
     try:

@@ -73,6 +73,9 @@ def test_instruction_sets(flags, expected, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "Path", lambda name: file)
     assert machine.instruction_set() == expected
     assert machine.cpu_name() == "A processor: fast"
+    assert not machine.is_intel_avx512()
+    file.write_text(f"vendor_id\t: GenuineIntel\nflags\t\t: {flags}\n")
+    assert machine.is_intel_avx512() == (expected == "avx512")
 
 
 @pytest.mark.parametrize(

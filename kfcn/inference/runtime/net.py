@@ -12,7 +12,7 @@ from kfcn.inference.runtime.on_litert import LiteRTNet
 from kfcn.inference.runtime.on_onnxruntime import OnnxRuntimeNet
 from kfcn.inference.runtime.program import Program, UnsupportedError
 from kfcn.inference.runtime.program_net import ProgramNet
-from kfcn.machine import cores, import_tensorflow, instruction_set
+from kfcn.machine import cores, import_tensorflow, is_intel_avx512
 
 if TYPE_CHECKING:
     import keras
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 AT_ONCE = 4
 """Pictures of a folder that are computed at the same time, each on its share of the cores. Each
 takes memory; on more than two cores nothing was measured."""
-_WIDE = {"avx512": 0.45, "": 0.45, "avx2": 0.75}
-"""Share of wide convolutions from which on ONNX Runtime is quicker than LiteRT, by the processor's
-vectors: ResNets have 0.5, VGG16 has all; with EfficientNetV2-B0, of 0.43, they are level
+_WIDE, _WIDE_ON_INTEL = 0.75, 0.45
+"""Share of wide convolutions from which on ONNX Runtime is quicker than LiteRT, in general and with
+Intel's AVX-512: ResNets have 0.5, VGG16 has all; with EfficientNetV2-B0, of 0.43, they are level
 (docs/benchmarks.md)."""
 
 
@@ -143,7 +143,7 @@ def _on_cpu(program: Program, threads: int, at_once: int) -> ProgramNet:
     Raises:
         UnsupportedError: a step that LiteRT has no operation for, or neither is installed.
     """
-    if program.wide_share() > _WIDE[instruction_set()]:
+    if program.wide_share() > (_WIDE_ON_INTEL if is_intel_avx512() else _WIDE):
         with contextlib.suppress(UnsupportedError):
             return OnnxRuntimeNet(program, threads, at_once)
     return LiteRTNet(program, threads, at_once)
