@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 
+import drawn
 import keras
 import numpy as np
 import pytest
+from drawn import save, write
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
@@ -157,6 +159,21 @@ def test_requests_that_make_no_sense(tmp_path, monkeypatch, arguments, message):
     with pytest.raises(UsageError, match=message):
         export(tiny_model(), tmp_path / "out", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_pictures_to_calibrate_on_are_told_before_the_work(tmp_path):
+    for split, count in (("train", 3), ("val", 1)):
+        for index in range(count):
+            save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
+            save(tmp_path / f"data/labels/{split}/p{index}.png", drawn.mask())
+    write(tmp_path / "data/classes.txt", "background\ncell\n")
+    source, told = Source("folder", tmp_path / "data"), []
+    with pytest.raises(UsageError, match="train has 3 pictures; 8 bits are calibrated on at least"):
+        export(
+            tiny_fcn(classes=2), tmp_path / "out", "onnx",
+            quantize=True, data=source, progress=told.append,
+        )  # fmt: skip
+    assert not told and not (tmp_path / "out").exists()
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):

@@ -13,12 +13,13 @@ from kfcn.outputs import new_folder
 from kfcn.saved import check_card, load_model, read_card
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
-from kfcn_tools.convert.pictures import pictures
+from kfcn_tools.convert.pictures import (
+    check_calibration,
+    check_enough,
+    check_size,
+    pictures,
+)
 from kfcn_tools.identity import identity
-
-LEAST_SIDE = 32
-LEAST_CALIBRATION = 4
-"""Of four pictures one is held back, and the search for `mixed` counts on it."""
 
 
 def convert(
@@ -46,7 +47,7 @@ def convert(
         data: the data set, by its name alone where that suffices; the training split calibrates,
             golden images come from `val`.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
-        calibration: training images for int8, at least `LEAST_CALIBRATION`.
+        calibration: training images for int8, at least 4 (`LEAST_CALIBRATION`).
         golden: validation images in the bundle, at least 1.
         logits: adds `float32_logits.tflite`, the name that `scores_float32.tflite` had before.
         int8: how int8 and mixed files are made.
@@ -87,12 +88,9 @@ def convert(
             raise UsageError(
                 f"{', '.join(unused)}: for int8 and mixed; received the modes {', '.join(chosen)}"
             )
+        if eight_bit:
+            check_enough(train)
         images = [picture.image for picture in pictures(train, calibration, size)]
-        if eight_bit and len(images) < LEAST_CALIBRATION:
-            raise UsageError(
-                f"train has {len(images)} pictures; 8 bits are calibrated on at least "
-                f"{LEAST_CALIBRATION}: add some, or choose the modes float32, float16 or dynamic"
-            )
         wanted = len(train) if int8.qat_epochs else 0
         training = [picture.image for picture in pictures(train, wanted, size)]
         made = Source(net, size, images, int8, training, progress)
@@ -130,10 +128,9 @@ def _check(
     golden: int,
     int8: Int8Options,
 ) -> None:
-    if min(size) < LEAST_SIDE:
-        raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
+    check_size(size)
+    check_calibration(calibration)
     for name, given, least in (
-        ("calibration", calibration, LEAST_CALIBRATION),
         ("golden", golden, 1),
         ("qat_epochs", int8.qat_epochs, 0),
     ):

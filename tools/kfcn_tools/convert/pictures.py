@@ -6,6 +6,11 @@ import numpy as np
 from PIL import Image
 
 from kfcn.data.dataset import Dataset
+from kfcn.errors import UsageError
+
+LEAST_SIDE = 32
+LEAST_CALIBRATION = 4
+"""Of four pictures one is held back, and the search for `mixed` counts on it."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,24 @@ def pictures(dataset: Dataset, count: int, size: tuple[int, int]) -> list[Pictur
             labels = np.array(Image.fromarray(labels).resize(shape, Image.Resampling.NEAREST))
         found.append(Picture(image, labels, sample.name))
     return found
+
+
+def check_enough(train: Dataset) -> None:
+    """Raises UsageError where a training split is too small to calibrate 8 bits on."""
+    if len(train) < LEAST_CALIBRATION:
+        raise UsageError(
+            f"train has {len(train)} pictures; 8 bits are calibrated on at least "
+            f"{LEAST_CALIBRATION}: add some, or do without 8 bits"
+        )
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raises UsageError for a size that is too small for a net."""
+    if min(size) < LEAST_SIDE:
+        raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
+
+
+def check_calibration(count: int) -> None:
+    """Raises UsageError where fewer images are asked for than 8 bits need."""
+    if count < LEAST_CALIBRATION:
+        raise UsageError(f"calibration {count}: expected at least {LEAST_CALIBRATION}")

@@ -16,7 +16,12 @@ from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
 from kfcn.saved import load_model, read_card
-from kfcn_tools.convert.pictures import pictures
+from kfcn_tools.convert.pictures import (
+    check_calibration,
+    check_enough,
+    check_size,
+    pictures,
+)
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
 from kfcn_tools.export.net import Net
@@ -25,7 +30,6 @@ from kfcn_tools.identity import identity
 DESCRIPTION = "export.json"
 # Neither is a multiple of the other, and 32 divides one of them only.
 CHECKED = ((192, 256), (139, 181))
-LEAST_SIDE = 32
 
 
 def export(
@@ -55,7 +59,7 @@ def export(
         quantize: adds a file in 8 bits, calibrated on the training split of `data`.
         data: the data set whose validation images the check uses, by its name alone where that
             suffices; without it drawn scenes.
-        calibration: training images for 8 bits, at least 4.
+        calibration: training images for 8 bits, at least 4 (`LEAST_CALIBRATION`).
         progress: gets a line before each step.
 
     Returns:
@@ -85,6 +89,9 @@ def export(
     plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
     net = Net(plain, names, scores, info, size)
     dataset = val or data_sets.load("scenes", "val")
+    train = origin.open_for(card, "train") if quantize and origin else None
+    if train is not None:
+        check_enough(train)
     batches = _batches(dataset, size if kind.fixed_size else None)
     out = Path(out)
     with new_folder(out) as folder:
@@ -96,8 +103,7 @@ def export(
             progress(f"{format}: checking")
             checked["float32"] = compare(run, net, batches)
             require_equal(checked["float32"], format)
-        if quantize and origin:
-            train = origin.open_for(card, "train")
+        if train is not None:
             progress(f"{format}: int8, calibrating on {min(calibration, len(train))} images")
             at = size or CHECKED[0]
             images = [picture.image for picture in pictures(train, calibration, at)]
@@ -128,12 +134,11 @@ def _check(format, size, quantize, data, calibration) -> None:
         raise UsageError(f"{what} takes images of one size: which (--size H W)?")
     if size is not None and not fixed:
         raise UsageError(f"{format} takes images of any size; received the size {size}")
-    if size is not None and min(size) < LEAST_SIDE:
-        raise UsageError(f"size {size[0]} {size[1]}: expected at least {LEAST_SIDE} each way")
+    if size is not None:
+        check_size(size)
     if quantize and data is None:
         raise UsageError("int8 is calibrated on training images: which data set (--data NAME)?")
-    if calibration < 4:
-        raise UsageError(f"calibration {calibration}: expected at least 4")
+    check_calibration(calibration)
 
 
 def _batches(dataset, size: tuple[int, int] | None) -> list[np.ndarray]:
