@@ -4,7 +4,7 @@ Run as `python -m kfcn_tools.benchmarks.train --data camvid --data-dir CamVid`; 
 replicas of one process and one and two workers, in turn, each time in new processes on this
 machine, with the same global batch. On a machine without GPUs all of them share the same cores:
 what the second replica or worker costs there is the price of the exchange. `--ways "1 replica"
-recompute` shows what `kfcn-train --recompute` saves and costs.
+recompute bfloat16` shows what `--recompute` and `--precision mixed_bfloat16` save and cost.
 
 Memory is the greatest that a process held: in all, and beyond that before its first step.
 
@@ -37,6 +37,7 @@ WAYS = {
     "1 worker": ("--workers", "1"),
     "2 workers": ("--workers", "2"),
     "recompute": ("--strategy", "one", "--recompute"),
+    "bfloat16": ("--strategy", "one", "--precision", "mixed_bfloat16"),
 }
 USUAL = ("1 replica", "2 replicas", "1 worker", "2 workers")
 
@@ -121,6 +122,7 @@ def options(description: str) -> argparse.ArgumentParser:
     cli.add_argument("--strategy", default="auto", help=argparse.SUPPRESS)
     cli.add_argument("--cpu-replicas", type=int, default=0, help=argparse.SUPPRESS)
     cli.add_argument("--recompute", action="store_true", help="as of kfcn-train")
+    cli.add_argument("--precision", default="float32", help="as of kfcn-train")
     return cli
 
 
@@ -135,7 +137,7 @@ def loop(args: argparse.Namespace) -> "Iterator[Loop]":
     config = resolve(
         data=args.data, data_dir=args.data_dir, crop=args.crop, arch=args.arch,
         backbone=args.backbone, weights="none", batch_size=args.batch_size, learning_rate=1e-4,
-        recompute=args.recompute, epochs=40,
+        recompute=args.recompute, precision=args.precision, epochs=40,
     )  # fmt: skip
     with bare_loop(config, data_sets.load(config.data, "train", config.data_dir), where) as made:
         yield made
