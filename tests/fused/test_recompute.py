@@ -60,10 +60,10 @@ def test_values_gradients_and_statistics_are_those_of_a_step_without(name, in_pa
     same(ours[0], usual[0])
     bounds = {}
     if in_parts:
-        # What is computed again is joined otherwise and rounded otherwise, and the gradient of a
-        # bias before a normalisation is rounding alone.
+        # What is computed again is joined otherwise and rounded otherwise, by 2.1e-4 at most on the
+        # processors tried; the gradient of a bias before a normalisation is rounding alone.
         least = 3e-3 * max(np.abs(gradient).max() for gradient in usual[1])
-        bounds = {"least": least, "atol": 2e-4}
+        bounds = {"least": least, "atol": 5e-4}
     for one, other in zip(ours[1], usual[1], strict=True):
         same(one, other, **bounds)
     # So is the mean of maps that follow others whose mean is zero.
