@@ -143,7 +143,8 @@ def _on_cpu(program: Program, threads: int, at_once: int) -> ProgramNet:
     Raises:
         UnsupportedError: a step that LiteRT has no operation for, or neither is installed.
     """
-    if program.wide_share() > (_WIDE_ON_INTEL if is_intel_avx512() else _WIDE):
+    wide = program.wide_share()
+    if wide > _WIDE or (wide > _WIDE_ON_INTEL and is_intel_avx512()):
         with contextlib.suppress(UnsupportedError):
             return OnnxRuntimeNet(program, threads, at_once)
     return LiteRTNet(program, threads, at_once)
