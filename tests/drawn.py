@@ -46,6 +46,15 @@ def write(path, text, encoding="utf-8"):
     return path
 
 
+def folder(root, masks, classes="background\nlesion\n", split="train"):
+    """A split of a data set `folder`: a picture for each mask, uint8 (H, W)."""
+    for index, array in enumerate(masks):
+        save(root / f"images/{split}/p{index}.png", picture(index))
+        save(root / f"labels/{split}/p{index}.png", array)
+    write(root / "classes.txt", classes)
+    return root
+
+
 def write_json(path, value):
     return write(path, json.dumps(value))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from drawn import SHARE, mask, picture, save, shares, write
+from drawn import SHARE, folder, mask, picture, save, shares, write
 from PIL import Image
 
 from kfcn import data
@@ -11,14 +11,6 @@ from kfcn.data.formats.label_maps import read_labels
 from kfcn.errors import DataError
 
 BOX_SHARE = [round(100 - 100 * SHARE, 3), round(100 * SHARE, 3)]  # 81.771, 18.229
-
-
-def folder(root, masks, classes="background\nlesion\n", split="train"):
-    for index, array in enumerate(masks):
-        save(root / f"images/{split}/p{index}.png", picture(index))
-        save(root / f"labels/{split}/p{index}.png", array)
-    write(root / "classes.txt", classes)
-    return root
 
 
 def test_a_second_class_stored_as_255_is_said_and_not_trained_on(tmp_path):

@@ -11,7 +11,7 @@ import sys
 import drawn
 import numpy as np
 import pytest
-from drawn import save, write
+from drawn import write
 from kfcn_mobile.bundle import read_bundle
 from kfcn_mobile.gates import MODES
 from kfcn_tools.convert import command, convert, metadata, modes
@@ -176,10 +176,7 @@ def test_a_model_without_a_card_fails(run_folder, tmp_path, capsys):
 @pytest.mark.slow
 def test_golden_images_are_read_as_the_card_says(tmp_path, capsys):
     for split in ("train", "val"):
-        for index in range(4):
-            save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
-            save(tmp_path / f"data/labels/{split}/p{index}.png", drawn.mask(255))
-    write(tmp_path / "data/classes.txt", "background\ncell\n")
+        drawn.folder(tmp_path / "data", [drawn.mask(255)] * 4, "background\ncell\n", split)
     save_model(tiny_fcn(classes=2), tmp_path / "model.keras")
     card = {
         "classes": ["background", "cell"], "palette": [[0, 0, 0], [128, 0, 0]],
@@ -200,10 +197,7 @@ def test_golden_images_are_read_as_the_card_says(tmp_path, capsys):
 
 def test_fewer_pictures_than_8_bits_need_are_refused(tmp_path):
     for split, count in (("train", 3), ("val", 1)):
-        for index in range(count):
-            save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
-            save(tmp_path / f"data/labels/{split}/p{index}.png", drawn.mask())
-    write(tmp_path / "data/classes.txt", "background\ncell\n")
+        drawn.folder(tmp_path / "data", [drawn.mask()] * count, split=split)
     source = Source("folder", tmp_path / "data")
     with pytest.raises(UsageError, match="train has 3 pictures; 8 bits are calibrated on at leas"):
         convert(tiny_fcn(classes=2), tmp_path / "out", (48, 64), data=source, golden=1)

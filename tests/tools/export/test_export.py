@@ -10,7 +10,6 @@ import drawn
 import keras
 import numpy as np
 import pytest
-from drawn import save, write
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
@@ -163,10 +162,7 @@ def test_requests_that_make_no_sense(tmp_path, monkeypatch, arguments, message):
 
 def test_too_few_pictures_to_calibrate_on_are_told_before_the_work(tmp_path):
     for split, count in (("train", 3), ("val", 1)):
-        for index in range(count):
-            save(tmp_path / f"data/images/{split}/p{index}.png", drawn.picture(index))
-            save(tmp_path / f"data/labels/{split}/p{index}.png", drawn.mask())
-    write(tmp_path / "data/classes.txt", "background\ncell\n")
+        drawn.folder(tmp_path / "data", [drawn.mask()] * count, split=split)
     source, told = Source("folder", tmp_path / "data"), []
     with pytest.raises(UsageError, match="train has 3 pictures; 8 bits are calibrated on at least"):
         export(

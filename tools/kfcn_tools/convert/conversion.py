@@ -13,12 +13,7 @@ from kfcn.outputs import new_folder
 from kfcn.saved import check_card, load_model, read_card
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
-from kfcn_tools.convert.pictures import (
-    check_calibration,
-    check_enough,
-    check_size,
-    pictures,
-)
+from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
 from kfcn_tools.identity import identity
 
 

@@ -16,12 +16,7 @@ from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
 from kfcn.saved import load_model, read_card
-from kfcn_tools.convert.pictures import (
-    check_calibration,
-    check_enough,
-    check_size,
-    pictures,
-)
+from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
 from kfcn_tools.export.net import Net
