@@ -24,8 +24,9 @@ class Backbone:
         about: a line for help and documentation.
         taps: stride -> layer name.
         offset: stride -> centre of cell 0 in input pixels (at even sizes).
-        application: class in `keras.applications` that has the ImageNet weights; None: they come
-            with the package (`kfcn.nets.weights.shipped_weights`).
+        application: class in `keras.applications` that has the ImageNet weights; None: Keras has
+            none; those of efficientnet_lite0 come with the package
+            (`kfcn.nets.weights.shipped_weights`).
         include_top: whether the body holds layers of the classifier's top.
         caffe: ImageNet weights expect BGR minus the mean.
         options: what `build` takes beside the image.
@@ -63,6 +64,24 @@ def _half_stride(stride):
 
 def _zero(stride):
     return 0  # padded on both sides, then strided
+
+
+def _efficientnet_lite(net, about):
+    return Backbone(
+        f"kfcn.nets.efficientnet_lite:{net}",
+        about,
+        # The widest maps of a stride, as those of mobilenet_v2: what is expanded for the strided
+        # depthwise convolution that leaves it.
+        {
+            2: "block2a_expand_activation",
+            4: "block3a_expand_activation",
+            8: "block4a_expand_activation",
+            16: "block6a_expand_activation",
+            32: "top_activation",
+        },
+        _strides_minus_one,
+        application=None,
+    )
 
 
 BACKBONES = {
@@ -136,20 +155,14 @@ BACKBONES = {
         _strides_minus_one,
         "EfficientNetV2B0",
     ),
-    # Its taps are the widest maps of a stride, as those of mobilenet_v2: what is expanded for the
-    # strided depthwise convolution that leaves it.
-    "efficientnet_lite0": Backbone(
-        "kfcn.nets.efficientnet_lite:efficientnet_lite0",
-        "made for int8; its ImageNet weights come with kfcn, no network",
-        {
-            2: "block2a_expand_activation",
-            4: "block3a_expand_activation",
-            8: "block4a_expand_activation",
-            16: "block6a_expand_activation",
-            32: "top_activation",
-        },
-        _strides_minus_one,
-        application=None,
+    "efficientnet_lite0": _efficientnet_lite(
+        "efficientnet_lite0", "made for int8; its ImageNet weights come with kfcn, no network"
+    ),
+    "efficientnet_lite1": _efficientnet_lite(
+        "efficientnet_lite1", "seven blocks deeper than Lite0, 0.8 M parameters more"
+    ),
+    "efficientnet_lite2": _efficientnet_lite(
+        "efficientnet_lite2", "as deep as Lite1 and a tenth wider, 1.5 M parameters more than Lite0"
     ),
 }
 

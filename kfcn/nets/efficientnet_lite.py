@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excite and with ReLU6, made for int8.
+"""EfficientNet-Lite: EfficientNet without squeeze-and-excite and with ReLU6, made for int8.
 
 M. Tan and Q. V. Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*
-(ICML 2019); the Lite variants are those of the TPU repository (`efficientnet/lite`).
+(ICML 2019); the Lite variants are those of the TPU repository (`efficientnet/lite`). Lite0 is
 
     image (B, H, W, 3), RGB, 0..255
       -> normalize: (x - 127) / 128
@@ -16,10 +16,14 @@ M. Tan and Q. V. Le, *EfficientNet: Rethinking Model Scaling for Convolutional N
       -> top                       (B, H/32, W/32, 1280)
       -> predictions, a classifier's: (B, classes)
 
+Lite1 and Lite2 are deeper, and Lite2 is wider, by the factors of `SCALES`; stem, top and the first
+and the last stage keep their depth.
+
 Strided convolutions are padded as TensorFlow's 'same' pads even maps, at the end first, and always
 so: with 'same' itself the cells of an odd map would lie elsewhere.
 """
 
+import math
 from pathlib import Path
 
 import keras
@@ -37,31 +41,81 @@ STAGES = (
 )
 
 
+SCALES = {
+    "efficientnet_lite0": (1.0, 1.0),
+    "efficientnet_lite1": (1.0, 1.1),
+    "efficientnet_lite2": (1.1, 1.2),
+}
+"""Net -> how much wider and deeper it is than Lite0."""
+
+
+def stages(net: str) -> tuple[tuple[int, int, int, int, int], ...]:
+    """`STAGES` at the width and depth of one of `SCALES`."""
+    width, depth = SCALES[net]
+    scaled = []
+    for stage in STAGES:
+        *rest, channels, blocks = stage
+        if stage not in (STAGES[0], STAGES[-1]):
+            blocks = math.ceil(depth * blocks)
+        scaled.append((*rest, _eights(width * channels), blocks))
+    return tuple(scaled)
+
+
+def _eights(channels: float) -> int:
+    """The nearest multiple of 8, unless it is less than 0.9 of them."""
+    nearest = 8 * int((channels + 4) // 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
+def block_names(net: str) -> list[str]:
+    """The names of the blocks in their order: `block1a`, `block2a`, `block2b` and so on."""
+    return [
+        f"block{number}{letter}"
+        for number, (*_, blocks) in enumerate(stages(net), start=1)
+        for letter in "abcde"[:blocks]
+    ]
+
+
 def efficientnet_lite0(image: keras.KerasTensor) -> keras.Model:
     """The body, untrained: from an image tensor `(B, H, W, 3)` to `(B, H/32, W/32, 1280)`."""
+    return _body(image, "efficientnet_lite0")
+
+
+def efficientnet_lite1(image: keras.KerasTensor) -> keras.Model:
+    """The body, untrained: from an image tensor `(B, H, W, 3)` to `(B, H/32, W/32, 1280)`."""
+    return _body(image, "efficientnet_lite1")
+
+
+def efficientnet_lite2(image: keras.KerasTensor) -> keras.Model:
+    """The body, untrained: from an image tensor `(B, H, W, 3)` to `(B, H/32, W/32, 1280)`."""
+    return _body(image, "efficientnet_lite2")
+
+
+def _body(image, net):
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="normalize")(image)
     x = _padded(x, 3, "stem")
     x = layers.Conv2D(32, 3, strides=2, use_bias=False, name="stem_conv")(x)
     x = _normalized(x, "stem", relu=True)
-    for number, (kernel, stride, expansion, channels, blocks) in enumerate(STAGES, start=1):
-        for letter in "abcd"[:blocks]:
-            first = stride if letter == "a" else 1
-            x = _block(x, f"block{number}{letter}", kernel, first, expansion, channels)
+    names = iter(block_names(net))
+    for kernel, stride, expansion, channels, blocks in stages(net):
+        for block in range(blocks):
+            first = stride if block == 0 else 1
+            x = _block(x, next(names), kernel, first, expansion, channels)
     x = layers.Conv2D(1280, 1, use_bias=False, name="top_conv")(x)
-    return keras.Model(image, _normalized(x, "top", relu=True), name="efficientnet_lite0")
+    return keras.Model(image, _normalized(x, "top", relu=True), name=net)
 
 
-def classifier(classes: int = 1000) -> keras.Model:
+def classifier(net: str = "efficientnet_lite0", classes: int = 1000) -> keras.Model:
     """The whole classifier, untrained: `(B, 224, 224, 3)` RGB 0..255 to probabilities."""
     image = keras.Input((224, 224, 3), name="image")
-    x = layers.GlobalAveragePooling2D(name="pool")(efficientnet_lite0(image).output)
+    x = layers.GlobalAveragePooling2D(name="pool")(_body(image, net).output)
     x = layers.Dropout(0.2, name="drop")(x)
     x = layers.Dense(classes, activation="softmax", name="predictions")(x)
-    return keras.Model(image, x, name="efficientnet_lite0")
+    return keras.Model(image, x, name=net)
 
 
 def imagenet_classifier() -> keras.Model:
-    """The classifier with the ImageNet weights that come with the package."""
+    """EfficientNet-Lite0 with the ImageNet weights that come with the package."""
     from kfcn.nets.weights import read_tensors, shipped_weights
 
     net = classifier()

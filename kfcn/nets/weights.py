@@ -29,10 +29,11 @@ def load_weights(
     Args:
         model: a net built on `taps(..., backbone, **options)`.
         backbone: a key of `kfcn.nets.backbones.BACKBONES`.
-        weights: "imagenet" (of `efficientnet_lite0` they come with the package, others are
-            downloaded by Keras into its cache) or the path of a weights file of the same
-            `keras.applications` net (`.h5` or `.weights.h5`, with or without its top), of any
-            `.keras` model with layers of the same names, or of a `.npz` as `save_tensors` writes.
+        weights: "imagenet" (of `efficientnet_lite0` they come with the package, those of nets of
+            `keras.applications` are downloaded by Keras into its cache) or the path of a weights
+            file of the same `keras.applications` net (`.h5` or `.weights.h5`, with or without its
+            top), of any `.keras` model with layers of the same names, or of a `.npz` as
+            `save_tensors` writes.
 
     Returns:
         How many tensors of `model` were filled.
@@ -61,7 +62,12 @@ def shipped_weights(backbone: str) -> Path:
     """
     path = Path(__file__).with_name(f"{backbone}.npz")
     if not path.is_file():
-        raise UsageError(f"the weights of {backbone} do not come with kfcn")
+        raise UsageError(
+            f"the ImageNet weights of {backbone} do not come with kfcn; make a file of them with "
+            "python -m kfcn_tools.port_weights and pass it with --weights PATH, take "
+            "--backbone efficientnet_lite0, whose weights come along, or start from nothing with "
+            "--weights none"
+        )
     return path
 
 
