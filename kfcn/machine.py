@@ -10,6 +10,7 @@ from pathlib import Path
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _X86 = ("x86_64", "amd64")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def cpu_name() -> str:
@@ -47,6 +48,23 @@ def _cpu_info(entry: str) -> str:
         return ""
     found = (line.partition(":") for line in lines)
     return next((value.strip() for name, _, value in found if name.strip() == entry), "")
+
+
+def recycle_memory() -> None:
+    """Has glibc keep up to half a gigabyte of freed memory for what comes next; without glibc none.
+
+    By itself it gives large pieces back at once, and memory that is asked for anew is cleared page
+    by page: a net's maps and weights for a new size of picture cost as much as computing it. And
+    each thread has memory of its own, which the next one does not find. The commands of kfcn call
+    this before there are threads; a program that calls `kfcn.predict` for pictures of many sizes
+    may do the same.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_TRIM_THRESHOLD, 512 << 20)
+        if not mallopt(_M_MMAP_THRESHOLD, 256 << 20):
+            mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that older versions take
 
 
 def release_memory() -> None:

@@ -138,6 +138,37 @@ print(resident() - begun)
 """
 
 
+ASKED_FOR_AGAIN = """
+import ctypes, os, resource, threading
+from kfcn.machine import recycle_memory
+
+if "RECYCLE" in os.environ:
+    recycle_memory()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def take():
+    begun = faults()
+    pieces = [ctypes.create_string_buffer(20_000_000) for _ in range(5)]
+    print(faults() - begun)
+
+for _ in range(2):  # the second thread takes what the first gave back
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="done by glibc only")
+def test_memory_that_was_freed_is_taken_again_by_other_threads():
+    first, again = map(int, printed(ASKED_FOR_AGAIN, RECYCLE="1")[0])
+    assert first > 20_000  # pages
+    assert again < first / 20
+    _, control = map(int, printed(ASKED_FOR_AGAIN)[0])
+    assert control > 20_000
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="done by glibc only")
 def test_memory_that_was_freed_in_pieces_is_given_back():
     out, _ = printed(FREED_IN_PIECES, MALLOC_MMAP_THRESHOLD_="1000000")

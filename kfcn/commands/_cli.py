@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from kfcn.data import catalog
 from kfcn.data.reading import CHOICES, IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
 from kfcn.errors import KfcnError, Stopped, UsageError, received
-from kfcn.machine import import_tensorflow, use_onednn
+from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
 DATA_HELP = f"data set: {', '.join(catalog.NAMES)}"
@@ -142,11 +142,16 @@ def _parsed(kind: Kind) -> Callable[[str], Any]:
     return parse
 
 
+def _prepare(args: argparse.Namespace) -> None:
+    recycle_memory()
+    use_onednn()
+
+
 def run(
     parser: argparse.ArgumentParser,
     work: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
-    prepare: Callable[[argparse.Namespace], object] = lambda args: use_onednn(),
+    prepare: Callable[[argparse.Namespace], object] = _prepare,
     tensorflow: bool = True,
 ) -> int:
     """Parses `argv`, does `work(args)` and returns the exit code.

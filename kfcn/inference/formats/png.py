@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn.inference.writer import Writer
-from kfcn.visualize import overlay, palette_picture
+from kfcn.visualize import overlay
 
 
 class PngWriter(Writer):
@@ -20,4 +20,4 @@ class PngWriter(Writer):
         over, label_map = self.targets(path)
         picture = Image.fromarray(overlay(image, labels, self.palette))
         self._save(over, picture, "JPEG", quality=92)
-        self._save(label_map, palette_picture(labels, self.palette), "PNG")
+        self._save_labels(label_map, labels)

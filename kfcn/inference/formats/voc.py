@@ -12,7 +12,6 @@ from kfcn.errors import UsageError
 from kfcn.files import save_picture
 from kfcn.inference.writer import Writer
 from kfcn.outputs import Outputs
-from kfcn.visualize import palette_picture
 
 
 class VocWriter(Writer):
@@ -48,7 +47,7 @@ class VocWriter(Writer):
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
         copy, mask = self.targets(path)
         copy_picture(self.outputs, path, image, copy)
-        self._save(mask, palette_picture(labels, self.palette), "PNG")
+        self._save_labels(mask, labels)
 
     def finish(self, paths: Sequence[Path]) -> None:
         lines = ["# label:color_rgb:parts:actions\n"]

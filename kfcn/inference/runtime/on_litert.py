@@ -16,9 +16,9 @@ from kfcn.inference.runtime.program_net import ProgramNet
 from kfcn.inference.runtime.tflite_graph import TFLiteWriter
 from kfcn.machine import release_memory
 
-_KEPT_BYTES = 800_000_000
+_KEPT_BYTES = 400_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
-_RELEASED_AFTER = 16
+_RELEASED_AFTER = 128
 """How many of them are dropped before the system is given back what that left in pieces: what the
 next size needs has to be fetched from it again."""
 

@@ -105,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from kfcn.inference.collect import collect
     from kfcn.inference.runtime.net import quickest
+    from kfcn.machine import recycle_memory
     from kfcn.saved import load_model
+
+    recycle_memory()  # as the commands do
 
     if args.model:
         model = load_model(args.model)
