@@ -143,10 +143,18 @@ def check_classes(card: dict | None, dataset: "Dataset", outputs: int | None = N
     if card and tuple(card["classes"]) != names:
         raise UsageError(
             f"the model was trained for {_several(card['classes'])}; "
-            f"{dataset.name} has {_several(names)}"
+            f"{dataset.name} has {_several(names)}{_first_difference(card['classes'], names)}"
         )
     if outputs not in (None, len(names)):
         raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
+
+
+def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Which class differs first, where that is not to be seen in `_several`."""
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        if one != other:
+            return f": class {number} is {one!r} there and {other!r} here" if number > 2 else ""
+    return ""
 
 
 def _several(names: Sequence[str]) -> str:

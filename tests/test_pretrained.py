@@ -14,6 +14,7 @@ from small_nets import TINY
 import kfcn
 from kfcn import pretrained
 from kfcn.commands import predict
+from kfcn.data.sets import nyudv2
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s
@@ -98,6 +99,11 @@ def test_shipped_files_are_those_of_their_cards(name):
     assert net.outputs[0].shape[-1] == len(card["classes"]) == len(card["palette"])
     for key in ("description", "trained_on", "terms", "does_not_know", "metrics", "command"):
         assert card[key], key
+
+
+def test_the_net_of_rooms_has_the_classes_of_the_data_set():
+    """As the reader spells them, or `kfcn-evaluate nyudv2 --data nyudv2` would be refused."""
+    assert tuple(pretrained.card("nyudv2")["classes"]) == nyudv2.NAMES
 
 
 @pytest.mark.parametrize("name", pretrained.names())

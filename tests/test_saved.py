@@ -3,6 +3,7 @@
 import re
 import warnings
 import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,8 +12,8 @@ import tensorflow as tf
 from processes import small_disk
 from shipping import picture, tiny_model
 
-from kfcn.errors import KfcnError, WriteError
-from kfcn.saved import _NEWER, _without_newer, load_model, save_model
+from kfcn.errors import KfcnError, UsageError, WriteError
+from kfcn.saved import _NEWER, _without_newer, check_classes, load_model, save_model
 
 STRUCTURE = "structure of `inputs`"
 
@@ -137,3 +138,13 @@ def test_a_model_on_a_full_disk_is_one_line_and_the_old_one_stays(little_memory,
         )
         assert [path.name for path in small.iterdir()] == ["model.keras"]
         assert (small / "model.keras").read_text() == "old"
+
+
+def test_classes_that_differ_further_down_are_told():
+    names = ["sky", "road", "wall", "refrigerator"]
+    dataset = SimpleNamespace(name="rooms", classes=SimpleNamespace(names=tuple(names)))
+    check_classes({"classes": names}, dataset, 4)
+    with pytest.raises(UsageError, match="class 3 is 'fridge' there and 'refrigerator' here"):
+        check_classes({"classes": [*names[:3], "fridge"]}, dataset)
+    with pytest.raises(UsageError, match=r"4 classes \(sky, path, wall, ...\); rooms has .*\)$"):
+        check_classes({"classes": ["sky", "path", *names[2:]]}, dataset)

@@ -14,7 +14,9 @@ def parser() -> argparse.ArgumentParser:
         prog="kfcn-evaluate",
         description="Measure a model on a split, every image at its full resolution.",
     )
-    cli.add_argument("model", metavar="MODEL", help="a .keras file or a run folder")
+    cli.add_argument(
+        "model", metavar="MODEL", help="a .keras file, a run folder or a pretrained net's name"
+    )
     add_source(cli, required=False, purpose="that of the run, or scenes, if none is named; ")
     cli.add_argument("--split", metavar="NAME", help="default: val, or what the run calls it")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     cli = Parser(
         prog="kfcn-train",
         description="Train a fully convolutional network on pairs of image and label map. "
-        "Without any flag: FCN-8s on drawn scenes, a few minutes on two CPU cores, no network.",
+        "Without any flag: FCN-8s on drawn scenes, some ten minutes on two CPU cores, no network.",
     )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     add_flags(cli, Settings, default_words)

@@ -130,7 +130,7 @@ BACKBONES = {
     ),
     "resnet50": Backbone(
         "kfcn.nets.bodies:resnet50",
-        "25 M parameters",
+        "24 M parameters with the FCN-8s head",
         {
             2: "conv1_relu",
             4: "conv2_block3_out",

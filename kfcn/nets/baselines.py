@@ -44,7 +44,8 @@ def dilated(
 
     Args:
         classes: number of classes C.
-        backbone: vgg16, mobilenet_v2 or resnet50; nets with squeeze-and-excite cannot be dilated.
+        backbone: vgg16, mobilenet_v2, resnet50 or an EfficientNet-Lite; nets with
+            squeeze-and-excite cannot be dilated.
         output_stride: 8 or 16.
         options: of the backbone.
 

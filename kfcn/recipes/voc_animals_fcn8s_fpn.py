@@ -2,7 +2,8 @@
 
 Command:   kfcn-train --recipe voc_animals_fcn8s_fpn --data-dir VOC2012
 Data:      VOC 2012 with SBD's masks, the photographs that the Animal Pose set lists, long side at
-           most 400; 7 classes, all others background: train_aug (3131), val (345)
+           most 400; 7 classes, all others background: train_aug (3131), val (345). A folder of
+           VOC's layout with these two lists in ImageSets/Segmentation; they do not come with kfcn
 Hardware:  one core of an Intel Xeon (AVX-512), the last two stages two cores of an AMD EPYC (AVX2),
            no GPU, beside other work
 Time:      about 6 hours for the four stages

@@ -92,7 +92,8 @@ class Settings(Checked):
     )
     crf: bool = option(
         False,
-        "CRF-RNN: a dense CRF on top of the net of --init-from, trained end to end",
+        "CRF-RNN: a dense CRF on top of the net of --init-from, trained end to end; by default 5 "
+        "epochs at a rate of 1e-4",
         group="net",
     )
     crf_options: dict[str, float] = option(

@@ -21,12 +21,13 @@ from kfcn.labels import voc_coloured
 if TYPE_CHECKING:
     import h5py
 
+# Spelled as Gupta's files spell them, and with them all that was exported from there.
 NAMES = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf",
     "picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror",
-    "floor mat", "clothes", "ceiling", "books", "refrigerator", "television", "paper", "towel",
+    "floor mat", "clothes", "ceiling", "books", "refridgerator", "television", "paper", "towel",
     "shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp",
-    "bathtub", "bag", "other structure", "other furniture", "other prop",
+    "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
 )  # fmt: skip
 CLASSES = voc_coloured(NAMES)
 SPLITS = ("train", "val", "trainval", "test")

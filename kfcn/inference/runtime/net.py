@@ -114,9 +114,9 @@ def quickest(model: "keras.Model", threads: int | None = None, at_once: int = 1)
 
     That is TensorFlow where it has a GPU. On CPUs it is LiteRT, the quickest of four runtimes
     (docs/benchmarks.md) whatever oneDNN does with the processor, and a new size of image costs it a
-    tenth of a second, where TensorFlow traces for seconds. Nets of wide convolutions, on VGG16 and
-    the ResNets, run on ONNX Runtime where it is installed. What neither can compute stays on
-    TensorFlow.
+    tenth of a second, where TensorFlow traces for seconds. Nets of wide convolutions, on VGG16 and,
+    with Intel's AVX-512, the ResNets, run on ONNX Runtime where it is installed. What neither can
+    compute stays on TensorFlow.
 
     Args:
         model: RGB images `(B, H, W, 3)`, 0..255, to logits `(B, H, W, C)`.

@@ -145,7 +145,7 @@ KINDS = {
     "c": Kind("the C program on this machine", "make, a C compiler", "native:make_local"),
     "arm64": Kind(
         "Cortex-A53, Cortex-A76 and Neoverse N1, emulated by qemu",
-        "apt or qemu-user 10; fetches 140 MB once, without root",
+        "apt (for an arm64 Python, and qemu where version 10 is not there); 140 MB once, no root",
         "arm64:make",
     ),
     "browser": Kind(

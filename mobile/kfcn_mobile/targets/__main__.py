@@ -5,14 +5,23 @@ will have no network, or for one whose measurements should not be disturbed.
 """
 
 import sys
+from collections.abc import Sequence
 
-from kfcn_mobile.targets import TargetError, make_targets
+from kfcn_mobile.console import Parser
+from kfcn_mobile.targets import KINDS, TargetError, make_targets, spelled
 
 
-def main(names: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Starts each target; the exit code is 1 where one cannot be used."""
+    parser = Parser(prog="python -m kfcn_mobile.targets", description=__doc__)
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="; ".join(f"{spelled(name)} ({kind.needs})" for name, kind in KINDS.items()),
+    )
     failed = False
-    for name in names:
+    for name in parser.parse_args(argv).names:
         try:
             for target in make_targets(name, print):
                 with target:
@@ -25,6 +34,6 @@ def main(names: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)

@@ -21,7 +21,11 @@ def parser() -> argparse.ArgumentParser:
         description="Convert a trained model to TFLite, with the proof that it labels alike.",
         epilog="modes: " + "; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()),
     )
-    cli.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder or a .keras file")
+    cli.add_argument(
+        "model",
+        metavar="RUN_OR_MODEL",
+        help="a run folder, a .keras file or a pretrained net's name",
+    )
     cli.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="of the images"
     )

@@ -20,7 +20,11 @@ def parser() -> argparse.ArgumentParser:
         "there is kfcn-convert.",
         epilog="formats: " + "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items()),
     )
-    cli.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder or a .keras file")
+    cli.add_argument(
+        "model",
+        metavar="RUN_OR_MODEL",
+        help="a run folder, a .keras file or a pretrained net's name",
+    )
     one_size = " and ".join(
         f"{name} in 8 bits" if kind.fixed_int8 else name
         for name, kind in FORMATS.items()

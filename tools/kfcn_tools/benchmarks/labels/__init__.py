@@ -1,5 +1,7 @@
 """What few labels give, measured on a data set with whole labels.
 
+The flags that a table was made with stand above it in docs/RESULTS.md.
+
     python -m kfcn_tools.benchmarks.labels sparse camvid CamVid --out sparse-camvid
     python -m kfcn_tools.benchmarks.labels unlabelled camvid CamVid --out unlabelled-camvid
     python -m kfcn_tools.benchmarks.labels next camvid CamVid --out next-camvid
