@@ -75,7 +75,7 @@ def _open(args) -> list:
     from kfcn.data import open_splits
 
     source = source_of(args)
-    return open_splits(source, args.splits or source.usual_splits())
+    return open_splits(source, list(dict.fromkeys(args.splits or source.usual_splits())))
 
 
 def _check(args) -> int:
@@ -86,11 +86,13 @@ def _check(args) -> int:
     from kfcn.outputs import Outputs
 
     out = Path(args.out or f"check-{source_of(args).file_name}")
+    results = [out / "check.json", out / "check.html"]
+    Outputs(out, overwrite=args.overwrite).check(results)  # before pictures are opened
     datasets = _open(args)
     outputs = Outputs(
         out, [file for dataset in datasets for file in dataset.files()], overwrite=args.overwrite
     )
-    outputs.check([out / "check.json", out / "check.html"])
+    outputs.check(results)
     with outputs.lock():
         audit = Audit([audit_split(dataset, progress=True) for dataset in datasets])
         outputs.write_json(out / "check.json", audit.as_dict())

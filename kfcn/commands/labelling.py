@@ -1,6 +1,7 @@
 """`kfcn-data next` and `kfcn-data suspects`: what to label next, and which labels are wrong."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from kfcn.data.reading import Reading
 
 if TYPE_CHECKING:
     from kfcn.data import Dataset
+
+
+FOLDS = 3
 
 
 def add_next(actions: Any) -> None:
@@ -35,37 +39,45 @@ def add_next(actions: Any) -> None:
 
 
 def next_pictures(args: argparse.Namespace) -> int:
-    from kfcn.inference.collect import left_out
+    from kfcn.inference.collect import collect, left_out
     from kfcn.inference.formats import writer_for
     from kfcn.inference.predict import inputs_of
-    from kfcn.labelling.proposal import propose, write_proposal
+    from kfcn.labelling.proposal import check_outputs, propose, write_proposal
     from kfcn.outputs import Outputs
     from kfcn.saved import open_model
 
     for note in left_out(args.images):
         print(f"kfcn-data: {note}")
     model, card = open_model(args.model)
-    labelled, stretch = _labelled(args.model), Reading.of_card(card).stretch
-    proposal = propose(model, args.images, args.count, labelled, progress=True, stretch=stretch)
-    inputs = [*inputs_of(args.model, args.images), *proposal.uncertainty]
+    stretch = Reading.of_card(card).stretch
+    inputs = [*inputs_of(args.model, args.images), *collect(args.images)]
     outputs = Outputs(args.out, inputs, args.overwrite)
     writer = writer_for(model.outputs[0].shape[-1], card, outputs, args.format)
-    writer.check(proposal.chosen)
+    check_outputs(writer, [])  # before the pictures are looked at, which takes long
+    labelled = _labelled(args.model, stretch)
+    proposal = propose(model, args.images, args.count, labelled, progress=True, stretch=stretch)
+    check_outputs(writer, proposal.chosen)
     with outputs.lock():
         kept = write_proposal(proposal, model, writer)
     for message in proposal.failed.values():
         print(f"kfcn-data: not read: {message}")
     print(
         f"{len(proposal.chosen)} of {len(proposal.uncertainty)} pictures chosen, "
-        f"{proposal.labelled} have labels already; look at {Path(args.out) / 'next.html'}"
+        f"{proposal.labelled} have the name of a labelled one; "
+        f"look at {Path(args.out) / 'next.html'}"
     )
     if kept:
         print(f"{len(kept)} corrected files kept as they are")
     return 1 if proposal.failed else 0
 
 
-def _labelled(model: str) -> "list[Dataset]":
-    """The splits that a run was trained and validated on, if they are where they were."""
+def _labelled(model: str, stretch: tuple[int, int] | None) -> "list[Dataset]":
+    """The splits that a run was trained and validated on, if they are where they were.
+
+    Args:
+        model: the run.
+        stretch: how pictures of more than 8 bits are read, which stands on the net's card alone.
+    """
     from kfcn.errors import KfcnError
     from kfcn.training.run_folder import RunFolder
 
@@ -73,7 +85,9 @@ def _labelled(model: str) -> "list[Dataset]":
         stored = RunFolder(Path(model)).stored_settings()
         if stored is None:
             return []
-        return [stored.source.open(split) for split in (stored.train_split, stored.val_split)]
+        reading = dataclasses.replace(stored.source.as_read, stretch=stretch)
+        source = dataclasses.replace(stored.source, reading=reading)
+        return [source.open(split) for split in (stored.train_split, stored.val_split)]
     except KfcnError as error:
         print(f"kfcn-data: what {model} was trained on cannot be looked at ({error})")
         return []
@@ -94,7 +108,7 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
     cli.add_argument(
         "--model", metavar="MODEL", help="a run that has not seen the split; no training then"
     )
-    cli.add_argument("--folds", type=int, default=3, metavar="K", help="parts of the split (3)")
+    cli.add_argument("--folds", type=int, metavar="K", help=f"parts of the split ({FOLDS})")
     cli.add_argument("--epochs", type=int, metavar="N", help="of each training")
     cli.add_argument(
         "--init-from", metavar="MODEL", help="what each training starts from, such as a shipped net"
@@ -105,14 +119,19 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def suspects(args: argparse.Namespace) -> int:
+    from kfcn.data.stretch import open_splits
+    from kfcn.errors import UsageError
     from kfcn.labelling.folds import Fold, train_folds
     from kfcn.labelling.search import FILES, find_suspects, write_suspects
     from kfcn.outputs import Outputs
     from kfcn.saved import check_classes, open_model
 
+    trains = {"--epochs": args.epochs, "--init-from": args.init_from, "--folds": args.folds}
+    if args.model and (given := [flag for flag, value in trains.items() if value is not None]):
+        raise UsageError(f"{', '.join(given)}: with --model nothing is trained; leave one out")
     model, card = open_model(args.model) if args.model else (None, None)
     source = source_of(args, card)
-    dataset = source.open(args.split)
+    (dataset,) = open_splits(source, [args.split])
     out = Path(args.out)
     outputs = Outputs(out, dataset.files(), overwrite=args.overwrite)
     outputs.check([out / name for name in FILES])
@@ -122,7 +141,7 @@ def suspects(args: argparse.Namespace) -> int:
             folds = iter([Fold(dataset, 0, model)])
         else:
             settings = {"epochs": args.epochs, "init_from": args.init_from}
-            folds = train_folds(source, args.split, args.folds, out, print, **settings)
+            folds = train_folds(source, args.split, args.folds or FOLDS, out, print, **settings)
         found = find_suspects(dataset, folds, progress=True)
         write_suspects(found, outputs)
     print(f"{len(found.regions)} suspicious regions in {len(dataset)} pictures; the first:")

@@ -46,6 +46,9 @@ class Grouping:
         """
         part_of = "classes" if file is None else f"classes {file}"
         whole = f"classes {text!r}" if file is None else part_of
+        if file is not None:  # before quotes and semicolons are looked for, which remarks may have
+            lines = text.splitlines()
+            text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
         if text.count('"') % 2:
             raise UsageError(f"{whole}: a quotation mark has no second one")
         found: dict[str, list[str]] = {}
@@ -123,7 +126,9 @@ class Grouping:
             colours[target] = own[nfc(target) if nfc(target) in inside else inside[0]]
         left = [index for index in range(len(classes)) if index not in becomes]
         if left and self.rest not in (_IGNORE, *colours):
-            colour = own.get(nfc(self.rest)) or free_voc_colour(classes.palette)
+            colour = own.get(nfc(self.rest))
+            if colour is None or colour in colours.values():  # a group may have it by a member
+                colour = free_voc_colour(classes.palette)
             colours = {self.rest: colour, **colours}
         if len(colours) < 2:
             raise UsageError(

@@ -106,6 +106,13 @@ def propose(
     return Proposal([ready[i] for i in chosen], uncertainty, known_already, failed, stretch)
 
 
+def check_outputs(writer: Writer, chosen: Sequence[Path]) -> dict[Path, Path]:
+    """As `Writer.check` of the chosen pictures, and of the table and the page too."""
+    kept = writer.check(chosen)
+    writer.outputs.check([writer.outputs.folder / name for name in (TABLE, PAGE)])
+    return kept
+
+
 def write_proposal(proposal: Proposal, model: keras.Model, writer: Writer) -> list[Path]:
     """Writes labels to be corrected for each chosen picture, `next.csv` and `next.html`.
 
@@ -119,8 +126,7 @@ def write_proposal(proposal: Proposal, model: keras.Model, writer: Writer) -> li
     """
     outputs = writer.outputs
     table, page = outputs.folder / TABLE, outputs.folder / PAGE
-    kept = writer.check(proposal.chosen)
-    outputs.check([table, page])
+    kept = check_outputs(writer, proposal.chosen)
     writer.start()
     net, figures = quickest(model), []
     for number, path in enumerate(proposal.chosen, start=1):

@@ -4,11 +4,13 @@ import dataclasses
 import html
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from kfcn.data import Dataset
+from kfcn.data.audit.check import checked_sample
 from kfcn.files import as_csv
 from kfcn.inference.formats.labelme import seen_from
 from kfcn.inference.runtime.net import quickest
@@ -73,7 +75,7 @@ def find_suspects(dataset: Dataset, folds: Iterable[Fold], progress: bool = Fals
         for fold in folds:
             net = quickest(fold.model)
             for index in range(len(fold.dataset)):
-                image, labels, _ = fold.dataset[index]
+                image, labels, _ = checked_sample(fold.dataset, index)
                 logits = image_logits(net, image)
                 picture = fold.first + index
                 scores[picture] = picture_score(own_probabilities(logits, labels))
@@ -169,7 +171,7 @@ def _pictures(suspects: Suspects, region: Region, folder: Path) -> Iterable[str]
     part, truth, found = image[rows, columns], labels[rows, columns], seen[rows, columns]
     differs = np.where(((truth != found) & (truth != IGNORE))[..., None], (255, 0, 80), part // 3)
     files = (dataset.image_file(region.picture), dataset.label_file(region.picture))
-    links = [seen_from(folder, file) if file else "" for file in files]
+    links = [quote(seen_from(folder, file), safe="/:") if file else "" for file in files]
     for what, pixels, link in (
         ("image", part, links[0]),
         ("labels", overlay(part, truth, palette), links[1]),

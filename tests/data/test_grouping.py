@@ -60,6 +60,14 @@ def test_the_rest_has_a_colour_of_its_own():
     assert len(set(found.palette)) == 3
 
 
+def test_the_rest_has_another_colour_than_a_group_that_took_its_class():
+    """Or the net's card had one colour twice, and opened nowhere."""
+    classes = voc_coloured(["background", "red", "green"])
+    found, _ = Grouping.parse("stuff = background, red").apply(classes, "toys")
+    assert found.names == ("background", "stuff")
+    assert found.palette[1] == BLACK and found.palette[0] not in classes.palette
+
+
 def test_letters_that_are_taken_apart_are_the_same():
     classes = voc_coloured(["a\u0308pfel", "b", "c"])
     assert Grouping.parse("\u00e4pfel, b").apply(classes, "toys")[1] == {0: 1, 1: 2, 2: 0}
@@ -144,6 +152,8 @@ def test_a_file_says_what_a_list_says(pairs, tmp_path):
     file.write_text("# animals\n# later\n")
     with pytest.raises(UsageError, match=r"^classes \S*mine\.txt: expected names of classes"):
         source.open("val")
+    file.write_text('square\n# was: disc; ground\n  # pipes of 6" and more\n')
+    assert source.chosen_classes() == "square; rest = background"
     file.write_text("square, disc, square\n")
     with pytest.raises(UsageError, match=r"^classes \S*mine\.txt: 'square' is named twice"):
         source.open("val")

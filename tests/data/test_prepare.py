@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -16,6 +17,7 @@ from kfcn.data.feed.batches import training_batches
 from kfcn.data.prepare import plan
 from kfcn.data.prepare import prepare as module
 from kfcn.data.prepare.prepare import prepare
+from kfcn.data.reading import Reading
 from kfcn.data.sets.prepared import Prepared
 from kfcn.errors import DataError, KfcnError, UsageError, WriteError
 from kfcn.files import TEMPORARY
@@ -260,7 +262,46 @@ def test_deep_pictures_are_stretched_as_the_training_split_asks(tmp_path):
     assert both.stretch == (0, 4095)
     np.testing.assert_array_equal(both[0].image, expected)
     prepare(source, tmp_path / "alone", ["test"], workers=1)
+    prepare(source, tmp_path / "alone", ["test"], workers=1)  # the same pass, which is done
     alone = Source("prepared", tmp_path / "alone")
     assert alone.open("test").stretch == (0, 1023) and alone.open("test")[0].image.max() > 220
     with pytest.raises(UsageError, match=r"stored as 0 to 1023 became 0 to 255 .* expected 0 to"):
         alone.open_for(card, "test")
+
+
+@pytest.mark.parametrize("split", ["day 2", "a.b", "x[1]", "all"])
+def test_splits_whose_names_tfds_cannot_have_are_refused_before_any_work(folder, tmp_path, split):
+    root = shutil.copytree(folder, tmp_path / "in")
+    for kind in ("images", "labels"):
+        (root / kind / "val").rename(root / kind / split)
+    with pytest.raises(UsageError, match=re.escape(repr(split))):
+        prepare(Source("folder", root), tmp_path / "out", ["train", split], workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_are_prepared_anew_are_opened_anew(folder, tmp_path):
+    root, out = shutil.copytree(folder, tmp_path / "in"), tmp_path / "out"
+    prepare(Source("folder", root), out, ["train"], workers=1)
+    before = len(data.load("prepared", "train", out))
+    shutil.rmtree(out)
+    name = sorted((root / "images/train").iterdir())[0].name
+    for file in [*(root / "images/train").glob(name), *(root / "labels/train").glob(name)]:
+        file.unlink()
+    prepare(Source("folder", root), out, ["train"], workers=1)
+    again = data.load("prepared", "train", out)
+    assert len(again) == before - 1 == sum(1 for _ in again)
+
+
+def test_a_page_of_an_animation_is_stored_alone(tmp_path):
+    pages = [Image.new("RGB", (8, 6), (60 * n, 0, 0)) for n in range(1, 4)]
+    masks = [Image.new("L", (8, 6), n % 2) for n in range(1, 4)]
+    for kind, several, suffix in (("images", pages, "png"), ("labels", masks, "tif")):
+        path = tmp_path / f"in/{kind}/train/a.{suffix}"
+        path.parent.mkdir(parents=True)
+        several[0].save(path, save_all=True, append_images=several[1:])
+    (tmp_path / "in/classes.txt").write_text("ground\nline\n")
+    source = Source("folder", tmp_path / "in", reading=Reading(pages="all"))
+    prepare(source, tmp_path / "out", ["train"], workers=1)
+    found = data.load("prepared", "train", tmp_path / "out")
+    assert [int(image[0, 0, 0]) for image, _, _ in found] == [60, 120, 180]
+    assert [int(labels[0, 0]) for _, labels, _ in found] == [1, 0, 1]

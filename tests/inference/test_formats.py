@@ -251,3 +251,29 @@ def test_datumaro_reads_every_pixel(run, pictures, tmp_path):
     assert set(read) - {"names"} == truth.keys()
     for name, labels in truth.items():
         np.testing.assert_array_equal(read[name], index_of[labels], err_msg=name)
+
+
+@pytest.mark.parametrize("format", ["voc", "labelme"])
+def test_a_net_of_other_classes_does_not_rename_those_of_another(run, pictures, tmp_path, format):
+    folder, _ = pictures
+    other, out = save_run(tmp_path / "other", ["background", "dog", "cat"]), tmp_path / "out"
+    first, second = sorted(folder.iterdir())[:3], sorted(folder.iterdir())[3:5]
+    predict(run, first, out, format=format)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(UsageError, match=r"of another model.*choose another --out"):
+        predict(other, second, out, format=format)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    predict(other, second, out, format=format, overwrite=True)
+    if format == "voc":  # the older masks, which have other classes, are listed no more
+        listed = (out / "ImageSets/Segmentation/default.txt").read_text().splitlines()
+        assert listed == sorted(path.stem for path in second)
+
+
+def test_links_of_polygons_lead_to_their_pictures_from_where_a_link_leads(run, pictures, tmp_path):
+    folder, _ = pictures
+    (tmp_path / "real/deep/er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real/deep/er")
+    (picture,) = sorted(folder.glob("*.bmp"))[:1]
+    predict(run, picture, tmp_path / "link", format="labelme")
+    stored = json.loads((tmp_path / f"real/deep/er/{picture.stem}.json").read_text())["imagePath"]
+    assert (tmp_path / "real/deep/er" / stored).resolve() == picture.resolve()

@@ -184,3 +184,72 @@ def test_planted_errors_rank_above_chance(tmp_path):
     wrong = [whole.label_name(i).rsplit("/", 1)[-1] in swapped for i in range(len(whole))]
     assert average_precision(found.picture_scores(), wrong) > 2 * np.mean(wrong)
     assert average_precision(-found.scores, wrong) > 1.5 * np.mean(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda labels: np.where(labels == 1, 7, labels), "found label 7; expected 0 to 2"),
+        (lambda labels: labels[:-2], "val02.png has"),
+    ],
+)
+def test_suspects_of_labels_that_are_none_is_one_line(
+    painter, pairs, tmp_path, capsys, change, told
+):
+    root = shutil.copytree(pairs, tmp_path / "data")
+    file = root / "labels" / "val" / "val02.png"
+    Image.fromarray(change(np.array(Image.open(file))).astype(np.uint8)).save(file)
+    arguments = ["suspects", "folder", "--data-dir", str(root), "--split", "val"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--model", str(painter)]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "val02.png" in line and told.removeprefix("val02.png has") in line
+
+
+def test_flags_of_a_training_that_does_not_come_are_refused(painter, pairs, tmp_path, capsys):
+    arguments = ["suspects", "folder", "--data-dir", str(pairs), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--model", str(painter), "--folds", "7", "--epochs", "2"]) == 2
+    assert "--epochs, --folds: with --model nothing is trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("format", "there", "told"),
+    [
+        ("lableme", None, "format 'lableme': expected one of"),
+        ("labelme", "next.csv", "next.csv is there already"),
+    ],
+)
+def test_next_refuses_before_it_looks_at_pictures(
+    painter, pairs, tmp_path, capsys, monkeypatch, format, there, told
+):
+    from kfcn.labelling import proposal
+
+    monkeypatch.setattr(proposal, "propose", lambda *_, **__: pytest.fail("it looked"))
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+        (out / there).write_text("mine")
+    pictures = str(pairs / "images" / "val")
+    assert main(["next", str(painter), pictures, "--out", str(out), "--format", format]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_labelled_is_read_as_the_net_reads_pictures(tmp_path):
+    """Of more than 8 bits, by the stretch on its card, or all of it would be nearly black."""
+    from kfcn.commands.labelling import _labelled
+    from kfcn.training.settings import Settings
+
+    root, run = tmp_path / "data", tmp_path / "run"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        deep = np.full((8, 8), 4000, np.uint16)
+        Image.fromarray(deep).save(root / f"images/{split}/{split}.png")
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(root / f"labels/{split}/{split}.png")
+    (root / "classes.txt").write_text("ground\nline\n")
+    run.mkdir()
+    settings = {"data": "folder", "data_dir": str(root), "train_split": "train", "val_split": "val"}
+    (run / "config.json").write_text(json.dumps({"settings": settings}))
+    assert isinstance(Settings(**settings), Settings)
+    for stretch, white in (((0, 4095), 249), (None, 16)):
+        (train, val) = _labelled(str(run), stretch)
+        assert int(train[0].image.max()) == int(val[0].image.max()) == white

@@ -76,14 +76,16 @@ class _Look:
 
 
 def _look(dataset: Dataset, index: int) -> _Look:
-    look = _Look(dataset.file_name(index), _mask_kind(dataset, index))
+    look = _Look(f"number {index}", _mask_kind(dataset, index))
     try:
+        look.name = dataset.file_name(index)
         sample = dataset[index]
     except DataError as error:
         look.kind, look.error = "unreadable", str(error)
         return look
     look.size = sample.image.shape[:2]
-    look.digest = hashlib.blake2b(sample.image.tobytes(), digest_size=16).hexdigest()
+    content = repr(sample.image.shape).encode() + sample.image.tobytes()
+    look.digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     look.histogram = label_histogram(sample.labels)
     file = dataset.label_file(index)
     if file is not None and file.suffix.lower() in IMAGE_SUFFIXES:
@@ -106,7 +108,7 @@ def _mask_kind(dataset: Dataset, index: int) -> str:
         with open_file(path) as file, Image.open(file) as image:
             mode = {"P": "palette", "L": "grey", "1": "black and white", "I;16": "16-bit grey"}
             return f"{mode.get(image.mode, image.mode)} {image.format}"
-    except (OSError, SyntaxError, ValueError):  # no picture: its reader knows what it is
+    except Exception:  # Pillow raises many kinds for what is no picture; its reader names it
         return path.suffix.removeprefix(".") or "unknown"
 
 

@@ -180,9 +180,9 @@ def read_classes_csv(path: Path) -> ClassFile:
     values: list[int] = []
     for number, row in enumerate(csv.reader(read_text(path).splitlines())):
         row = [nfc(cell.strip()) for cell in row]
-        if not any(row) or (number == 0 and not row[0].isdigit()):
+        if not any(row) or (number == 0 and not row[0].isdecimal()):
             continue
-        if len(row) < 2 or not row[0].isdigit() or not 0 <= int(row[0]) <= 255 or not row[1]:
+        if len(row) < 2 or not row[0].isdecimal() or not 0 <= int(row[0]) <= 255 or not row[1]:
             raise DataError(f"{path}: line {number + 1} is not of the form `pixel value, class`")
         if int(row[0]) in values or row[1] in names:
             raise DataError(f"{path}: line {number + 1} has a value or a class named before")

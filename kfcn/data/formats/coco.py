@@ -5,7 +5,6 @@ converter) use it: `images`, `categories` and `annotations`, each annotation wit
 run-length encoding.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,7 +227,7 @@ def _area(value: Any) -> float | None:
     """The area of an annotation; None for what is none (missing, null, 0, a word, NaN)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if 0 < value < math.inf else None
+    return float(value) if 0 < value < 1e300 else None
 
 
 def _shape(stored: Any) -> tuple[list[np.ndarray] | dict | str, bool]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
             for split, dataset in datasets.items()
         },
     }
+    plan = json.loads(json.dumps(plan))  # as it is read again, where a pair of numbers is a list
     file = out / _PLAN
     if file.is_file():
         stored, shards = _stored_plan(file, datasets)

@@ -9,6 +9,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kfcn.data.catalog import Source
 from kfcn.data.feed.views import split_of
 from kfcn.data.prepare.description import describe
 from kfcn.data.prepare.plan import planned
-from kfcn.data.prepare.shard import DONE, Shard, write_shard
+from kfcn.data.prepare.shard import DONE, Shard, opened, write_shard
 from kfcn.data.stretch import open_splits
 from kfcn.errors import DataError, KfcnError, UsageError, WriteError, first_line, require
 from kfcn.files import make_folder
@@ -67,6 +68,13 @@ def prepare(
         raise UsageError(
             f"{part!r}: expected whole splits, of which each becomes files of its name"
         )
+    # TFDS names the files by the splits, and `all` is a word of its own there.
+    if part := next((s for s in splits if s == "all" or not re.fullmatch(r"[\w-]+", s)), None):
+        raise UsageError(
+            f"split {part!r}: prepared data have no such name; expected letters, digits, _ and - "
+            "(and not 'all'): rename its folder or list"
+        )
+    opened.cache_clear()  # the files may have changed since another pass of this process
     datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))
     if fault := next(filter(None, map(nothing_in, datasets.values())), None):
         raise DataError(fault)

@@ -46,7 +46,7 @@ class Shard:
 
 def write_shard(shard: Shard) -> int:
     """Looks at the pairs of a shard and writes them; returns how many there are."""
-    dataset = _opened(shard.source, shard.split)
+    dataset = opened(shard.source, shard.split)
     counts = Counts.nothing(len(dataset.classes))
     with aside(shard.path) as temporary, _Writer(temporary, shard.format) as write:
         for index in range(shard.first, shard.end):
@@ -107,7 +107,7 @@ def features():
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(source: Source, split: str) -> Dataset:
+def opened(source: Source, split: str) -> Dataset:
     """The split, opened once in each process (the outlines of COCO take a while to read)."""
     return source.open(split)
 
@@ -119,7 +119,7 @@ def encoded(dataset: Dataset, index: int) -> tuple[bytes, bytes, str, np.ndarray
         DataError: the pair cannot be used.
     """
     sample, histogram = counted_sample(dataset, index)
-    file = dataset.image_file(index)
+    file = dataset.image_file(index) if dataset.page(index) is None else None
     image = file.read_bytes() if file is not None and stored_as_read(file) else _png(sample.image)
     return image, _png(sample.labels), sample.name, histogram
 

@@ -21,12 +21,20 @@ from kfcn.data.formats.classes_txt import ClassFile, read_class_file
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.label_maps import LABEL_SUFFIXES, mask_mode
 from kfcn.data.formats.rgb_masks import read_colours, read_indices
-from kfcn.data.listing import NO_LABEL_SUFFIXES, has_file, match_files, part, split_names
+from kfcn.data.listing import (
+    NO_LABEL_SUFFIXES,
+    has_file,
+    left_out_notes,
+    match_files,
+    part,
+    split_names,
+)
 from kfcn.data.sets.pairs import IndexedMasks, table
 from kfcn.errors import DataError, shortlist
 from kfcn.labels import IGNORE
 
 _LABEL_FOLDERS = ("labels", "masks")
+_PICTURES = IMAGE_SUFFIXES | LABEL_SUFFIXES
 
 
 class Folder(IndexedMasks):
@@ -42,6 +50,10 @@ class Folder(IndexedMasks):
         folders = _split_folders(root)
         if split in folders:
             pairs, notes = match_files(images / folders[split], labels / folders[split])
+            notes = [
+                *notes,
+                *_outside_notes((images, labels), folders, _flat_beside_splits(root, folders)),
+            ]
         elif _flat_beside_splits(root, folders):
             pairs, notes = match_files(images, labels, deep=False)
         else:
@@ -66,6 +78,22 @@ class Folder(IndexedMasks):
         if _flat_beside_splits(root, folders):
             return ("train", *folders)
         return tuple(folders) if split_names(folders) else ("train", "val", *folders)
+
+
+def _outside_notes(parents, folders: dict[str, str], flat: bool) -> list[str]:
+    """What lies outside of the splits: folders that one side alone has, pictures beside folders."""
+    notes = []
+    for parent in parents:
+        entries = [path for path in sorted(parent.iterdir()) if path.name[0] != "."]
+        alone = [
+            path.name for path in entries if path.is_dir() and path.name not in folders.values()
+        ]
+        if alone:
+            names = shortlist(alone)
+            notes.append(f"{parent}: left out {len(alone)} folder(s) that its twin lacks: {names}")
+        loose = [path.name for path in entries if path.suffix.lower() in _PICTURES]
+        notes += [] if flat else left_out_notes(parent, loose, "beside the folders of the splits")
+    return notes
 
 
 def _label_folder(root: Path) -> Path:

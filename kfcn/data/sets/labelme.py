@@ -203,4 +203,10 @@ def _classes(root: Path, files: list[Path]) -> Classes:
     if found := written_classes(root):
         return found
     names = set().union(*map(shape_names, files))
-    return voc_coloured(["background", *sorted(names - {*BACKGROUND_NAMES, IGNORE_NAME})])
+    names -= {*BACKGROUND_NAMES, IGNORE_NAME}
+    if len(names) > 254:
+        raise DataError(
+            f"{root}: shapes of {len(names)} names ({shortlist(sorted(names))}); expected up to "
+            "254: name the classes in classes.txt, or give the shapes of a class one name"
+        )
+    return voc_coloured(["background", *sorted(names)])

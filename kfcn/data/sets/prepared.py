@@ -28,7 +28,7 @@ class Prepared(RecordSet):
         card = _card(str(data_dir))
         classes = Classes(tuple(card["classes"]), tuple(tuple(c) for c in card["palette"]))
         keys = ("image", "segmentation_mask", "file_name")
-        super().__init__(self.name, split, _info(str(data_dir)), keys, classes)
+        super().__init__(self.name, split, _info(str(data_dir), _changed(data_dir)), keys, classes)
         counted = card["splits"][split]
         self.notes = tuple(counted["notes"])
         self.stretch = tuple(card["stretch"]) if card.get("stretch") else None
@@ -99,8 +99,17 @@ def _integers(values, count: int, most: int = 2**62) -> bool:
     )
 
 
+def _changed(data_dir: str | Path) -> tuple[int, int] | None:
+    """What tells a description from one that was written anew."""
+    try:
+        found = (Path(data_dir) / "dataset_info.json").stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 @functools.lru_cache(maxsize=4)
-def _info(data_dir: str):
+def _info(data_dir: str, changed: tuple[int, int] | None):
     import tensorflow_datasets as tfds
 
     try:

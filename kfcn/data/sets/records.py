@@ -68,11 +68,12 @@ class RecordSet(Dataset):
         return self._name(self._features(index), index)
 
     def _features(self, index: int):
+        from google.protobuf.message import DecodeError
         from tensorflow.train import Example
 
         try:
             return Example.FromString(self._records[index]).features.feature
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, DecodeError) as error:
             raise DataError(
                 f"{self.name}/{self.split}: record {index} cannot be read: {first_line(error)}"
             ) from error

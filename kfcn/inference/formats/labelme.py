@@ -8,7 +8,7 @@ import numpy as np
 
 from kfcn.data.formats.classes_txt import class_lines, read_classes
 from kfcn.data.formats.labelme import to_labelme
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, shortlist
 from kfcn.inference.writer import Writer
 from kfcn.labels import Classes
 from kfcn.outputs import State
@@ -31,6 +31,13 @@ class LabelmeWriter(Writer):
                     f"{self._classes} lacks {', '.join(missing)}, which the model knows; add it, "
                     "choose another --out, or replace the file with --overwrite"
                 )
+        elif self._classes.is_file() and not self.outputs.overwrite:  # kfcn's own, written anew
+            there = read_classes(self._classes).names
+            if missing := [name for name in there if name not in self.names]:
+                raise UsageError(
+                    f"{self._classes} has {shortlist(missing)} of another model, which polygons "
+                    "there may have; choose another --out, or write it anew with --overwrite"
+                )
         return kept
 
     def start(self) -> None:
@@ -50,8 +57,11 @@ class LabelmeWriter(Writer):
 
 
 def seen_from(folder: Path, path: Path) -> str:
-    """A path as labelme stores it: relative to a folder, with slashes on every system."""
+    """A path as labelme stores it: relative to a folder, with slashes on every system.
+
+    Links on the way are followed: `..` leads out of the folder that a link leads to.
+    """
     try:
-        return Path(os.path.relpath(path, folder)).as_posix()
+        return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
     except ValueError:  # on Windows, from one drive to another
         return path.resolve().as_posix()

@@ -20,7 +20,8 @@ class VocWriter(Writer):
     JPEGImages/         the pictures: their own files where any program reads them alike, else
                         PNGs of what was segmented (turned upright, 8 bits)
     SegmentationClass/  palette PNGs
-    ImageSets/Segmentation/default.txt  the names, also of what was there before
+    ImageSets/Segmentation/default.txt  the names, also of what was there before but
+                        with `overwrite`
     labelmap.txt        a line `name:r,g,b::` for each class
     """
 
@@ -42,6 +43,13 @@ class VocWriter(Writer):
 
     def check(self, paths: Sequence[Path]) -> dict[Path, Path]:
         self.outputs.check([self._labelmap, self._list])
+        if self._labelmap.is_file() and not self.outputs.overwrite:
+            there = self._labelmap.read_text(encoding="utf-8", errors="replace")
+            if there != self._lines():
+                raise UsageError(
+                    f"{self._labelmap} holds the classes of another model, by which the masks "
+                    "there are read; choose another --out, or write it anew with --overwrite"
+                )
         return super().check(paths)
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
@@ -50,13 +58,17 @@ class VocWriter(Writer):
         self._save_labels(mask, labels)
 
     def finish(self, paths: Sequence[Path]) -> None:
+        listed = self._list.is_file() and not self.outputs.overwrite
+        there = self._list.read_text(encoding="utf-8") if listed else ""
+        self.outputs.write_text(self._labelmap, self._lines())
+        names = {*there.splitlines(), *(path.stem for path in paths)}
+        self.outputs.write_text(self._list, "".join(f"{name}\n" for name in sorted(names)))
+
+    def _lines(self) -> str:
         lines = ["# label:color_rgb:parts:actions\n"]
         for name, colour in zip(self.names, self.palette, strict=True):
             lines.append(f"{name}:{','.join(map(str, colour))}::\n")
-        self.outputs.write_text(self._labelmap, "".join(lines))
-        there = self._list.read_text(encoding="utf-8") if self._list.is_file() else ""
-        names = {*there.splitlines(), *(path.stem for path in paths)}
-        self.outputs.write_text(self._list, "".join(f"{name}\n" for name in sorted(names)))
+        return "".join(lines)
 
     @property
     def _labelmap(self) -> Path:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -66,6 +67,34 @@ def test_pictures_beside_a_folder_are_not_lost(tmp_path):
     assert len(everything(tmp_path)) == 13
     pair(tmp_path, "val/r")  # beside a folder named like a split they are for training
     assert sizes(tmp_path) == {"train": 12, "monday": 1, "val": 1}
+
+
+def test_what_lies_outside_of_the_splits_is_told(tmp_path):
+    for name in ("train/a", "val/b", "loose"):
+        pair(tmp_path, name)
+    pair(tmp_path, "extra/c")
+    shutil.rmtree(tmp_path / "labels/extra")
+    write(tmp_path / "classes.txt", TWO)
+    assert sizes(tmp_path) == {"train": 1, "val": 1}
+    notes = " ".join(data.load("folder", "train", tmp_path).notes)
+    assert "images: left out 1 folder(s) that its twin lacks: extra" in notes
+    assert "images: left out 1 file(s) beside the folders of the splits: loose" in notes
+    assert "labels: left out 1 file(s) beside" in notes
+
+
+def test_more_names_of_shapes_than_classes_can_be_are_refused(tmp_path):
+    """255 of them would make the last class the label that is ignored."""
+    shapes = [
+        {"label": f"car {n:03}", "shape_type": "polygon", "points": [[0, 0], [3, 0], [3, 3]]}
+        for n in range(255)
+    ]
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    content = {"imagePath": "a.png", "shapes": shapes, "imageHeight": 8, "imageWidth": 8}
+    write(tmp_path / "a.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"shapes of 255 names \(car 000, .*up to 254"):
+        everything(tmp_path)
+    write(tmp_path / "a.json", json.dumps({**content, "shapes": shapes[1:]}))
+    assert len(everything(tmp_path)) == 1
 
 
 def test_masks_with_an_ending_of_their_own_and_hidden_files(tmp_path):
