@@ -269,6 +269,17 @@ def test_a_net_of_other_classes_does_not_rename_those_of_another(run, pictures, 
         assert listed == sorted(path.stem for path in second)
 
 
+def test_pictures_of_one_name_share_no_mask(run, pictures, tmp_path):
+    folder, _ = pictures
+    (picture,) = sorted(folder.glob("*.jpg"))[:1]
+    predict(run, picture, tmp_path / "out", format="voc")
+    predict(run, picture, tmp_path / "out", format="voc")  # the same one, again
+    other = tmp_path / f"{picture.stem}.png"
+    Image.new("RGB", (24, 16)).save(other)
+    with pytest.raises(UsageError, match=r"JPEGImages/.*\.jpg and .*\.png would share a mask"):
+        predict(run, other, tmp_path / "out", format="voc")
+
+
 def test_links_of_polygons_lead_to_their_pictures_from_where_a_link_leads(run, pictures, tmp_path):
     folder, _ = pictures
     (tmp_path / "real/deep/er").mkdir(parents=True)

@@ -50,6 +50,15 @@ class VocWriter(Writer):
                     f"{self._labelmap} holds the classes of another model, by which the masks "
                     "there are read; choose another --out, or write it anew with --overwrite"
                 )
+        folder = self.outputs.folder / self.pictures
+        there = {file.stem: file.name for file in folder.iterdir()} if folder.is_dir() else {}
+        for path in paths:
+            name = self.targets(path)[0].name
+            if there.get(path.stem, name) != name:
+                raise UsageError(
+                    f"{folder / there[path.stem]} and {path} would share a mask, by their name; "
+                    "choose another --out, or rename one of them"
+                )
         return super().check(paths)
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
