@@ -77,6 +77,8 @@ def _in_folder(path: Path, given: dict[str, Any], look: bool) -> list[Stage]:
         # What a started stage began from is stored with it, and may have moved since.
         begin = None if stored and number > 1 else start
         asked = {**given, "recipe": f"{name}/{number}", "init_from": begin}
+        if number > 1:  # later stages start from the one before
+            asked.pop("weights", None)
         config = _settings(run, stored, asked)
         found.append(Stage(config, run))
         start = run.path

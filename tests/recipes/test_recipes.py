@@ -62,6 +62,16 @@ def test_scenes_are_the_default():
     assert resolve() == Settings(**{**vars(resolve(recipe="scenes")), "recipe": None})
 
 
+def test_weights_of_a_file_are_those_of_the_first_stage(tmp_path):
+    """Without a network they are passed as a file; the next stages start from the net before."""
+    (tmp_path / "weights.npz").touch()
+    given = {"recipe": "nyudv2_fcn8s_fpn", "weights": str(tmp_path / "weights.npz")}
+    first, *rest = (stage.config for stage in plan(tmp_path / "run", given))
+    assert first.weights == given["weights"] and first.init_from is None
+    assert rest and all(config.init_from for config in rest)
+    assert not [config for config in rest if config.weights == given["weights"]]
+
+
 def test_flags_go_before_the_recipe_and_the_recipe_before_the_data():
     config = resolve(recipe="camvid_fcn8s", epochs=3, data_dir="x")
     assert (config.data, config.epochs, config.class_weights) == ("camvid", 3, "sqrt")
