@@ -37,10 +37,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    from kfcn.files import sha256
     from kfcn.inference.evaluate import evaluate
     from kfcn.inference.protocol import Protocol
     from kfcn.outputs import one_file
-    from kfcn.saved import files_of, read_card
+    from kfcn.saved import files_of, model_path, read_card
 
     _of_the_run(args)
     protocol = Protocol(tuple(args.scales), args.flip)
@@ -59,7 +60,9 @@ def work(args: argparse.Namespace) -> None:
         print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
         print(result.table())
         if outputs is not None:
-            outputs.write_json(Path(args.json), {"model": args.model, **result.as_dict()})
+            # Which model it was: runs move, and nets are trained on.
+            about = {"model": args.model, "model_sha256": sha256(model_path(args.model))}
+            outputs.write_json(Path(args.json), {**about, **result.as_dict()})
 
 
 def _of_the_run(args: argparse.Namespace) -> None:

@@ -141,7 +141,9 @@ def _parts(info: dict[str, Any]) -> dict[str, Any]:
         if len(set(modes)) < len(modes):
             raise _WrongError(f"{key}: two files of one mode in {', '.join(modes)}")
     for i, entry in enumerate(golden):
-        for key in ("name", "image", "labels", "margin"):
+        # A file's name in its data set may have any letters; the others are files of the bundle.
+        _expect(entry, "name", "a text", lambda value: isinstance(value, str), f"golden[{i}].")
+        for key in ("image", "labels", "margin"):
             _expect(entry, key, "a text", _text, f"golden[{i}].")
         for key in ("truth", "logits"):
             if key in entry:

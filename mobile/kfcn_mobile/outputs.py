@@ -52,10 +52,16 @@ class Outputs:
     Args:
         folder: where the files go; made when the first one is written.
         overwrite: replace files that kfcn did not write, or that have been changed since.
+        source: a folder that the command reads; what is there and not such a file stays.
     """
 
-    def __init__(self, folder: Path | str, overwrite: bool = False):
-        self.folder, self.overwrite = Path(folder), overwrite
+    def __init__(
+        self, folder: Path | str, overwrite: bool = False, source: Path | str | None = None
+    ):
+        self.folder = Path(folder)
+        reads = source is not None and self.folder.resolve() == Path(source).resolve()
+        self.overwrite = overwrite and not reads
+        self._remedy = "" if reads else ", or replace it with --overwrite"
 
     def check(self, names: Iterable[str]) -> None:
         """Makes sure that these files of the folder may be written.
@@ -68,8 +74,8 @@ class Outputs:
                 continue
             if path.is_symlink() or not path.is_file() or _sha256(path) not in self._known(path):
                 raise OutputError(
-                    f"{path} is there already and is not as kfcn wrote it; choose another name, or "
-                    "replace it with --overwrite"
+                    f"{path} is there already and is not as kfcn wrote it; choose another name"
+                    f"{self._remedy}"
                 )
 
     @contextlib.contextmanager

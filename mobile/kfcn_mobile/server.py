@@ -1,5 +1,6 @@
 """The web server of kfcn-serve: answers the addresses of a site, and nothing else."""
 
+import contextlib
 import http.server
 import io
 import ipaddress
@@ -51,6 +52,7 @@ TYPES = {
     ".wasm": "application/wasm",
     ".png": "image/png",
     ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
 }
 
 
@@ -86,6 +88,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Answers GET and HEAD for the addresses of `server.site`."""
 
     protocol_version = "HTTP/1.1"
+    _tag = ""
     server: "Server"  # pyright: ignore[reportIncompatibleVariableOverride]: no other starts it
 
     def setup(self) -> None:
@@ -110,6 +113,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self):
         content = self.server.site.get(self._address())
+        self._tag = ""
         if isinstance(content, bytes):
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", self.guess_type(self._address()))
@@ -119,6 +123,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if content is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
+        # What a browser has is compared by the file's time and size, not by its age: another net's
+        # file may be older than the one that was served before.
+        with contextlib.suppress(OSError):
+            found = content.stat()
+            self._tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+        if self._tag and self.headers.get("If-None-Match") == self._tag:
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self.end_headers()
+            return None
+        del self.headers["If-Modified-Since"]
         return super().send_head()
 
     def translate_path(self, path: str) -> str:
@@ -134,6 +148,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         for name, value in HEADERS.items():
             self.send_header(name, value)
+        if self._tag:
+            self.send_header("ETag", self._tag)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:

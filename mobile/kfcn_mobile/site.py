@@ -79,7 +79,7 @@ def read_net(folder: Path) -> ServedNet:
     examples = tuple(
         check_file(folder, name, digest)
         for name, digest in sorted(files.items())
-        if re.fullmatch(r"example[^/]*\.(png|jpg)", name)
+        if re.fullmatch(r"example[^/]*\.(png|jpe?g)", name)
     )
     about = [card.get("description"), card.get("trained_on") and f"Trained on {card['trained_on']}"]
     text = ". ".join(str(part).rstrip(".") for part in about if part)

@@ -259,7 +259,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "image": args.min_image,
         "confident": args.min_confident,
     }
-    report_file = Outputs(args.report.parent, args.overwrite) if args.report else None
+    report_file = None
+    if args.report:
+        report_file = Outputs(args.report.parent, args.overwrite, args.bundle)
     json_name, html_name = _report_names(args.report) if args.report else ("", "")
     try:
         with contextlib.ExitStack() as held:
@@ -281,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress=_say,
             )
             print(table(report))
-            pictures = Outputs(args.failures or Path(), args.overwrite)
+            pictures = Outputs(args.failures or Path(), args.overwrite, args.bundle)
             _write_failures(bundle, report, label_maps, pictures)
             if report_file:
                 from kfcn_mobile.report.page import html_page

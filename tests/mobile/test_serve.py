@@ -129,8 +129,25 @@ def test_litert_js_finds_its_other_half_in_a_worker(ask):
 
 def test_an_unchanged_file_is_not_sent_again(ask):
     response, _ = ask("/app.js")
-    again, content = ask("/app.js", **{"If-Modified-Since": response.headers["Last-Modified"]})
+    again, content = ask("/app.js", **{"If-None-Match": response.headers["ETag"]})
     assert again.status == 304 and not content
+
+
+def test_an_older_file_of_another_net_is_sent(litert, bundle, tmp_path):
+    """A browser that has the file of a net of this name asks by its time as well."""
+    other = tmp_path / "other" / bundle.name
+    shutil.copytree(bundle, other)
+    old = os.stat(bundle / "int8.tflite").st_mtime - 1000
+    os.utime(other / "int8.tflite", (old, old))
+    path, answers = "/nets/my-net/int8.tflite", []
+    for folder in (bundle, other):
+        with running(make_site([read_net(folder)], print)) as server:
+            known = answers[0][0].headers if answers else {}
+            asked = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
+            headers = {name: known[header] for name, header in asked.items() if header in known}
+            answers.append(get(server, path, **headers))
+    assert [response.status for response, _ in answers] == [200, 200]
+    assert answers[1][1] == (other / "int8.tflite").read_bytes()
 
 
 @pytest.mark.slow

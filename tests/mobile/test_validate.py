@@ -190,6 +190,17 @@ def test_a_report_replaces_nothing_of_the_users(bundle, tmp_path, capsys):
     assert "<!doctype html>" in page.read_text()
 
 
+@pytest.mark.parametrize("name", ["bundle.json", "bundle.html"])
+def test_a_report_never_replaces_what_it_reads(bundle, capsys, name):
+    before = (bundle / "bundle.json").read_bytes()
+    call = [str(bundle), *FAST, *LOOSE, "--overwrite", "--report", str(bundle / name)]
+    assert main(call) == 2
+    told = capsys.readouterr().err
+    assert "bundle.json is there already" in told and "--overwrite" not in told
+    assert (bundle / "bundle.json").read_bytes() == before
+    assert main([*call[:-1], str(bundle / "report.json")]) == 0  # beside it there is room
+
+
 def test_both_packages_keep_one_manifest(tmp_path):
     ours, mobiles = outputs.Outputs(tmp_path), mobile_outputs.Outputs(tmp_path)
     ours.write_text(tmp_path / "a.txt", "one")

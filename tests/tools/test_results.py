@@ -1,8 +1,10 @@
 """The table of results, from run folders that the test writes."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from kfcn_tools import results
@@ -84,6 +86,25 @@ def test_other_protocols_and_splits_have_tables_of_their_own(tmp_path):
         "## camvid/test, 233 images, single scale, flip",
     ]
     assert " 50.0 |" in text
+
+
+def test_an_evaluation_of_another_model_is_no_figure_of_this_run(tmp_path):
+    folder = write_run(tmp_path / "run", **CAMVID)
+    (folder / "model.keras").write_bytes(b"this run's")
+    found = {"model": "runs/b", "images": 101, "data": "camvid/val", **FIGURES, "mean_iou": 0.99}
+    own = hashlib.sha256(b"this run's").hexdigest()
+    (folder / "numbers.json").write_text("3")
+    (folder / "eval.json").write_text(json.dumps({**found, "model_sha256": own}))
+    assert results.read_run(folder)[0].figures["mean_iou"] == 0.99
+    (folder / "eval.json").write_text(json.dumps({**found, "model_sha256": "b" * 64}))
+    with pytest.raises(KfcnError, match=r"eval\.json is an evaluation of another model \(runs/b\)"):
+        results.read_run(folder)
+
+
+def test_page_and_store_are_two_files(tmp_path, capsys):
+    same = str(tmp_path / "x.json")
+    assert results.main(["--store", same, "--out", same]) == 2
+    assert "expected a file for each" in capsys.readouterr().err and not Path(same).exists()
 
 
 def test_runs_of_old_are_read(tmp_path):

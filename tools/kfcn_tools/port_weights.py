@@ -65,7 +65,7 @@ def port(arrays: Mapping[str, np.ndarray], net: str = "efficientnet_lite0") -> "
 
     from kfcn.nets.efficientnet_lite import classifier
 
-    model = classifier(net, len(arrays.get("_fc.bias", ())) or 1000)
+    model = classifier(net, np.size(arrays.get("_fc.bias", ())) or 1000)
     for ours, theirs in layer_names(net).items():
         layer = model.get_layer(ours)
         try:

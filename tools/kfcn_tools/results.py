@@ -19,7 +19,7 @@ from typing import Any
 
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.files import read_bytes, read_object, write_json, write_text
+from kfcn.files import read_bytes, read_object, sha256, write_json, write_text
 from kfcn_tools.figures import spread
 
 FIGURES = {
@@ -80,7 +80,7 @@ def read_run(path: Path | str) -> list[Result]:
         UsageError: no finished run.
         KfcnError: a file that is damaged.
     """
-    from kfcn.saved import CARD, read_card
+    from kfcn.saved import CARD, model_path, read_card
     from kfcn.training.run_folder import RunFolder
 
     folder = RunFolder(path)
@@ -101,8 +101,14 @@ def read_run(path: Path | str) -> list[Result]:
         found = [{"data": f"{card['data']}/{card['split']}", **card["metrics"]}]
         for file in sorted(folder.path.glob("*.json")):
             values = json.loads(file.read_text(encoding="utf-8"))
-            if "mean_iou" in values and "model" in values:
-                found.append(values)
+            if not isinstance(values, dict) or not {"mean_iou", "model"} <= values.keys():
+                continue
+            if "model_sha256" in values and values["model_sha256"] != sha256(model_path(path)):
+                raise KfcnError(
+                    f"{file} is an evaluation of another model ({values['model']}); measure this "
+                    "run again, or move the file away"
+                )
+            found.append(values)
         results = [
             Result(
                 settings,
@@ -326,6 +332,8 @@ def work(args: argparse.Namespace) -> None:
 
     if not args.runs and not args.store:
         raise UsageError("expected run folders, or a --store of earlier ones; received neither")
+    if args.out and args.store and Path(args.out).resolve() == Path(args.store).resolve():
+        raise UsageError(f"--store and --out are both {args.out}; expected a file for each")
     if args.out and Path(args.out).exists() and _MARK.encode() not in read_bytes(args.out):
         raise UsageError(f"{args.out} is there already and is no page of results; choose another")
     measured = [path for path in args.runs if (Path(path) / RESULTS).is_file()]

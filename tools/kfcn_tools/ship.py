@@ -5,8 +5,8 @@
 makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
 card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card. FACTS is
 what no program knows: `description`, `trained_on`, `terms` (of the data), `does_not_know`,
-`command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of the examples,
-or `unseen`, the figures of a twin where this net has seen all pictures there are.
+`measured_on`, `command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of
+the examples, or `unseen`, the figures of a twin where this net has seen all pictures there are.
 
 Where RUN is the net in the package itself, its `.tflite` files, their figures and its page are made
 anew, and `--size` and `--facts` are not asked for.
@@ -28,7 +28,7 @@ import numpy as np
 from kfcn import data as data_sets
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import make_folder, read_object, sha256, write_json, write_text
+from kfcn.files import make_folder, read_bytes, read_object, sha256, write_json, write_text
 from kfcn.machine import cpu_name, instruction_set
 from kfcn.outputs import new_folder
 from kfcn.pretrained import CARD, MODEL
@@ -37,8 +37,12 @@ from kfcn.saved import check_classes, load_model, model_path, read_card, save_mo
 if TYPE_CHECKING:
     import keras
 
-FACTS = ("description", "trained_on", "terms", "does_not_know", "command", "time", "hardware")
+FACTS = (
+    *("description", "trained_on", "terms", "does_not_know", "measured_on", "command", "time"),
+    "hardware",
+)
 MODES = ("int8", "float16")
+_EXAMPLES = (".jpg", ".jpeg", ".png")
 
 
 def ship(
@@ -80,6 +84,8 @@ def ship(
         raise UsageError(f"{out} exists already; move it away first")
     if missing := [str(path) for path in examples if not path.is_file()]:
         raise UsageError(f"{', '.join(missing)}: no such file; expected pictures")
+    if other := [str(path) for path in examples if path.suffix.lower() not in _EXAMPLES]:
+        raise UsageError(f"{', '.join(other)}: expected pictures in {', '.join(_EXAMPLES)}")
     net = load_model(trained)
     check_classes(card, dataset, net.outputs[0].shape[-1])
     before = net.get_weights()
@@ -102,6 +108,7 @@ def ship(
             "files": _hashes(folder),
         }
         write_json(folder / CARD, card)
+        page(out.name, card)  # what it lacks is told before the net is in the package
         with new_folder(out, "NAME") as new:
             shutil.copytree(folder, new, dirs_exist_ok=True)
     return out
@@ -195,6 +202,10 @@ def _gist(model: dict[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
+def _command(name: str) -> str:
+    return f"kfcn-predict {name} photo.jpg --out out"
+
+
 def page(name: str, card: dict[str, Any]) -> str:
     """The page of a pretrained net, in Markdown, from its card."""
     metrics = card["metrics"]
@@ -204,7 +215,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         f"{card['description'][:1].upper()}{card['description'][1:]}.",
         "",
         "```sh",
-        f"kfcn-predict {name} photo.jpg --out out",
+        _command(name),
         "```",
         "",
         f"**Classes**: {', '.join(card['classes'])}.",
@@ -305,6 +316,9 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Ships the net, and writes its page."""
+    file = args.docs / f"{args.name}.md"
+    if file.is_file() and _command(args.name).encode() not in read_bytes(file):
+        raise UsageError(f"{file} is there already and is no page of {args.name}; move it away")
     source = data_sets.Source(args.data, args.data_dir, classes=args.classes)
     out = args.package / args.name
     if args.run.resolve() == out.resolve():
@@ -319,7 +333,7 @@ def work(args: argparse.Namespace) -> None:
         dataset = source.open_for(read_card(args.run), args.split)
         size = (args.size[0], args.size[1])
         ship(args.run, out, size, dataset, source, facts, args.golden, args.example)
-    file = make_folder(args.docs) / f"{args.name}.md"
+    make_folder(args.docs)
     write_text(file, page(args.name, read_object(out / CARD)))
     print(f"wrote {out} and {file}")
 

@@ -21,7 +21,7 @@ The kinds of steps, with their options and weights (C channels in, F out; pads a
     max_pool     `size`, `stride`, `dilation`, `padding` same, valid or pads, which always lose
     mean         over the map: (B, 1, 1, C)
     add          of all inputs
-    multiply     of two, the second may be (B, 1, 1, C)
+    multiply     of two, one may be (B, 1, 1, C)
     activate     a `function`: one of `FUNCTIONS`
     pad          zeros, `pads`
     crop         `pads` cut off
@@ -162,6 +162,8 @@ def _size(step, given):
         )
     elif kind == "trim":
         height, width = given[1][:2]
+    elif kind in ("add", "multiply"):  # a map of one cell or channel goes with any other
+        height, width, channels = map(max, zip(*given, strict=True))
     return height, width, channels
 
 

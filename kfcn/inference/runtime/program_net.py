@@ -54,6 +54,8 @@ class ProgramNet:
         raise NotImplementedError
 
     def _compute(self, images, output):
+        if images.dtype not in (np.uint8, np.float32):
+            images = images.astype(np.float32)
         alone = np.prod(images.shape[:3]) >= _ALONE
         shares = self.at_once if alone else 1
         with self._shares.taken(shares):

@@ -210,7 +210,8 @@ class _Graph(TFLiteModel):
         for number, other in enumerate(given[1:], start=2):
             found = self.schema.AddOptionsT()
             found.fusedActivationFunction = activation if number == len(given) else 0
-            x = self.operator("ADD", [x, other], self.tensor(shape), found)
+            sizes = zip(self.shape(x), self.shape(other), strict=True)
+            x = self.operator("ADD", [x, other], self.tensor([max(pair) for pair in sizes]), found)
         return x
 
     def _multiply(self, options, given, shape, activation):

@@ -83,7 +83,8 @@ def _segment(
     labels, confidences, times = [], [], []
     try:
         with vision.ImageSegmenter.create_from_options(options) as segmenter:
-            if tuple(segmenter.labels) != classes:
+            # The file has a class on each line, without what is white around and within.
+            if list(segmenter.labels) != [" ".join(name.split()) for name in classes]:
                 raise BundleError(
                     f"{path}: MediaPipe reads the classes {segmenter.labels}, expected"
                     f" {list(classes)}"

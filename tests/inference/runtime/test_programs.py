@@ -205,6 +205,27 @@ def test_a_size_made_from_the_file_of_another_is_written_as_anew(name):
     assert held < 200_000 * len(writer._patterns)  # the weights stand in the writer alone
 
 
+@pytest.mark.parametrize("runtime", [LiteRTNet, OnnxRuntimeNet])
+@pytest.mark.parametrize("first", ["cell", "channel"])
+def test_the_smaller_factor_may_come_first(runtime, first):
+    """A gate of one cell, or a map of one channel, before the map that it weighs."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(image)
+    if first == "cell":
+        gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+        x = keras.layers.Add()([gate, gate, x])
+    else:
+        gate = keras.layers.Conv2D(1, 1, activation="sigmoid")(x)
+    x = keras.layers.Multiply()([gate, x])
+    x = keras.layers.UpSampling2D(2)(keras.layers.ZeroPadding2D(1)(x))
+    model = keras.Model(image, keras.layers.Conv2D(3, 1)(x))
+    images = picture((9, 14)).astype(np.float64)  # and numbers of another kind
+    expected = keras.ops.convert_to_numpy(model(images.astype(np.float32)))
+    found = runtime(program_of(model), 1).logits(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_sizes_that_litert_keeps_ready_have_a_bound(monkeypatch):
     from kfcn.inference.runtime import on_litert
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import drawn
+import keras
 import numpy as np
 import pytest
 from drawn import write
@@ -201,6 +202,26 @@ def test_fewer_pictures_than_8_bits_need_are_refused(tmp_path):
     source = Source("folder", tmp_path / "data")
     with pytest.raises(UsageError, match="train has 3 pictures; 8 bits are calibrated on at leas"):
         convert(tiny_fcn(classes=2), tmp_path / "out", (48, 64), data=source, golden=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_bundle_cannot_hold_is_refused_before_the_work(tmp_path):
+    drawn.folder(tmp_path / "data", [drawn.mask()], split="train")
+    drawn.folder(tmp_path / "data", [drawn.mask()], split="val")
+    source = Source("folder", tmp_path / "data")
+    asked = {"data": source, "golden": 1, "calibration": 4, "modes": ["float32"]}
+    with pytest.raises(UsageError, match="min_agreement: for mixed, whose search it ends"):
+        convert(
+            tiny_fcn(classes=2),
+            tmp_path / "out",
+            (48, 64),
+            **{**asked, "modes": ["int8"], "int8": modes.Int8Options(min_agreement=0.5)},
+        )
+    (tmp_path / "data/classes.txt").write_text("only\n")
+    image = keras.Input((None, None, 3))
+    one = keras.Model(image, keras.layers.Conv2D(1, 3, padding="same")(image))
+    with pytest.raises(UsageError, match="gives one class"):
+        convert(one, tmp_path / "out", (48, 64), **asked)
     assert not (tmp_path / "out").exists()
 
 

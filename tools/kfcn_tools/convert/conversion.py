@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
+from kfcn_mobile.bundle import BundleError, checked_labels
 
 from kfcn import __version__
 from kfcn import data as data_sets
@@ -69,6 +70,10 @@ def convert(
         "source": source,
     }
     out = Path(out)
+    try:
+        checked_labels(info, info["size"], out / "bundle.json")
+    except BundleError as error:
+        raise UsageError(f"a bundle of this net could not be read: {error}") from error
     with new_folder(out) as folder:
         if isinstance(model, (str, Path)):
             loaded = load_model(model)
@@ -77,11 +82,18 @@ def convert(
             loaded = model
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
+        if net.outputs[0].shape[-1] < 2:
+            raise UsageError("the model gives one class: its label maps are 0 all over")
         chosen = _without_eight_bit(net, modes)
         eight_bit = any(WAYS[mode].eight_bit for mode in chosen)
         if not eight_bit and (unused := _changed(int8)):
             raise UsageError(
                 f"{', '.join(unused)}: for int8 and mixed; received the modes {', '.join(chosen)}"
+            )
+        if "mixed" not in chosen and "min_agreement" in _changed(int8):
+            raise UsageError(
+                f"min_agreement: for mixed, whose search it ends; received the modes "
+                f"{', '.join(chosen)}"
             )
         if eight_bit:
             check_enough(train)
@@ -109,8 +121,9 @@ def convert(
         if logits:
             (file,) = scores_of(made, ["float32"]).values()
             write("float32_logits.tflite", "float32", *file, scores=True)
-        progress(f"golden: {golden} images")
-        shown = write_bundle.write_golden(folder, net, pictures(val, golden, size))
+        proofs = pictures(val, golden, size)
+        progress(f"golden: {len(proofs)} images")
+        shown = write_bundle.write_golden(folder, net, proofs)
         about = {"name": origin.name, "calibration_split": "train", "golden_split": "val"}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
     return out

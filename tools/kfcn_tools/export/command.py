@@ -10,6 +10,8 @@ from kfcn import __version__
 from kfcn.commands._cli import Parser, add_source, run, source_of
 from kfcn_tools.export import FORMATS
 
+CALIBRATION = 100
+
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_source(cli, required=False, purpose="to check and calibrate on, ")
     cli.add_argument(
-        "--calibration", type=int, default=100, metavar="N", help="training images for int8 (100)"
+        "--calibration", type=int, metavar="N", help=f"training images for int8 ({CALIBRATION})"
     )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     return cli
@@ -56,8 +58,12 @@ def work(args: argparse.Namespace) -> int:
     from kfcn.saved import read_card
     from kfcn_tools.export.exporting import DESCRIPTION, export
 
-    if args.data is None and (args.data_dir or args.classes):
-        raise UsageError("--data-dir and --classes are of a data set: which (--data NAME)?")
+    of_data = ("data_dir", "classes", "ignore", "pages", "unlabelled", "seed")
+    given = [f"--{name.replace('_', '-')}" for name in of_data if getattr(args, name) is not None]
+    if args.data is None and given:
+        raise UsageError(f"{', '.join(given)}: of a data set, but which (--data NAME)?")
+    if args.quantize is None and args.calibration is not None:
+        raise UsageError("--calibration: for --quantize int8, which was not given")
     out = export(
         args.model,
         args.out,
@@ -66,7 +72,7 @@ def work(args: argparse.Namespace) -> int:
         size=tuple(args.size) if args.size else None,
         quantize=args.quantize == "int8",
         data=source_of(args, read_card(args.model)) if args.data else None,
-        calibration=args.calibration,
+        calibration=CALIBRATION if args.calibration is None else args.calibration,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     described = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
