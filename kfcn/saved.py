@@ -58,13 +58,13 @@ def model_path(path: Path | str) -> Path:
 
 
 def files_of(path: Path | str) -> list[Path]:
-    """The model file of a run folder or the file itself, with its card and its CRF's widths.
+    """The model file of a run folder or the file itself, with what is read beside it.
 
     Raises:
         UsageError: there is no model.
     """
     path = model_path(path)
-    return [path, path.with_name(CARD), path.with_name(CRF)]
+    return [path, *(path.with_name(name) for name in (CARD, CRF, "config.json"))]
 
 
 def load_model(path: Path | str) -> "keras.Model":
@@ -104,6 +104,23 @@ def _other_keras(path: Path) -> str:
     return ""
 
 
+def _check_net(net: "keras.Model", model: Path | str) -> None:
+    """Makes sure that a model takes pictures and gives maps.
+
+    Raises:
+        KfcnError: it does not.
+    """
+    given = [tuple(x.shape) for x in net.inputs]
+    maps = [tuple(x.shape) for x in net.outputs]
+    if len(given) != 1 or len(given[0]) != 4 or given[0][3] != 3:
+        raise KfcnError(f"{model} takes {given}; expected RGB pictures alone, (B, H, W, 3)")
+    if len(maps) != 1 or len(maps[0]) != 4:
+        raise KfcnError(
+            f"{model} gives {maps}; expected the scores of each pixel alone, (B, H, W, C); for "
+            "classifiers there is kfcn-heatmap"
+        )
+
+
 def open_model(
     model: "keras.Model | Path | str", crf: bool = False
 ) -> "tuple[keras.Model, dict | None]":
@@ -118,11 +135,19 @@ def open_model(
     if isinstance(model, (str, Path)):
         card, widths = read_card(model), read_crf(model)
         net = load_model(model)
+        _check_net(net, model)
         check_card(card, net.outputs[0].shape[-1], model)
     else:
         net = model
+    if not hasattr(net, "operations"):  # a Sequential: the same as a graph, which is what is read
+        import keras
+
+        net = keras.Model(net.inputs, net.outputs, name=net.name)
     if crf:
-        from kfcn.crf import add_crf
+        from kfcn.crf import DenseCRF, add_crf
+
+        if any(isinstance(layer, DenseCRF) for layer in net.layers):
+            raise UsageError(f"{model} has a CRF already; leave the other one out")
 
         net = add_crf(net, **widths)
     return net, card

@@ -61,6 +61,14 @@ def test_a_folder_of_that_name_goes_first(shelf, tmp_path, monkeypatch):
     assert model_path("tiny").resolve() == tmp_path / "tiny" / "model.keras"
 
 
+def test_a_folder_of_results_does_not_hide_the_net_of_its_name(shelf, tmp_path, monkeypatch):
+    """`kfcn-predict tiny a.png --out tiny` worked once, and never again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "a.png").write_bytes(b"a result")
+    assert model_path("tiny").parent == shelf
+
+
 def test_predict_says_first_what_the_net_knows(shelf, tmp_path, capsys):
     picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")

@@ -4,13 +4,14 @@ import argparse
 import contextlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from kfcn.data import catalog
 from kfcn.data.reading import CHOICES, IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
-from kfcn.errors import KfcnError, Stopped, UsageError, received
+from kfcn.errors import KfcnError, Stopped, UsageError, first_line, received
 from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
@@ -130,6 +131,18 @@ def _metavar(kind: Kind) -> str | tuple[str, ...]:
     if kind.option.metavar is not None:
         return kind.option.metavar
     return "|".join(map(str, kind.option.choices)) or {int: "N", float: "X"}.get(kind.type, "TEXT")
+
+
+def beam_flags(text: str) -> list[str]:
+    """The flags of Beam that stand behind `--beam`, as a shell would read them.
+
+    Raises:
+        UsageError: a quotation mark has no second one.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--beam {text}: {first_line(error)}") from error
 
 
 def _parsed(kind: Kind) -> Callable[[str], Any]:

@@ -8,6 +8,7 @@ from kfcn.commands._cli import (
     OVERWRITE_HELP,
     Parser,
     add_source,
+    beam_flags,
     number,
     run,
     source_of,
@@ -103,8 +104,6 @@ def _check(args) -> int:
 
 
 def _prepare(args) -> int:
-    import shlex
-
     from kfcn.data.prepare.prepare import prepare
 
     out = prepare(
@@ -113,7 +112,7 @@ def _prepare(args) -> int:
         args.splits,
         args.format,
         args.workers,
-        None if args.beam is None else shlex.split(args.beam),
+        None if args.beam is None else beam_flags(args.beam),
         progress=True,
     )
     print(f"prepared; train with --data prepared --data-dir {out}")

@@ -1,12 +1,11 @@
 """kfcn-predict: label maps and overlays for pictures."""
 
 import argparse
-import shlex
 import sys
 from collections import Counter
 from pathlib import Path
 
-from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, Parser, run
+from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, Parser, beam_flags, run
 from kfcn.errors import UsageError, shortlist
 
 
@@ -69,7 +68,7 @@ def work(args: argparse.Namespace) -> int:
 
         if args.list:
             raise UsageError("--list is printed as pictures are done here; use it without --beam")
-        flags = shlex.split(args.beam)
+        flags = beam_flags(args.beam)
         result, skipped = predict_by_beam(
             args.model, args.images, args.out, args.crf, args.format, flags, args.overwrite
         )

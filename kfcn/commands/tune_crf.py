@@ -29,7 +29,7 @@ def work(args: argparse.Namespace) -> None:
 
     from kfcn.crf.tuning import Trial, tune
     from kfcn.data.audit.check import checked_sample
-    from kfcn.inference.runtime.net import open_net
+    from kfcn.inference.runtime.net import NetWithCRF, open_net
     from kfcn.inference.segment import image_logits
     from kfcn.outputs import one_file
     from kfcn.saved import CRF, check_classes, model_path
@@ -40,6 +40,8 @@ def work(args: argparse.Namespace) -> None:
             f"{pretrained.folder(args.run)} and name the copy"
         )
     net, card = open_net(args.run)
+    if isinstance(net, NetWithCRF) or (card and card.get("crf")):
+        raise UsageError(f"{args.run} has a CRF already, which was trained with it")
     dataset = source_of(args, card).open_for(card, args.split)
     check_classes(card, dataset, net.classes)
     count = min(args.images, len(dataset))

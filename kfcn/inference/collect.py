@@ -25,7 +25,8 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
     paths: list[Path] = []
     for path in map(Path, images):
         if _is_pattern(path):
-            inside = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            found = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (no hidden ones)
+            inside = sorted(file for file in found if not file.is_dir())
             if not inside:
                 raise UsageError(f"{path}: no file is named like this")
             paths += inside

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from kfcn import metrics
-from kfcn.data.audit.check import checked_sample
+from kfcn.data.audit.check import checked_sample, nothing_in
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.errors import KfcnError
+from kfcn.errors import DataError, KfcnError
 from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
@@ -132,6 +132,8 @@ def evaluate(
     source = Source(data, data_dir, seed, classes) if isinstance(data, str) else data
     dataset = source.open_for(card, split) if isinstance(source, Source) else source
     check_classes(card, dataset, net.classes)
+    if fault := nothing_in(dataset):
+        raise DataError(fault)
     result = measure(net, dataset, protocol, progress)
     return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result
 

@@ -30,8 +30,10 @@ def names() -> list[str]:
 
 
 def is_name(model: Path | str) -> bool:
-    """Whether this names a net that comes with the package; what lies on the disk goes first."""
-    return not Path(model).exists() and str(model) in names()
+    """Whether this names a net of the package; a file or a run of its name goes first."""
+    here = Path(model)
+    there = here.is_file() or any((here / file).exists() for file in (MODEL, "config.json"))
+    return not there and str(model) in names()
 
 
 def folder(name: str) -> Path:

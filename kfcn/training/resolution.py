@@ -37,6 +37,7 @@ def resolve(**given: Any) -> Settings:
         given.setdefault("arch", {**start, **recipe}.get("arch", "dilated"))
     arch = {**start, **recipe, **given}.get("arch", Settings.arch)
     if architectures.row(arch).output_stride is None:
+        recipe = {key: value for key, value in recipe.items() if key != "output_stride"}
         start.pop("output_stride", None)
     name = {**recipe, **given}.get("data", Settings.data)
     if given.get("crf") and "init_from" in given and "crf_options" not in given:

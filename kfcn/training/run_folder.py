@@ -133,6 +133,7 @@ class RunFolder:
         settings: Settings,
         data: Mapping[str, str] | None = None,
         card: Mapping[str, Any] | None = None,
+        goes_on: bool = False,
     ) -> None:
         """Makes the folder and writes `config.json`.
 
@@ -141,17 +142,22 @@ class RunFolder:
             data: split or `UNLABELLED` -> `Dataset.fingerprint`.
             card: what is known of the net's card; `kfcn.saved.read_card` gives it until there is
                 a card.
+            goes_on: whether it goes on from a checkpoint: what it began on is kept then.
         """
         make_folder(self.checkpoints)
         versions = {"python": platform.python_version()}
         for package in _PACKAGES:
             versions[package] = importlib.metadata.version(package)
+        begun = {}
+        if goes_on:
+            with contextlib.suppress(ValueError):  # damaged: said by who reads the settings in it
+                begun = read_config(self.config)
         contents = {
             "format": FORMAT,
             "settings": dataclasses.asdict(settings),
             "data": dict(data or {}),
-            "versions": versions,
-            "machine": machine(),
+            "versions": begun.get("versions") or versions,
+            "machine": begun.get("machine") or machine(),
             "card": dict(card or {}),
         }
         write_json(self.config, contents)

@@ -166,9 +166,9 @@ class Settings(Checked):
         "range of the random scale of the training pictures",
         group="data",
         metavar=("LOW", "HIGH"),
-        range=Range(above=0),
+        range=Range(least=0.05, most=20),
         valid=lambda scale: scale[0] <= scale[1],
-        expected="a smallest and a greatest number above 0",
+        expected="a smallest and a greatest number of 0.05 to 20",
     )
     augment: str = option(
         "usual",

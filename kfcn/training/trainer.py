@@ -172,11 +172,14 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     if config.class_weights != "none":
         weights = class_weights(counts, config.class_weights)
     with where.guard(), where.strategy.scope():
-        learner = new_learner(config, train_set, weights, say)
+        # What it began from may have moved since: the checkpoint holds all of it.
+        goes_on = checkpoint.exists(run.checkpoints)
+        learner = new_learner(config, train_set, weights, say, started=goes_on)
+    difference = run.other_kernels() if goes_on else None
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     with run.lock() if where.chief else contextlib.nullcontext():
         if where.chief and not stage.finished:
-            run.start(config, data.fingerprints, _card(config, validation))
+            run.start(config, data.fingerprints, _card(config, validation), goes_on)
         where.sum(0)
         progress = _restored(run, learner, where, say)
         say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
@@ -185,7 +188,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         if progress.step:
             epoch, step = divmod(progress.step, steps)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")
-            if difference := run.other_kernels():
+            if difference:
                 say(f"the results will differ in rounding: {difference}")
         recorder = Recorder(run, validation, config.all_epochs, where, say)
         saving = checkpoint.Saving(60 * conduct.save_minutes, conduct.keep)
@@ -263,8 +266,17 @@ def new_learner(
     train_set: Dataset,
     class_weights: Iterable[float] | None,
     say: Callable[[str], None],
+    started: bool = False,
 ) -> Learner:
-    """The net with its first weights, its loss, its optimizer and its average."""
+    """The net with its first weights, its loss, its optimizer and its average.
+
+    Args:
+        config: of the run.
+        train_set: of whose classes the net is.
+        class_weights: of the loss.
+        say: gets a line on what the net starts from.
+        started: its weights come from a checkpoint, whatever it started from.
+    """
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
@@ -272,14 +284,19 @@ def new_learner(
         model = build(config, len(train_set.classes))
     finally:
         keras.config.set_dtype_policy(before)
-    if config.init_from:
+    if config.init_from and not started:
         card = read_card(config.init_from)
+        if config.crf and card is not None and card.get("crf"):
+            raise UsageError(
+                f"{config.init_from} has a CRF already; start --crf from the net that this one was "
+                "trained on"
+            )
         same = None if card is None else tuple(card["classes"]) == train_set.classes.names
         filled = carry_weights(load_model(config.init_from), model, same)
         count = sum(bool(layer.weights) for layer in model.layers)
         scores = "" if same or same is None else "; its classes are others: scores start anew"
         say(f"{len(filled)} of {count} layers start from {config.init_from}{scores}")
-    elif config.weights != "none":
+    elif config.weights != "none" and not started:
         filled = load_weights(model, config.backbone, config.weights, **config.backbone_options)
         say(f"{filled} tensors of {config.backbone} start from {config.weights}")
 

@@ -68,3 +68,12 @@ def test_two_pictures_of_one_name_are_refused_in_any_form(tmp_path):
     paths = [save(tmp_path / f"{i}/{name}.png", picture()) for i, name in enumerate(names)]
     with pytest.raises(UsageError, match=r"would both be written to Müll\.png"):
         collect(paths)
+
+
+def test_a_pattern_takes_nothing_hidden_and_no_folders(tmp_path):
+    for name in ("a.png", "._a.png", "deep/b.png", ".thumbs/z.png", "c.png/d.png"):
+        save(tmp_path / name, picture())
+    assert collect([tmp_path / "*.png"]) == [tmp_path / "a.png"]
+    names = [str(path.relative_to(tmp_path)) for path in collect([str(tmp_path / "**/*.png")])]
+    assert names == ["a.png", "c.png/d.png", "deep/b.png"]
+    assert collect([tmp_path / ".thumbs/*.png"]) == [tmp_path / ".thumbs/z.png"]

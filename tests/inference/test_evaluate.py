@@ -9,11 +9,14 @@ import pytest
 from PIL import Image
 
 from kfcn import evaluate
+from kfcn import predict as predict_pictures
 from kfcn.commands import evaluate as command
-from kfcn.commands import heatmap
+from kfcn.commands import heatmap, predict
+from kfcn.crf import add_crf
 from kfcn.errors import UsageError
 from kfcn.inference.protocol import Protocol
 from kfcn.inference.segment import image_logits
+from kfcn.saved import open_model, save_model
 from kfcn.training.resolution import resolve
 from kfcn.training.run_folder import RunFolder
 
@@ -182,3 +185,57 @@ def test_a_seed_that_is_given_goes_before_that_of_the_run(tmp_path, words, seed)
     args = command.parser().parse_args([str(tmp_path), *words])
     command._of_the_run(args)
     assert (args.data, args.seed) == ("scenes", seed)
+
+
+def test_a_part_without_pictures_is_no_figure(run, pairs, capsys):
+    arguments = [str(run.run_dir), "--data", "folder", "--data-dir", str(pairs)]
+    assert command.main([*arguments, "--split", "val[0/100]"]) == 2
+    assert "split 'val[0/100]' has no picture" in capsys.readouterr().err
+
+
+def test_figures_never_replace_what_the_run_is_read_from(run, pairs, tmp_path, capsys):
+    folder = shutil.copytree(run.run_dir, tmp_path / "run")
+    before = (folder / "config.json").read_bytes()
+    arguments = [str(folder), "--data", "folder", "--data-dir", str(pairs), "--overwrite"]
+    assert command.main([*arguments, "--json", str(folder / "config.json")]) == 2
+    assert "is one of the inputs" in capsys.readouterr().err
+    assert (folder / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers", "told"),
+    [
+        ((28, 28, 3), [keras.layers.Flatten(), keras.layers.Dense(4)], "for classifiers there is"),
+        ((None, None, 1), [keras.layers.Conv2D(3, 1)], "expected RGB pictures alone"),
+        ((None, None, 3), [keras.layers.Conv2D(3, 1, strides=2)], "expected one of its size"),
+    ],
+)
+def test_a_model_that_labels_no_pixels_is_one_line(tmp_path, capsys, shape, layers, told):
+    keras.Sequential([keras.Input(shape), *layers]).save(tmp_path / "other.keras")
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    given = [str(tmp_path / "other.keras"), str(tmp_path / "a.png"), "--out", str(tmp_path / "o")]
+    assert predict.main(given) == 1
+    err = capsys.readouterr().err
+    assert told in err and "Traceback" not in err
+
+
+def test_a_sequential_net_is_as_good_as_any(tmp_path):
+    net = keras.Sequential(
+        [keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3, padding="same")]
+    )
+    net.save(tmp_path / "net.keras")
+    Image.new("RGB", (28, 20), (200, 30, 90)).save(tmp_path / "a.png")
+    for model in (tmp_path / "net.keras", net):
+        predict_pictures(model, tmp_path / "a.png", tmp_path / "out")
+        with Image.open(tmp_path / "out/a.png") as labels:
+            found = np.asarray(labels)
+        image = np.full((1, 20, 28, 3), (200, 30, 90), "float32")
+        np.testing.assert_array_equal(found, np.asarray(net(image))[0].argmax(-1))
+
+
+def test_a_net_with_a_crf_gets_no_second_one(tmp_path):
+    image = keras.Input((None, None, 3))
+    net = add_crf(keras.Model(image, keras.layers.Conv2D(3, 1)(image)))
+    save_model(net, tmp_path / "model.keras")
+    with pytest.raises(UsageError, match="has a CRF already"):
+        open_model(tmp_path / "model.keras", crf=True)

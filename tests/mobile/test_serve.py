@@ -137,7 +137,7 @@ def test_an_older_file_of_another_net_is_sent(litert, bundle, tmp_path):
     """A browser that has the file of a net of this name asks by its time as well."""
     other = tmp_path / "other" / bundle.name
     shutil.copytree(bundle, other)
-    old = os.stat(bundle / "int8.tflite").st_mtime - 1000
+    old = (bundle / "int8.tflite").stat().st_mtime - 1000
     os.utime(other / "int8.tflite", (old, old))
     path, answers = "/nets/my-net/int8.tflite", []
     for folder in (bundle, other):

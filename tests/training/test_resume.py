@@ -1,5 +1,6 @@
 """Killed, stopped, out of disk: the same command goes on and ends with the same bits."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -382,3 +383,41 @@ def test_killed_at_random_again_and_again(pairs, tmp_path):
     last = [checkpoints(tmp_path / name)[-1] for name in ("run", "same")]
     assert last[0].name == last[1].name == "step-00000036.npz"
     assert difference(*last) == 0.0
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_what_it_started_from_has_moved(pairs, tmp_path):
+    """Its checkpoint holds everything; only a run without one needs the start."""
+    given = settings(pairs, epochs=1)
+    train(run_dir=tmp_path / "start", **given)
+    begun = tmp_path / "run"
+    train(run_dir=begun, init_from=tmp_path / "start", **given)
+    weights = (begun / "model.keras").stat().st_size
+    config = json.loads((begun / "config.json").read_text())
+    config["versions"]["tensorflow"] = "1.0"  # what it began with, which stays
+    (begun / "config.json").write_text(json.dumps(config))
+    (begun / "model.json").unlink()
+    (tmp_path / "start").rename(tmp_path / "moved")
+    train(run_dir=begun)
+    assert (begun / "model.json").is_file()
+    assert (begun / "model.keras").stat().st_size == weights
+    kept = json.loads((begun / "config.json").read_text())
+    assert kept["versions"] == config["versions"] and kept["machine"] == config["machine"]
+    shutil.rmtree(begun / "checkpoints")
+    (begun / "model.json").unlink()
+    (begun / "model.keras").unlink()
+    (begun / "history.csv").unlink()
+    with pytest.raises(UsageError, match="no such file"):
+        train(run_dir=begun)
+
+
+@pytest.mark.slow
+def test_other_kernels_than_at_the_start_are_told(pairs, tmp_path, capfd, monkeypatch):
+    given = settings(pairs, epochs=1)
+    train(run_dir=tmp_path / "run", **given)
+    (tmp_path / "run/model.json").unlink()
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["machine"]["onednn"] = not config["machine"]["onednn"]
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    train(run_dir=tmp_path / "run", verbose=True)
+    assert "the results will differ in rounding: oneDNN was" in capfd.readouterr().out

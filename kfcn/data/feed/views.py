@@ -158,6 +158,8 @@ def split_of(text: str) -> tuple[str, Callable[[Dataset], Dataset]]:
         count = len(dataset)
         first, end = count * number // parts, count * (number + 1) // parts
         kept = [*range(first), *range(end, count)] if found["rest"] else range(first, end)
+        if not kept:
+            raise UsageError(f"split {text!r} has no picture: {dataset.split} has {count} in all")
         subset = Subset(dataset, kept)
         subset.split = text
         return subset
