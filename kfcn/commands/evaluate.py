@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,16 +44,23 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.outputs import one_file
     from kfcn.saved import files_of, model_path, read_card
 
-    _of_the_run(args)
+    known = _of_the_run(args)
     protocol = Protocol(tuple(args.scales), args.flip)
     claim = contextlib.nullcontext()
     if args.json:
         claim = one_file(args.json, files_of(args.model), args.overwrite, "--json")
     with claim as outputs:
+        card = read_card(args.model)
+        dataset = source_of(args, card).open_for(card, args.split)
+        if known is not None and dataset.fingerprint() != known:
+            print(
+                f"kfcn-evaluate: {args.split} of {args.data_dir or args.data} holds other files "
+                "than the run was validated on",
+                file=sys.stderr,
+            )
         result = evaluate(
             args.model,
-            source_of(args, read_card(args.model)),
-            args.split,
+            dataset,
             progress=True,
             crf=args.crf,
             protocol=protocol,
@@ -65,9 +73,13 @@ def work(args: argparse.Namespace) -> None:
             outputs.write_json(Path(args.json), {**about, **result.as_dict()})
 
 
-def _of_the_run(args: argparse.Namespace) -> None:
-    """Fills in what names the data: where no set is given, that which the run was validated on."""
-    from kfcn.training.run_folder import RunFolder
+def _of_the_run(args: argparse.Namespace) -> str | None:
+    """Fills in what names the data: where no set is given, that which the run was validated on.
+
+    Returns:
+        The fingerprint that the split of the run had, where that is known.
+    """
+    from kfcn.training.run_folder import RunFolder, read_config
 
     run = RunFolder(args.model)
     stored = run.stored_settings() if args.data is None and run.config.is_file() else None
@@ -78,6 +90,7 @@ def _of_the_run(args: argparse.Namespace) -> None:
         args.classes = args.classes or stored.classes
         args.split = args.split or stored.val_split
     args.data, args.split = args.data or "scenes", args.split or "val"
+    return None if stored is None else read_config(run.config).get("data", {}).get(args.split)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -239,3 +239,14 @@ def test_a_net_with_a_crf_gets_no_second_one(tmp_path):
     save_model(net, tmp_path / "model.keras")
     with pytest.raises(UsageError, match="has a CRF already"):
         open_model(tmp_path / "model.keras", crf=True)
+
+
+def test_other_files_than_the_run_was_validated_on_are_told(run, pairs, tmp_path, capsys):
+    """As where a folder that is named from here is another one there."""
+    assert command.main([str(run.run_dir)]) == 0
+    assert "other files" not in capsys.readouterr().err
+    root = shutil.copytree(pairs, tmp_path / "data")
+    for kind in ("images", "labels"):
+        sorted((root / kind / "val").iterdir())[0].unlink()
+    assert command.main([str(run.run_dir), "--data-dir", str(root)]) == 0
+    assert "val of " in (err := capsys.readouterr().err) and "holds other files than" in err

@@ -184,12 +184,13 @@ def before_training(
     Raises:
         DataError: the first error that was found.
     """
-    splits = [
-        audit_split(train, progress, strict=True, training=True),
-        audit_split(validation, progress, strict=True, training=False),
-    ]
-    audit = Audit(splits)
-    return splits[0].counts, audit.notes + audit.warnings
+    first = audit_split(train, progress, strict=True, training=True)
+    if train.split == validation.split:
+        again = f"{train.split} is both learned from and validated on: every figure is too good"
+        audit = Audit([first])
+        return first.counts, [*audit.notes, *audit.warnings, again]
+    audit = Audit([first, audit_split(validation, progress, strict=True, training=False)])
+    return first.counts, audit.notes + audit.warnings
 
 
 @dataclasses.dataclass
