@@ -142,7 +142,7 @@ def _parts(info: dict[str, Any]) -> dict[str, Any]:
             raise _WrongError(f"{key}: two files of one mode in {', '.join(modes)}")
     for i, entry in enumerate(golden):
         # A file's name in its data set may have any letters; the others are files of the bundle.
-        _expect(entry, "name", "a text", lambda value: isinstance(value, str), f"golden[{i}].")
+        _expect(entry, "name", "a text", _letters, f"golden[{i}].")
         for key in ("image", "labels", "margin"):
             _expect(entry, key, "a text", _text, f"golden[{i}].")
         for key in ("truth", "logits"):
@@ -203,13 +203,13 @@ def _whole(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _letters(value):
+    # No halves of a character (UTF-16's), which no file can hold.
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def _text(value):
-    # Neither characters of control nor halves of one (UTF-16's), which no file can hold.
-    return (
-        isinstance(value, str)
-        and bool(value)
-        and not any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
-    )
+    return _letters(value) and bool(value) and not any(c < " " for c in value)
 
 
 def _mode(value):

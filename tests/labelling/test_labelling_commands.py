@@ -62,7 +62,9 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
     ]
     assert main(arguments) == 1  # the broken one
     told = capsys.readouterr().out
-    assert "broken.png" in told and "2 of 4 pictures chosen, 2 have labels already" in told
+    assert (
+        "broken.png" in told and "2 of 4 pictures chosen, 2 have the name of a labelled one" in told
+    )
     table = rows(tmp_path / "todo" / "next.csv")
     assert [row["order"] for row in table] == ["1", "2", "", ""]
     assert all(row["picture"].rsplit("/", 1)[-1].startswith("new-") for row in table)

@@ -109,7 +109,7 @@ def test_more_classes_than_labels_are_refused(tmp_path):
 def test_a_folder_without_a_data_set_is_refused(tmp_path, capsys):
     words = ["net", "--format", "onnx", "--out", str(tmp_path / "out"), "--data-dir", "pairs"]
     assert command.main(words) == 2
-    assert "--data-dir and --classes are of a data set" in capsys.readouterr().err
+    assert "--data-dir: of a data set, but which" in capsys.readouterr().err
 
 
 def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):
