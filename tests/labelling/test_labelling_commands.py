@@ -178,9 +178,7 @@ def test_planted_errors_rank_above_chance(tmp_path):
             picture.save(tmp_path / kind / "train" / f"{index:03d}.png")
     (tmp_path / "classes.txt").write_text("\n".join(scenes.classes.names))
     source = Source("folder", tmp_path)
-    settings = {
-        "epochs": 25, "crop": (96, 128), "alpha": 0.35, "weights": "none", "scale": (0.8, 1.25),
-    }  # fmt: skip
+    settings = {"epochs": 25, "crop": (96, 128), "scale": (0.8, 1.25)}
     whole = source.open("train")
     found = find_suspects(whole, train_folds(source, "train", 2, tmp_path / "out", **settings))
     wrong = [whole.label_name(i).rsplit("/", 1)[-1] in swapped for i in range(len(whole))]
