@@ -1,7 +1,6 @@
 """`kfcn-data next` and `kfcn-data suspects`: what to label next, and which labels are wrong."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +84,7 @@ def _labelled(model: str, stretch: tuple[int, int] | None) -> "list[Dataset]":
         stored = RunFolder(Path(model)).stored_settings()
         if stored is None:
             return []
-        reading = dataclasses.replace(stored.source.as_read, stretch=stretch)
-        source = dataclasses.replace(stored.source, reading=reading)
+        source = stored.source.stretched(stretch)
         return [source.open(split) for split in (stored.train_split, stored.val_split)]
     except KfcnError as error:
         print(f"kfcn-data: what {model} was trained on cannot be looked at ({error})")
@@ -126,6 +124,7 @@ def suspects(args: argparse.Namespace) -> int:
     from kfcn.outputs import Outputs
     from kfcn.saved import check_classes, open_model
 
+    folds = FOLDS if args.folds is None else args.folds
     trains = {"--epochs": args.epochs, "--init-from": args.init_from, "--folds": args.folds}
     if args.model and (given := [flag for flag, value in trains.items() if value is not None]):
         raise UsageError(f"{', '.join(given)}: with --model nothing is trained; leave one out")
@@ -138,11 +137,11 @@ def suspects(args: argparse.Namespace) -> int:
     with outputs.lock():
         if model is not None:
             check_classes(card, dataset, model.outputs[0].shape[-1])
-            folds = iter([Fold(dataset, 0, model)])
+            parts = iter([Fold(dataset, 0, model)])
         else:
             settings = {"epochs": args.epochs, "init_from": args.init_from}
-            folds = train_folds(source, args.split, args.folds or FOLDS, out, print, **settings)
-        found = find_suspects(dataset, folds, progress=True)
+            parts = train_folds(source, args.split, folds, out, print, **settings)
+        found = find_suspects(dataset, parts, progress=True)
         write_suspects(found, outputs)
     print(f"{len(found.regions)} suspicious regions in {len(dataset)} pictures; the first:")
     names = dataset.classes.names

@@ -176,6 +176,11 @@ class Source:
             return dataset
         return dataclasses.replace(self, classes=card["grouping"]).open(split)
 
+    def stretched(self, stretch: tuple[int, int] | None) -> "Source":
+        """The same with another stretch of pictures of more than 8 bits (`kfcn.data.Reading`)."""
+        reading = dataclasses.replace(self.as_read, stretch=stretch)
+        return dataclasses.replace(self, reading=reading)
+
     def anywhere(self) -> "Source":
         """The same in any folder and process: an absolute folder, classes without their file."""
         folder = None if self.data_dir is None else str(Path(self.data_dir).resolve())

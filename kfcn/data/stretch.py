@@ -4,7 +4,6 @@ A microscope or an industrial camera stores 10, 12 or 14 bits in files of 16: ta
 their pictures are nearly black. Stretched one by one, what is bright in one is dark in another.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 from kfcn.data.audit.check import for_each
@@ -31,8 +30,7 @@ def open_splits(source: Source, splits: Sequence[str], progress: bool = False) -
     stretch = choose_stretch(opened[asked], progress)
     if stretch is None or stretch == opened[asked].stretch:
         return opened
-    reading = dataclasses.replace(source.as_read, stretch=stretch)
-    source = dataclasses.replace(source, reading=reading)
+    source = source.stretched(stretch)
     opened = [source.open(split) for split in splits]
     opened[asked].notes += (
         f"pictures of more than 8 bits: the stored {stretch[0]} to {stretch[1]} become 0 to 255",

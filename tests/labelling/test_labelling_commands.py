@@ -209,6 +209,8 @@ def test_flags_of_a_training_that_does_not_come_are_refused(painter, pairs, tmp_
     arguments = ["suspects", "folder", "--data-dir", str(pairs), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--model", str(painter), "--folds", "7", "--epochs", "2"]) == 2
     assert "--epochs, --folds: with --model nothing is trained" in capsys.readouterr().err
+    assert main([*arguments, "--split", "val", "--folds", "0"]) == 2  # not the usual number
+    assert "0" in (told := capsys.readouterr().err) and "fold" in told
 
 
 @pytest.mark.parametrize(

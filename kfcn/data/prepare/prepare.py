@@ -6,7 +6,6 @@ missing, and the files are the same whoever wrote them.
 """
 
 import concurrent.futures
-import dataclasses
 import multiprocessing
 import os
 import re
@@ -79,8 +78,7 @@ def prepare(
     if fault := next(filter(None, map(nothing_in, datasets.values())), None):
         raise DataError(fault)
     if stretch := next(iter(datasets.values())).stretch:
-        reading = dataclasses.replace(source.as_read, stretch=stretch)
-        source = dataclasses.replace(source, reading=reading)
+        source = source.stretched(stretch)
     out = make_folder(out).resolve()
     with Outputs(out).lock():
         shards = planned(out, source, datasets, format)
