@@ -36,8 +36,8 @@ def model_path(path: Path | str) -> Path:
     """The model file of a run folder, of a pretrained net, or the file itself.
 
     Args:
-        path: a file, a run folder, or one of `kfcn.pretrained.names()`; what lies on the disk
-            goes before a name.
+        path: a file, a run folder, or one of `kfcn.pretrained.names()`; a file or a run goes
+            before a name.
 
     Raises:
         UsageError: there is none of these.
@@ -104,16 +104,25 @@ def _other_keras(path: Path) -> str:
     return ""
 
 
+def check_input(net: "keras.Model", model: Path | str) -> None:
+    """Makes sure that a model takes pictures.
+
+    Raises:
+        KfcnError: it does not.
+    """
+    given = [tuple(x.shape) for x in net.inputs]
+    if len(given) != 1 or len(given[0]) != 4 or given[0][3] != 3:
+        raise KfcnError(f"{model} takes {given}; expected RGB pictures alone, (B, H, W, 3)")
+
+
 def _check_net(net: "keras.Model", model: Path | str) -> None:
     """Makes sure that a model takes pictures and gives maps.
 
     Raises:
         KfcnError: it does not.
     """
-    given = [tuple(x.shape) for x in net.inputs]
+    check_input(net, model)
     maps = [tuple(x.shape) for x in net.outputs]
-    if len(given) != 1 or len(given[0]) != 4 or given[0][3] != 3:
-        raise KfcnError(f"{model} takes {given}; expected RGB pictures alone, (B, H, W, 3)")
     if len(maps) != 1 or len(maps[0]) != 4:
         raise KfcnError(
             f"{model} gives {maps}; expected the scores of each pixel alone, (B, H, W, C); for "

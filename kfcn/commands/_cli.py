@@ -16,6 +16,7 @@ from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
 DATA_HELP = f"data set: {', '.join(catalog.NAMES)}"
+MODEL_HELP = "a .keras file, a run folder or a pretrained net's name"
 OVERWRITE_HELP = "replace files that are there already, whoever wrote them; never an input"
 BEAM_HELP = (
     "let Apache Beam do it, with Beam's own flags: --beam, or --beam='--runner=FlinkRunner "

@@ -6,7 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run, source_of
+from kfcn.commands._cli import (
+    MODEL_HELP,
+    OVERWRITE_HELP,
+    Parser,
+    add_source,
+    number,
+    run,
+    source_of,
+)
 from kfcn.inference.scales import SCALES
 
 
@@ -15,9 +23,7 @@ def parser() -> argparse.ArgumentParser:
         prog="kfcn-evaluate",
         description="Measure a model on a split, every image at its full resolution.",
     )
-    cli.add_argument(
-        "model", metavar="MODEL", help="a .keras file, a run folder or a pretrained net's name"
-    )
+    cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     add_source(cli, required=False, purpose="that of the run, or scenes, if none is named; ")
     cli.add_argument("--split", metavar="NAME", help="default: val, or what the run calls it")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")

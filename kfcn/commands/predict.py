@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from kfcn.commands._cli import BEAM_HELP, OVERWRITE_HELP, Parser, beam_flags, run
+from kfcn.commands._cli import BEAM_HELP, MODEL_HELP, OVERWRITE_HELP, Parser, beam_flags, run
 from kfcn.errors import UsageError, shortlist
 
 
@@ -14,9 +14,7 @@ def parser() -> argparse.ArgumentParser:
         prog="kfcn-predict",
         description="Segment pictures of any size: a palette label map and an overlay for each.",
     )
-    cli.add_argument(
-        "model", metavar="MODEL", help="a .keras file, a run folder or a pretrained net's name"
-    )
+    cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     cli.add_argument(
         "images",
         metavar="IMAGE_OR_DIR",

@@ -11,7 +11,7 @@ import numpy as np
 from kfcn.data.formats.text import read_text
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
-from kfcn.saved import MODEL, load_model
+from kfcn.saved import MODEL, check_input, load_model
 
 SHIPPED = "EfficientNetLite0"
 
@@ -70,13 +70,10 @@ def open_classifier(
     else:
         function, own = _application(str(name))
         model = _build_application(function, weights)
-    given, gives = [x.shape for x in model.inputs], [x.shape for x in model.outputs]
-    if len(given) != 1 or len(gives) != 1 or len(given[0]) != 4 or given[0][3] != 3:
-        raise KfcnError(
-            f"{name} takes {[tuple(shape) for shape in given]} and gives "
-            f"{[tuple(shape) for shape in gives]}; expected RGB pictures alone, (B, H, W, 3), and "
-            "one output"
-        )
+    check_input(model, name)
+    if len(model.outputs) != 1:
+        gives = [tuple(output.shape) for output in model.outputs]
+        raise KfcnError(f"{name} gives {gives}; expected one output")
     square = (size, size) if size else None
     if square is None and None in model.input_shape[1:3] and not is_file:
         square = (224, 224)  # MobileNetV3 is built for any size and was trained at this one

@@ -171,9 +171,9 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     weights = None
     if config.class_weights != "none":
         weights = class_weights(counts, config.class_weights)
+    # What it began from may have moved since: the checkpoint holds all of it.
+    goes_on = checkpoint.exists(run.checkpoints)
     with where.guard(), where.strategy.scope():
-        # What it began from may have moved since: the checkpoint holds all of it.
-        goes_on = checkpoint.exists(run.checkpoints)
         learner = new_learner(config, train_set, weights, say, started=goes_on)
     difference = run.other_kernels() if goes_on else None
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there

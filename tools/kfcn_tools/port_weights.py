@@ -22,6 +22,7 @@ import numpy as np
 
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import UsageError
+from kfcn.nets.backbones import BACKBONES
 from kfcn.outputs import one_file
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--net",
         default="efficientnet_lite0",
-        choices=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+        choices=[name for name in BACKBONES if name.startswith("efficientnet_lite")],
         help="whose weights they are (efficientnet_lite0)",
     )
     cli.add_argument("--out", type=Path, required=True, metavar="NPZ")

@@ -227,7 +227,7 @@ def _area(value: Any) -> float | None:
     """The area of an annotation; None for what is none (missing, null, 0, a word, NaN)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if 0 < value < 1e300 else None
+    return float(value) if 0 < value < 1e300 else None  # JSON's numbers may be beyond a float
 
 
 def _shape(stored: Any) -> tuple[list[np.ndarray] | dict | str, bool]:

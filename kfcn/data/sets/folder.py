@@ -13,7 +13,8 @@ that a pair keeps its place when others are added. Folders within a split are fo
 Where it gives every class a colour, masks may be stored in these colours. Label 255 is ignored.
 """
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -50,10 +51,8 @@ class Folder(IndexedMasks):
         folders = _split_folders(root)
         if split in folders:
             pairs, notes = match_files(images / folders[split], labels / folders[split])
-            notes = [
-                *notes,
-                *_outside_notes((images, labels), folders, _flat_beside_splits(root, folders)),
-            ]
+            flat = _flat_beside_splits(root, folders)
+            notes = [*notes, *_outside_notes((images, labels), folders, flat)]
         elif _flat_beside_splits(root, folders):
             pairs, notes = match_files(images, labels, deep=False)
         else:
@@ -84,16 +83,23 @@ def _outside_notes(parents, folders: dict[str, str], flat: bool) -> list[str]:
     """What lies outside of the splits: folders that one side alone has, pictures beside folders."""
     notes = []
     for parent in parents:
-        entries = [path for path in sorted(parent.iterdir()) if path.name[0] != "."]
-        alone = [
-            path.name for path in entries if path.is_dir() and path.name not in folders.values()
-        ]
-        if alone:
+        inner, loose = _entries(parent)
+        if alone := sorted(inner - set(folders.values())):
             names = shortlist(alone)
             notes.append(f"{parent}: left out {len(alone)} folder(s) that its twin lacks: {names}")
-        loose = [path.name for path in entries if path.suffix.lower() in _PICTURES]
         notes += [] if flat else left_out_notes(parent, loose, "beside the folders of the splits")
     return notes
+
+
+def _entries(parent: Path) -> tuple[set[str], list[str]]:
+    """The folders and the pictures that lie directly in a folder, by name; nothing hidden."""
+    if not parent.is_dir():
+        return set(), []
+    with os.scandir(parent) as found:  # which knows what is a folder without asking for each
+        shown = [entry for entry in found if not entry.name.startswith(".")]
+    folders = {entry.name for entry in shown if entry.is_dir()}
+    pictures = [e.name for e in shown if PurePath(e.name).suffix.lower() in _PICTURES]
+    return folders, sorted(pictures)
 
 
 def _label_folder(root: Path) -> Path:
@@ -115,13 +121,7 @@ def _flat_beside_splits(root: Path, folders: dict[str, str]) -> bool:
 
 def _split_folders(root: Path) -> dict[str, str]:
     """Split -> the sub-folder of `images/` and `labels/` that holds it, sorted by split."""
-
-    def folders(parent: Path) -> set[str]:
-        if not parent.is_dir():
-            return set()
-        return {path.name for path in parent.iterdir() if path.is_dir() and path.name[0] != "."}
-
-    shared = sorted(folders(root / "images") & folders(_label_folder(root)))
+    shared = sorted(_entries(root / "images")[0] & _entries(_label_folder(root))[0])
     named = split_names(shared)
     others = {name: name for name in shared if name not in named.values()}
     return dict(sorted({**others, **named}.items()))

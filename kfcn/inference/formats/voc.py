@@ -43,20 +43,20 @@ class VocWriter(Writer):
 
     def check(self, paths: Sequence[Path]) -> dict[Path, Path]:
         self.outputs.check([self._labelmap, self._list])
+        there = ""
         if self._labelmap.is_file() and not self.outputs.overwrite:
             there = self._labelmap.read_text(encoding="utf-8", errors="replace")
-            if there != self._lines():
-                raise UsageError(
-                    f"{self._labelmap} holds the classes of another model, by which the masks "
-                    "there are read; choose another --out, or write it anew with --overwrite"
-                )
+        if there not in ("", self._lines()):
+            raise UsageError(
+                f"{self._labelmap} holds the classes of another model, by which the masks there "
+                "are read; choose another --out, or write it anew with --overwrite"
+            )
         folder = self.outputs.folder / self.pictures
-        there = {file.stem: file.name for file in folder.iterdir()} if folder.is_dir() else {}
-        for path in paths:
-            name = self.targets(path)[0].name
-            if there.get(path.stem, name) != name:
+        copies = {file.stem: file for file in folder.iterdir()} if folder.is_dir() else {}
+        for path in (path for path in paths if path.stem in copies):
+            if copies[path.stem] != self.targets(path)[0]:
                 raise UsageError(
-                    f"{folder / there[path.stem]} and {path} would share a mask, by their name; "
+                    f"{copies[path.stem]} and {path} would share a mask, by their name; "
                     "choose another --out, or rename one of them"
                 )
         return super().check(paths)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kfcn_mobile.gates import MODES
 
 from kfcn import __version__
-from kfcn.commands._cli import Parser, add_source, run, source_of
+from kfcn.commands._cli import MODEL_HELP, Parser, add_source, run, source_of
 
 CALIBRATIONS = ("min-max", "percentile", "least-squares")
 
@@ -21,11 +21,7 @@ def parser() -> argparse.ArgumentParser:
         description="Convert a trained model to TFLite, with the proof that it labels alike.",
         epilog="modes: " + "; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()),
     )
-    cli.add_argument(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a run folder, a .keras file or a pretrained net's name",
-    )
+    cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
     cli.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="of the images"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn import __version__
-from kfcn.commands._cli import Parser, add_source, run, source_of
+from kfcn.commands._cli import MODEL_HELP, Parser, add_source, run, source_of
 from kfcn_tools.export import FORMATS
 
 CALIBRATION = 100
@@ -22,11 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "there is kfcn-convert.",
         epilog="formats: " + "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items()),
     )
-    cli.add_argument(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a run folder, a .keras file or a pretrained net's name",
-    )
+    cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
     one_size = " and ".join(
         f"{name} in 8 bits" if kind.fixed_int8 else name
         for name, kind in FORMATS.items()
