@@ -1,6 +1,7 @@
 """Labels of images too large for one piece: the same labels, in memory that does not grow."""
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,15 +47,15 @@ def margin(model: "keras.Model") -> int | None:
 
     None for a net that looks at the whole image (squeeze-and-excite, a CRF), or may.
     """
-    from kfcn.rewrite import receptive_fields
+    from kfcn.rewrite.field import reach
 
     try:
-        size = receptive_fields(model)[0].extent
+        pixels = reach(model)
     except KfcnError:  # a layer that it does not know, such as a CRF
         return None
-    if size == float("inf"):
+    if math.isinf(pixels):
         return None
-    return -(-int(size) // 2 // ALIGNMENT) * ALIGNMENT
+    return -(-int(pixels) // ALIGNMENT) * ALIGNMENT
 
 
 def tiles(height: int, width: int, side: int, margin: int) -> Iterator[Tile]:
@@ -85,7 +86,7 @@ def _spans(length: int, step: int, margin: int) -> Iterator[tuple[slice, slice, 
 def segment_tiled(net: "Net", image: np.ndarray, side: int = 2048) -> np.ndarray:
     """The class of each pixel of a large image, computed in overlapping tiles.
 
-    A tile's margin covers half the receptive field, so that every pixel sees what it would see in
+    A tile's margin covers all that a pixel's answer depends on, so that every pixel sees what it would see in
     one piece: the labels are the same, up to ties within float32 rounding.
 
     Args:

@@ -99,6 +99,11 @@ class _Axis:
             cells.append((min(low, other_low), max(high, other_high)))
         return _Axis(tuple(cells), self.advance * period // len(self.cells))
 
+    def reach(self) -> int:
+        own = [math.floor(self.stride * index) for index in range(len(self.cells))]
+        places = zip(self.cells, own, strict=True)
+        return max(max(place - low, high - place) for (low, high), place in places)
+
     def summary(self) -> tuple[Fraction, Fraction, Fraction]:
         size = max(high - low + 1 for low, high in self.cells)
         centres = [
@@ -200,6 +205,29 @@ def receptive_fields(
     model: keras.Model, size: tuple[int, int] | None = None
 ) -> list[ReceptiveField]:
     """As `receptive_field`, a list also for a model of one output."""
+    return [_summary(field) for field in _output_fields(model, size)]
+
+
+def reach(model: keras.Model) -> float:
+    """How far an output cell looks from its own place, in input pixels, in either direction.
+
+    Cell i's own place is pixel `stride * i`. This is more than half of the receptive field where
+    cells look further to one side than to the other, or not all equally far.
+
+    Args:
+        model: as for `receptive_field`, of one output.
+
+    Returns:
+        Pixels; `math.inf` where a part sees the whole image.
+
+    Raises:
+        KfcnError: as `receptive_field`.
+    """
+    (field,) = _output_fields(model)
+    return math.inf if field.unbounded else max(field.y.reach(), field.x.reach())
+
+
+def _output_fields(model: keras.Model, size: tuple[int, int] | None = None) -> list[_Field]:
     graph = as_functional(model)
     walker = _FieldWalker()
     inputs = []
@@ -210,13 +238,13 @@ def receptive_fields(
     outputs = walker.walk(graph, inputs).outputs
     fields = []
     for output, old in zip(outputs, graph.outputs, strict=True):
-        state = walker.fact(output).state
-        if state is None:
+        field = walker.fact(output).state
+        if field is None:
             raise KfcnError(
                 f"output '{old.name}' of model '{graph.name}' sees the whole image and has no "
                 "grid of cells: expected a map (B, H, W, C); convolutionalize a classifier first"
             )
-        fields.append(_summary(state))
+        fields.append(field)
     return fields
 
 

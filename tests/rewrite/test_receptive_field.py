@@ -9,6 +9,7 @@ from rewrite_nets import assert_untouched, images, snapshot
 import kfcn
 from kfcn.errors import KfcnError
 from kfcn.rewrite import ReceptiveField
+from kfcn.rewrite.field import reach
 
 
 def measured(model, cell, size, runs=1):
@@ -251,3 +252,20 @@ def test_a_compiled_model_is_read_without_its_loss():
     net = keras.Model(image, layers.Conv2D(2, 5)(image))
     net.compile("sgd", Private())
     assert kfcn.receptive_field(net).size == 5
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (41, 43)])
+def test_reach_is_the_furthest_pixel_that_changes_a_cell(shape):
+    # Padding 'valid': cell i sees i..i+3, half of whose size is 2.
+    assert reach(chain(conv(4, padding="valid"))) == 3
+    # Strided 'same' looks ahead, and a transposed convolution gives cells of one period different
+    # fields: measured at each cell of a period in the middle.
+    model = chain(conv(3, strides=2), conv(3, strides=2), layers.Conv2DTranspose(2, 8, 4, "same"))
+    rows = [measured(model, (i, i), shape)[0] for i in range(16, 20)]
+    furthest = max(max(i - low, high - i) for i, (low, high) in enumerate(rows, start=16))
+    if shape == (40, 40):
+        assert furthest == reach(model)
+    assert furthest <= reach(model)
+    sizes = [high - low + 1 for low, high in rows]
+    assert reach(model) > max(sizes) // 2  # the control: half of the largest field is too little
+    assert reach(chain(conv(3), layers.GroupNormalization(1))) == math.inf
