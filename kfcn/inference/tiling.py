@@ -86,8 +86,8 @@ def _spans(length: int, step: int, margin: int) -> Iterator[tuple[slice, slice, 
 def segment_tiled(net: "Net", image: np.ndarray, side: int = 2048) -> np.ndarray:
     """The class of each pixel of a large image, computed in overlapping tiles.
 
-    A tile's margin covers all that a pixel's answer depends on, so that every pixel sees what it would see in
-    one piece: the labels are the same, up to ties within float32 rounding.
+    A tile's margin covers the reach of a pixel, so that each sees what it would see in one piece:
+    the labels are the same, up to ties within float32 rounding.
 
     Args:
         net: whose margin is known.
