@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import io
 import os
 import shlex
@@ -25,12 +26,42 @@ BEAM_HELP = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all others are."""
+    """A parser whose errors are one line, as all others are, and whose flags are whole.
+
+    An abbreviation such as --out for --output-stride would be another flag's name elsewhere, or
+    tomorrow; the nearest whole ones are named instead.
+    """
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
         text = message.removeprefix("argument ")
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            near = _nearest(unknown.split()[0].partition("=")[0], _flags_of(self))
+            text += f"; did you mean {' or '.join(near)}?" if near else ""
         self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists what there is)\n")
+
+
+def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
+    """The long flags of a parser and of its actions."""
+    flags = []
+    for action in parser._actions:
+        flags += [flag for flag in action.option_strings if flag.startswith("--")]
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                flags += _flags_of(inner)
+    return sorted(set(flags))
+
+
+def _nearest(flag: str, flags: Sequence[str]) -> list[str]:
+    """The flags that begin as `flag` does, or else the one that looks most like it."""
+    if not flag.startswith("--"):
+        return []
+    begun = [known for known in flags if known.startswith(flag)]
+    return begun or difflib.get_close_matches(flag, flags, n=1)
 
 
 def add_flags(

@@ -5,11 +5,14 @@ import io
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all others are."""
+    """A parser whose errors are one line, as all others are, and whose flags are whole."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     # Without a namespace to fill, which none here has.
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -65,6 +65,9 @@ def test_import_is_light():
         (("evaluate", "nothing.keras"), 2, "nothing.keras: no such file"),
         (("predict", "nothing.keras", "x.png", "--out", "o"), 2, "nothing.keras: no such file"),
         (("train", "--arch", "fcn64s"), 2, "--arch: received 'fcn64s'; expected one of fcn32s"),
+        (("train", "--out", "run"), 2, "arguments: --out run; did you mean --output-stride? ("),
+        (("data", "check", "voc", "--clases=a"), 2, "--clases=a; did you mean --classes? ("),
+        (("train", "--zzz"), 2, "arguments: --zzz (kfcn-train --help"),
     ],
 )
 def test_errors_are_one_line(args, status, told, tmp_path):
