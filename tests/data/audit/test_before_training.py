@@ -71,6 +71,11 @@ def test_one_class_alone_is_not_trained_on(tmp_path):
     folder(tmp_path, value=255)
     with pytest.raises(DataError, match="split 'train' holds one class of 2"):
         data.before_training(load(tmp_path, "train"), load(tmp_path, "val"))
+    # Nor on a data set that has no more than one: every answer would be right.
+    folder(tmp_path / "cars", value=0)
+    write(tmp_path / "cars/classes.txt", "car\n")
+    with pytest.raises(DataError, match="its only class is car; expected at least two"):
+        data.before_training(load(tmp_path / "cars", "train"), load(tmp_path / "cars", "val"))
 
 
 @pytest.mark.parametrize(("package", "kind"), [("pycocotools", "coco"), ("scipy", "voc")])
