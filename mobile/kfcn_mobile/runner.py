@@ -195,7 +195,10 @@ def run_apart(
         OSError: the process could not write what it was to write.
     """
     command = [*python, "-m", __name__, str(path), *arguments]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
+    # Not from the folder that one is in, which may be a bundle that somebody sent: a `numpy.py` in
+    # it would be run.
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    variables |= {"PYTHONSAFEPATH": "1", **(environment or {})}
     done = subprocess.run(
         command,
         capture_output=True,

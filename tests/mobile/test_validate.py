@@ -154,6 +154,16 @@ def test_python_m_kfcn_mobile_from_a_copy(bundle, tmp_path):
 
 
 @pytest.mark.long
+def test_no_file_of_the_folder_one_is_in_is_run(bundle, tmp_path, monkeypatch):
+    """A bundle that somebody sent is data, also for whoever goes into it first."""
+    folder = Path(shutil.copytree(bundle, tmp_path / "sent"))
+    (folder / "numpy.py").write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert main([".", "--runs", "0"]) == 0
+    assert not (folder / "ran").exists()
+
+
 def test_an_environment_that_has_only_the_three(bundle, tmp_path):
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
