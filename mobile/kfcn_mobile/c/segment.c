@@ -8,11 +8,13 @@
  * written; 1: it is not, and one line on standard error says why.
  */
 #define _POSIX_C_SOURCE 200809L
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "litert_c.h"
 
@@ -39,6 +41,14 @@ static void fail(const char *format, ...) {
 
 static void check(LiteRtStatus status, const char *call) {
   if (status) fail("status %d from %s", status, call);
+}
+
+/* LiteRT does not check a file before it follows its offsets: one that is cut short crashes it. */
+static void crashed(int number) {
+  static const char text[] = "segment: error: LiteRT crashed; is the model file whole?\n";
+  if (write(2, text, sizeof text - 1) < 0) _exit(2);
+  (void)number;
+  _exit(1);
 }
 
 static double milliseconds(void) {
@@ -149,10 +159,18 @@ static void write_labels(Segmenter *net, const char *path) {
   CHECK(LiteRtUnlockTensorBuffer(net->output));
 }
 
+static int whole_number(const char *option, const char *text) {
+  char *end;
+  long value = strtol(text, &end, 10);
+  if (end == text || *end || value < 0 || value > 1000000)
+    fail("%s %s: expected a whole number of 0 to 1000000", option, text);
+  return (int)value;
+}
+
 int main(int count, char **arguments) {
   int threads = 1, warmup = 0, runs = 0, at = 2;
   for (; at + 1 < count && arguments[at][0] == '-'; at += 2) {
-    int value = atoi(arguments[at + 1]);
+    int value = whole_number(arguments[at], arguments[at + 1]);
     if (!strcmp(arguments[at], "-t")) threads = value;
     else if (!strcmp(arguments[at], "-w")) warmup = value;
     else if (!strcmp(arguments[at], "-r")) runs = value;
@@ -162,6 +180,8 @@ int main(int count, char **arguments) {
     fail("usage: segment MODEL.tflite [-t THREADS] [-w WARMUP] [-r RUNS] IN.ppm OUT.pgm [...]");
 
   Segmenter net;
+  signal(SIGSEGV, crashed);
+  signal(SIGBUS, crashed);
   load(&net, arguments[1], threads);
   printf("{\"images_ms\": [");
   for (int i = at; i < count; i += 2) {
@@ -173,7 +193,7 @@ int main(int count, char **arguments) {
   for (int i = 0; i < warmup; ++i) run(&net);
   for (int i = 0; i < runs; ++i) printf("%s%.4f", i ? ", " : "", run(&net));
   printf("]}\n");
-  fflush(stdout);
+  if (fflush(stdout)) fail("standard output cannot be written");
   /* The library's own threads may still be ending: its destructors are not waited for. */
   _Exit(0);
 }

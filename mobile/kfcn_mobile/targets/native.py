@@ -143,18 +143,34 @@ def build(processor: str, folder: Path, say: Say) -> tuple[Path, Path]:
         raise TargetError(f"the device's processor is {processor}, expected aarch64 or {own}")
     name = "segment" if processor == own else "segment-aarch64"
     variable = "CC" if processor == own else "AARCH64_CC"
-    command = ["make", "-s", "-C", str(SOURCES), f"OUT={folder}", f"LITERT={library}"]
-    command += [f"{variable}={compiler(processor)}", str(folder / name)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", check=False
-        )
-    except FileNotFoundError:
-        raise TargetError("no 'make' on the PATH, which builds the C program") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "rror" in line] or ["make failed"]
-        raise TargetError(f"the C program does not build: {lines[0]}")
+    # In a folder of its own: make has no names with a space, which a path to here may hold.
+    with tempfile.TemporaryDirectory(prefix="kfcn-c-") as build_folder:
+        for source in SOURCES.iterdir():
+            shutil.copy2(source, build_folder)
+        (Path(build_folder) / library.name).symlink_to(library.resolve())
+        command = ["make", "-s", f"LITERT={library.name}", f"{variable}={compiler(processor)}"]
+        try:
+            done = subprocess.run(
+                [*command, name],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                cwd=build_folder,
+            )
+        except FileNotFoundError:
+            raise TargetError("no 'make' on the PATH, which builds the C program") from None
+        if done.returncode:
+            raise TargetError(f"the C program does not build: {_cause(done.stderr)}")
+        shutil.move(Path(build_folder) / name, folder / name)
     return folder / name, library
+
+
+def _cause(printed: str) -> str:
+    """The line of a compiler or linker that says what is wrong."""
+    # Not the one that names the function it is in, nor the one that says that the linker failed.
+    lines = [s for s in printed.splitlines() if not s.endswith(":") and "collect2" not in s]
+    return next((s for s in lines if "error: " in s), lines[0] if lines else "make failed")
 
 
 def compiler(processor: str) -> str:

@@ -241,6 +241,40 @@ def test_the_makefile_builds_where_it_stands(tmp_path, program):
     assert told.returncode == 1 and "usage: segment MODEL" in told.stderr
 
 
+def test_a_path_with_a_space_builds(tmp_path, monkeypatch):
+    sources, temporary = tmp_path / "my env" / "c", tmp_path / "my tmp"
+    shutil.copytree(SOURCES, sources)
+    temporary.mkdir()
+    monkeypatch.setattr("kfcn_mobile.targets.native.SOURCES", sources)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    path, library = build(platform.machine(), temporary, print)
+    told = subprocess.run(
+        [path], capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(library.parent)}
+    )
+    assert path.parent == temporary and "usage: segment MODEL" in told.stderr
+    (sources / "segment.c").write_text("int main(void) { return missing(); }\n")
+    with pytest.raises(TargetError, match=r"does not build: .*missing"):
+        build(platform.machine(), temporary, print)
+
+
+@pytest.mark.parametrize("options", [("-r", "1e3"), ("-r", "-5"), ("-t", "")])
+def test_a_number_that_is_none_is_said(program, options):
+    told = subprocess.run([program, "m.tflite", *options, "a", "b"], capture_output=True, text=True)
+    assert told.returncode == 1 and "expected a whole number of 0 to" in told.stderr
+
+
+def test_a_model_that_is_cut_short_is_one_line(bundle, program, tmp_path):
+    content = (bundle.path / "int8.tflite").read_bytes()
+    for size in (100, 3000, len(content) // 2, len(content) - 8):
+        (tmp_path / "m.tflite").write_bytes(content[:size])
+        told = subprocess.run(
+            [program, tmp_path / "m.tflite", "a.ppm", tmp_path / "b.pgm"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        lines = [line for line in told.stderr.splitlines() if line.startswith("segment: error: ")]
+        assert told.returncode == 1 and len(lines) == 1, (size, told)
+
+
 def test_the_compiler_for_another_processor(monkeypatch):
     """The cross gcc where there is one, else ziglang, else a reason."""
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
