@@ -1,10 +1,13 @@
 """What the commands take from a console, and print on every one."""
 
 import argparse
+import contextlib
 import io
 import math
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 
@@ -47,6 +50,22 @@ def number(
         return value
 
     return parse
+
+
+@contextlib.contextmanager
+def closing_on_sigterm() -> Iterator[None]:
+    """Closes what is open before a SIGTERM ends the process, as Ctrl-C does: a browser, folders.
+
+    `kill`, `timeout` and schedulers send it; by itself Python would be gone at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_any_letters() -> None:

@@ -21,7 +21,7 @@ from kfcn_mobile.agreement import (
     share,
 )
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
-from kfcn_mobile.console import Parser, number, print_any_letters
+from kfcn_mobile.console import Parser, closing_on_sigterm, number, print_any_letters
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs, WriteError, which_and_why
 from kfcn_mobile.report.table import table
@@ -265,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     json_name, html_name = _report_names(args.report) if args.report else ("", "")
     try:
         with contextlib.ExitStack() as held:
+            held.enter_context(closing_on_sigterm())
             if report_file:
                 report_file.check([json_name, html_name])
                 held.enter_context(report_file.lock(json_name))

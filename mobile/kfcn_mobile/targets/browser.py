@@ -119,6 +119,7 @@ class Browser(Target):
                 [*command, f"{server.url}?validate"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, "TMPDIR": str(self._profile)},  # it leaves folders there
             )
             try:
                 return self._listen(server, process, bundle)

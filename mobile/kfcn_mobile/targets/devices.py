@@ -66,7 +66,9 @@ class Device:
         except FileNotFoundError:
             raise TargetError(f"{self.name}: no program {command[0]!r} on the PATH") from None
         if done.returncode:
-            printed = done.stderr if isinstance(done.stderr, str) else done.stderr.decode()
+            printed = done.stderr
+            if isinstance(printed, bytes):
+                printed = printed.decode(errors="replace")
             lines = [line for line in printed.strip().splitlines() if "error" in line.lower()]
             reason = (lines or printed.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise TargetError(f"{self.name}: {reason}")
