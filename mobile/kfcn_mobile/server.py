@@ -103,6 +103,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def parse_request(self) -> bool:
         if not super().parse_request():
             return False
+        try:
+            urlsplit(self.path)
+        except ValueError:  # half an IPv6 address
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return False
         # From here on the time counts that the client takes to accept the answer.
         self.connection.settimeout(PATIENCE)
         if self.server.answers(self.headers.get("Host", "")):
@@ -187,8 +192,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
+        """Where a browser finds the page, one of another machine where those are answered."""
+        host = _own_address(self.address_family) if _is_unspecified(self.host) else self.host
+        name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{self.server_address[1]}/"
 
     def answers(self, host_header: str) -> bool:
@@ -199,8 +205,11 @@ class Server(http.server.ThreadingHTTPServer):
             return False
         if name in ("localhost", "127.0.0.1", "::1", self.host.lower()):
             return True
-        # Bound to every interface: their addresses are its names, but no other name is.
-        return _is_address(self.host, any_interface=True) and _is_address(name)
+        # Bound to every interface: their addresses are its names and the machine's, no others.
+        own = socket.gethostname().lower()
+        return _is_unspecified(self.host) and (
+            name in (own, f"{own}.local") or _address(name) is not None
+        )
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nothing to report; anything else is, in one line."""
@@ -209,9 +218,23 @@ class Server(http.server.ThreadingHTTPServer):
             print(f"kfcn-serve: {client_address[0]}: {error!r}", file=sys.stderr)
 
 
-def _is_address(name: str, any_interface: bool = False) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return address.is_unspecified if any_interface else True
+        return None
+
+
+def _is_unspecified(host: str) -> bool:
+    """Whether a host is 0.0.0.0 or ::, which stand for every interface."""
+    address = _address(host)
+    return address is not None and address.is_unspecified
+
+
+def _own_address(family: int) -> str:
+    """The address of this machine from which it would reach others; its name without a network."""
+    elsewhere = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"  # for documents (RFC)
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((elsewhere, 9))  # of a datagram socket: nothing is sent
+        return probe.getsockname()[0]
+    return socket.gethostname()

@@ -4,6 +4,7 @@ A site is one dictionary from addresses to contents; what is not in it does not 
 server, and is not written for a static host either.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ class ServedNet:
     """A net of the page.
 
     Attributes:
-        name: for people, and in addresses.
+        folder: where its files lie; its name is the net's.
         size: (H, W) that its files take.
         classes: C names.
         palette: uint8 (C, 3).
@@ -45,13 +46,17 @@ class ServedNet:
         about: what it is and what it was trained on, for people; may be empty.
     """
 
-    name: str
+    folder: Path
     size: tuple[int, int]
     classes: tuple[str, ...]
     palette: np.ndarray
     models: dict[str, Path]
     examples: tuple[Path, ...] = ()
     about: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
 
 def read_net(folder: Path) -> ServedNet:
@@ -83,7 +88,9 @@ def read_net(folder: Path) -> ServedNet:
     )
     about = [card.get("description"), card.get("trained_on") and f"Trained on {card['trained_on']}"]
     text = ". ".join(str(part).rstrip(".") for part in about if part)
-    return ServedNet(folder.name, size, classes, palette, models, examples, text and f"{text}.")
+    return ServedNet(
+        folder.resolve(), size, classes, palette, models, examples, text and f"{text}."
+    )
 
 
 def net_of(bundle: Bundle) -> ServedNet:
@@ -92,7 +99,7 @@ def net_of(bundle: Bundle) -> ServedNet:
     data = bundle.info.get("data")
     name = data.get("name") if isinstance(data, dict) else None
     return ServedNet(
-        path.name,
+        path,
         bundle.size,
         bundle.classes,
         bundle.palette,
@@ -122,22 +129,23 @@ def make_site(nets: Sequence[ServedNet], say: Callable[[str], None], examples: i
     core = (litert / "core.js").read_text(encoding="utf-8")
     site["litert/core.js"] = core.replace('"@litertjs/wasm-utils"', '"./wasm-utils.js"').encode()
     described, taken = [], set()
-    for net in nets:
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", net.name).strip(".") or "net"
+    for net, name in zip(nets, _names(nets), strict=True):
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "net"
         while slug in taken:
             slug += "-2"
         taken.add(slug)
         models = []
         for mode, path in net.models.items():
-            site[f"nets/{slug}/{mode}.tflite"] = path
-            models.append({"mode": mode, "file": f"nets/{slug}/{mode}.tflite"})
+            address = _addressed(f"nets/{slug}/{mode}", path)
+            site[address] = path
+            models.append({"mode": mode, "file": address})
         shown = []
         for i, path in enumerate(net.examples[:examples]):
-            shown.append(f"nets/{slug}/example-{i}{path.suffix.lower()}")
+            shown.append(_addressed(f"nets/{slug}/example-{i}", path))
             site[shown[-1]] = path
         described.append(
             {
-                "name": net.name,
+                "name": name,
                 "about": net.about,
                 "size": list(net.size),
                 "classes": list(net.classes),
@@ -148,6 +156,22 @@ def make_site(nets: Sequence[ServedNet], say: Callable[[str], None], examples: i
         )
     site["nets.json"] = json.dumps({"nets": described}, ensure_ascii=False).encode()
     return site
+
+
+def _names(nets: Sequence[ServedNet]) -> list[str]:
+    """The names for people; those of one name have the folder before it in which they lie."""
+    names = [net.name for net in nets]
+    return [
+        f"{net.folder.parent.name}/{net.name}" if names.count(net.name) > 1 else net.name
+        for net in nets
+    ]
+
+
+def _addressed(address: str, path: Path) -> str:
+    """An address of a file that is another one's where the content is: browsers keep files."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{address}-{digest[:12]}{path.suffix.lower()}"
 
 
 def write_site(site: Site, out: Path, sources: Sequence[Path]) -> None:

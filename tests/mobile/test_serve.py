@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -25,7 +26,7 @@ from kfcn_mobile.serve import main
 from kfcn_mobile.server import Server
 from kfcn_mobile.site import PAGE, make_site, read_net, write_site
 from kfcn_tools import serve as serve_shipped
-from shipping import CLASSES, PALETTE, SIZE, tiny_bundle
+from shipping import CLASSES, PALETTE, SIZE, rewrite, tiny_bundle
 
 
 @pytest.fixture
@@ -93,7 +94,11 @@ def ask(site):
         ("/nets/my-net/example-0.png", "image/png"),
     ],
 )
-def test_every_answer_has_its_type_and_the_headers(ask, path, kind):
+def test_every_answer_has_its_type_and_the_headers(ask, site, path, kind):
+    stem, dot, suffix = path.removeprefix("/").rpartition(".")
+    if path.startswith("/nets/"):
+        (address,) = (a for a in site if a.startswith(f"{stem}-") and a.endswith(dot + suffix))
+        path = f"/{address}"
     response, content = ask(path)
     assert response.status == 200 and content
     assert response.headers["Content-Type"] == kind
@@ -133,21 +138,30 @@ def test_an_unchanged_file_is_not_sent_again(ask):
     assert again.status == 304 and not content
 
 
-def test_an_older_file_of_another_net_is_sent(litert, bundle, tmp_path):
-    """A browser that has the file of a net of this name asks by its time as well."""
+def test_another_file_has_another_address(litert, bundle, tmp_path):
+    """A browser that has the file of a net of this name is not to run it under these classes."""
     other = tmp_path / "other" / bundle.name
     shutil.copytree(bundle, other)
-    old = (bundle / "int8.tflite").stat().st_mtime - 1000
-    os.utime(other / "int8.tflite", (old, old))
-    path, answers = "/nets/my-net/int8.tflite", []
+    content = (other / "float32.tflite").read_bytes()
+    rewrite(other, "int8.tflite", content)
+    files = []
     for folder in (bundle, other):
-        with running(make_site([read_net(folder)], print)) as server:
-            known = answers[0][0].headers if answers else {}
-            asked = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
-            headers = {name: known[header] for name, header in asked.items() if header in known}
-            answers.append(get(server, path, **headers))
-    assert [response.status for response, _ in answers] == [200, 200]
-    assert answers[1][1] == (other / "int8.tflite").read_bytes()
+        site = make_site([read_net(folder)], print)
+        (net,) = json.loads(site["nets.json"])["nets"]
+        files.append({model["mode"]: model["file"] for model in net["models"]})
+        assert (
+            hashlib.sha256(site[files[-1]["int8"]].read_bytes()).hexdigest()[:12]
+            in (files[-1]["int8"])
+        )
+    assert files[0]["int8"] != files[1]["int8"] and files[0]["float32"] == files[1]["float32"]
+
+
+def test_nets_of_one_name_are_told_apart(litert, bundle, tmp_path):
+    other = tmp_path / "other" / bundle.name
+    shutil.copytree(bundle, other)
+    site = make_site([read_net(bundle), read_net(other)], print)
+    names = [net["name"] for net in json.loads(site["nets.json"])["nets"]]
+    assert names == [f"{bundle.parent.name}/my net", "other/my net"]
 
 
 @pytest.mark.slow
@@ -206,10 +220,20 @@ def test_only_its_own_names_are_answered(ask, host, status):
 def test_the_name_that_host_names_is_answered(site):
     with running(site, host="0.0.0.0") as server:
         answers = {name: server.answers(name) for name in ("192.168.1.5:80", "evil.example")}
-    assert answers == {"192.168.1.5:80": True, "evil.example": False}
+        own = server.answers(socket.gethostname())
+        name = server.url.removeprefix("http://").rpartition(":")[0]
+        assert name != "0.0.0.0" and get(server, "/", Host=name)[0].status == 200
+    assert own and answers == {"192.168.1.5:80": True, "evil.example": False}
     with running(site, host="localhost") as server:
         assert get(server, "/", Host="localhost")[0].status == 200
         assert server.url.startswith("http://localhost:")
+
+
+def test_an_address_that_is_none_is_a_bad_request(site, capsys):
+    with running(site) as server, socket.create_connection(server.server_address) as connection:
+        connection.sendall(b"GET http://[::1/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("pieces", [[b"GET / HT"], [b"G", b"E", b"T", b" ", b"/", b" "] * 20])
@@ -250,7 +274,8 @@ def test_the_site_as_plain_files(site, bundle, tmp_path):
     write_site(site, out, [bundle])
     found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert found == set(site)
-    assert (out / "nets/my-net/int8.tflite").read_bytes() == (bundle / "int8.tflite").read_bytes()
+    (file,) = out.glob("nets/my-net/int8-*.tflite")
+    assert file.read_bytes() == (bundle / "int8.tflite").read_bytes()
     assert not any(path.is_symlink() for path in out.rglob("*"))
 
 
@@ -285,11 +310,12 @@ def shelf(tmp_path):
 def test_a_net_that_ships_is_served_with_its_example(shelf, bundle, litert):
     site = make_site([read_net(shelf), read_net(bundle), read_net(shelf)], print)
     nets = json.loads(site["nets.json"])["nets"]
-    assert [net["name"] for net in nets] == ["pets", "my net", "pets"]
+    assert [net["name"] for net in nets] == ["shelf/pets", "my net", "shelf/pets"]
     assert nets[0]["about"] == "A net for tests. Trained on three pictures."
     assert [model["mode"] for model in nets[0]["models"]] == ["float16", "int8"]
-    assert nets[0]["examples"] == ["nets/pets/example-0.png"]
-    assert nets[2]["models"][0]["file"] == "nets/pets-2/float16.tflite"
+    (example,) = nets[0]["examples"]
+    assert re.fullmatch(r"nets/shelf-pets/example-0-[0-9a-f]{12}\.png", example)
+    assert nets[2]["models"][0]["file"].startswith("nets/shelf-pets-2/float16-")
     assert not any("keras" in address or "model.json" in address for address in site)
 
 
@@ -326,7 +352,7 @@ def test_without_an_argument_the_nets_that_ship_are_served(shelf, litert, monkey
     for i, names in enumerate([[], ["pets"], [str(shelf)]]):
         out = tmp_path / f"out{i}"
         assert serve_shipped.main([*names, "--write", str(out)]) == 0
-        assert (out / "nets/pets/int8.tflite").is_file()
+        assert list(out.glob("nets/pets/int8-*.tflite"))
 
 
 def test_an_unknown_name_is_one_line(shelf, monkeypatch, capsys):
@@ -367,6 +393,18 @@ def test_another_litert_js_is_refused(fake_npm, capsys):
     assert not [path for path in fake_npm.rglob("*") if path.suffix in (".js", ".wasm")]
     assert main([str(tiny_bundle())]) == 2
     assert "kfcn-serve: error: @litertjs/core" in capsys.readouterr().err
+
+
+def test_a_litert_js_of_which_files_are_gone_is_fetched_again(fake_npm):
+    folder = fake_npm / "kfcn" / f"litert-js-{litert_js.VERSION}"
+    files = [folder / ours for _, files in litert_js.PACKAGES.values() for ours in files.values()]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert litert_js.litert_js(print) == folder
+    files[-1].unlink()
+    with pytest.raises(litert_js.MissingError, match="sha512"):  # of the fake that is fetched
+        litert_js.litert_js(print)
 
 
 def test_no_npm_is_one_line(tmp_path, monkeypatch, capsys):

@@ -50,7 +50,8 @@ def litert_js(say: Callable[[str], None]) -> Path:
     """
     folder = cache_folder(f"litert-js-{VERSION}")
     with locked(folder):
-        if not folder.exists():
+        files = [folder / ours for _, files in PACKAGES.values() for ours in files.values()]
+        if not all(file.is_file() for file in files):
             npm = shutil.which("npm")  # with its suffix, which Windows needs to start it
             if not npm:
                 raise MissingError(

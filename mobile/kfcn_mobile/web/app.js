@@ -9,6 +9,7 @@ const LEAST_SIDE = 960; // a small picture is enlarged, so that outlines are fin
 const CAMERA_SIDE = 800; // a frame must be drawn quickly
 const SMOOTH = 0.9; // weight of the past in the camera's time per frame
 const PREFERRED = 'int8'; // the same labels on every device
+const READING = 6000; // milliseconds that an error stands, whatever a camera has to say
 
 const query = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
@@ -17,19 +18,23 @@ const view = new View(element('frame'), markRow);
 
 let nets, net, mode, opened;
 let picture = null; // {source, width, height}: what was last to be shown
-let shown = null; // {width, height, labels, area}: what is
-let turn = 0; // counts what is to be shown; what comes too late is dropped
+let shown = null; // {picture, net, labels, area}: what is
+let choice = 0; // counts what a person chose to see; what of it comes too late is dropped
+let turn = 0; // counts what is to be shown, also for another net or as a camera's next frame
 let stream = null;
+let note = ''; // what is to be said of a picture beside its time
+let failed = -READING; // when an error was told last
 
-function say(text, failed = false) {
+function say(text, error = false) {
   // The time of a camera changes with every picture: a screen reader would never stop.
-  element('status').setAttribute('aria-live', stream && !failed ? 'off' : 'polite');
+  element('status').setAttribute('aria-live', stream && !error ? 'off' : 'polite');
   element('status').textContent = text || '\u00a0';
-  element('status').classList.toggle('error', failed);
+  element('status').classList.toggle('error', error);
 }
 
 function fail(error) {
   console.error(error);
+  failed = performance.now();
   element('busy').hidden = true;
   if (!shown) hint('');
   say(error.message || String(error), true);
@@ -57,20 +62,31 @@ async function readNets() {
 async function open(chosen, chosenMode) {
   const model = chosen.models.find((one) => one.mode === chosenMode) ?? chosen.models[0];
   element('busy').hidden = false;
-  const file = new URL(model.file, document.baseURI).href;
+  const file = absolute(model.file);
   const { size, background } = chosen;
   const wanted = { file, size, background, classes: chosen.classes.length };
-  opened = { ...(await engine.open(wanted)), file };
+  try {
+    opened = { ...(await engine.open(wanted)), file };
+  } catch (error) {
+    const reason = navigator.onLine ? error.message : `${error.message}; there is no network`;
+    throw new Error(`${chosen.name}, ${model.mode}: ${reason}`);
+  }
+  if (net !== chosen) keep(null);
   [net, mode] = [chosen, model.mode];
   element('busy').hidden = true;
-  element('net').value = String(nets.indexOf(net));
-  element('mode').replaceChildren(...net.models.map((one) => new Option(one.mode)));
-  element('mode').value = mode;
-  element('mode-choice').hidden = net.models.length < 2;
+  chooseOpened();
   element('about').hidden = false;
   element('about-text').textContent = net.about;
   const known = net.classes.filter((_, label) => !net.background.includes(label));
   element('knows').textContent = `It knows ${known.join(', ')}.`;
+}
+
+/** The choices are those of the net that runs. */
+function chooseOpened() {
+  element('net').value = String(nets.indexOf(net));
+  element('mode').replaceChildren(...net.models.map((one) => new Option(one.mode)));
+  element('mode').value = mode;
+  element('mode-choice').hidden = net.models.length < 2;
 }
 
 /** Loads another net or file and labels what is shown once more. */
@@ -83,6 +99,7 @@ async function change(chosen, chosenMode) {
     await tune();
     await keepForOffline();
   } catch (error) {
+    chooseOpened(); // which goes on
     fail(error);
   }
 }
@@ -102,10 +119,12 @@ async function tune() {
 /**
  * Labels a picture and shows it.
  * @param source an ImageBitmap or canvas; @param {number|null} smoothed of a camera: the time so far.
+ * @param {string} name of its file.
  */
-async function show(source, width, height, smoothed = null) {
+async function show(source, width, height, smoothed = null, name = picture?.name) {
   const own = ++turn;
-  picture = { source, width, height };
+  const by = net;
+  picture = { source, width, height, name };
   const live = stream !== null;
   const longest = Math.max(width, height);
   const side = live ? CAMERA_SIDE : Math.min(LONGEST_SIDE, Math.max(LEAST_SIDE, longest));
@@ -114,7 +133,10 @@ async function show(source, width, height, smoothed = null) {
   if (!live) {
     view.show(source, wide, high);
     hint('');
+    // What was found in another picture, or by another net, is not in this one.
+    if (shown?.picture.source !== source || shown.net !== by) forget();
   }
+  const drawn = picture;
   try {
     const result = await engine.segment(await createImageBitmap(source), wide, high);
     if (own !== turn) return null;
@@ -122,14 +144,16 @@ async function show(source, width, height, smoothed = null) {
       view.show(source, wide, high);
       hint('');
     }
-    shown = { width, height, ...result };
+    shown = { picture: drawn, net: by, ...result };
     view.lay(result, net.classes, net.colours);
     listObjects(result, live);
     const { milliseconds } = result;
     const time = smoothed === null ? milliseconds : SMOOTH * smoothed + (1 - SMOOTH) * milliseconds;
     const threads = opened.threads > 1 ? ` on ${opened.threads} threads` : '';
     const size = `${net.size[1]} × ${net.size[0]}`;
-    say(`${time.toFixed(1)} ms · ${mode} · ${opened.engine}${threads} · ${size}`);
+    if (!live || performance.now() > failed + READING) {
+      say(`${live ? '' : note}${time.toFixed(1)} ms · ${mode} · ${opened.engine}${threads} · ${size}`);
+    }
     element('download').disabled = false;
     const { dataset } = element('frame');
     dataset.shown = Number(dataset.shown ?? 0) + 1;
@@ -143,26 +167,33 @@ async function show(source, width, height, smoothed = null) {
   }
 }
 
-/** Nothing is shown: what was found in a picture before is not in this one. */
+/** Nothing is labelled. */
 function forget() {
   shown = null;
   keep(null);
   element('list').replaceChildren();
   element('summary').textContent = '';
+  element('none').hidden = true;
   element('picture').setAttribute('aria-label', 'Picture');
   element('download').disabled = true;
 }
 
-async function showFile(file) {
+/** Shows the first of some files. */
+async function showFiles([file, ...others]) {
+  if (!file) return;
+  const own = ++choice;
   stopCamera();
+  note = others.length ? `first of ${1 + others.length} pictures · ` : '';
+  say('');
   try {
     // As a browser shows it: turned as the camera noted, colours brought to the screen's.
     const bitmap = await createImageBitmap(file).catch(() => {
       throw new Error(`${file.name || 'It'}: not a picture that this browser reads`);
     });
-    await show(bitmap, bitmap.width, bitmap.height);
+    if (own !== choice) bitmap.close();
+    else await show(bitmap, bitmap.width, bitmap.height, null, file.name);
   } catch (error) {
-    fail(error);
+    if (own === choice) fail(error);
   }
 }
 
@@ -170,7 +201,7 @@ async function showExample() {
   const address = net.examples[0];
   if (!address) return hint('Choose a picture, drop or paste one here, or use the camera.');
   const bitmap = await createImageBitmap(await (await fetch(address)).blob());
-  if (!picture) await show(bitmap, bitmap.width, bitmap.height);
+  if (!choice) await show(bitmap, bitmap.width, bitmap.height, null, 'example');
 }
 
 // --- the list
@@ -251,16 +282,37 @@ function markRow(label) {
 
 // --- the camera
 
-async function startCamera() {
+async function useCamera() {
+  const own = ++choice;
+  let media;
+  try {
+    media = await askForCamera();
+    const video = document.createElement('video');
+    Object.assign(video, { srcObject: media, muted: true, playsInline: true });
+    await video.play();
+    if (own === choice) await showCamera(media, video);
+  } catch (error) {
+    if (own === choice) {
+      stopCamera();
+      fail(error);
+    }
+  } finally {
+    // Also where something else was chosen while the browser asked: a camera that nobody looks at
+    // is off.
+    media?.getTracks().forEach((track) => track.stop());
+  }
+}
+
+async function askForCamera() {
   if (!navigator.mediaDevices) {
     throw new Error('The browser gives a camera to pages from https or this machine only.');
   }
   const wanted = { facingMode: 'environment' };
-  const media = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false })
+  return navigator.mediaDevices.getUserMedia({ video: wanted, audio: false })
     .catch((error) => { throw new Error(cameraProblem(error)); });
-  const video = document.createElement('video');
-  Object.assign(video, { srcObject: media, muted: true, playsInline: true });
-  await video.play();
+}
+
+async function showCamera(media, video) {
   stream = media;
   cameraButton(true);
   let time = null;
@@ -270,7 +322,7 @@ async function startCamera() {
     // A copy: the video goes on while the net works, and the last frame stays at the end.
     const frame = new OffscreenCanvas(video.videoWidth, video.videoHeight);
     frame.getContext('2d').drawImage(video, 0, 0);
-    time = (await show(frame, frame.width, frame.height, time)) ?? time;
+    time = (await show(frame, frame.width, frame.height, time, 'camera')) ?? time;
   }
 }
 
@@ -298,7 +350,8 @@ function cameraButton(on) {
 
 /** The label map at the picture's own size. */
 async function download() {
-  const { width, height, labels, area, netWidth } = shown;
+  const { labels, area, netWidth } = shown;
+  const { width, height, name } = shown.picture;
   const full = new Uint8Array(width * height);
   for (let y = 0; y < height; ++y) {
     const from = (area.y + Math.floor(((y + 0.5) * area.height) / height)) * netWidth + area.x;
@@ -307,15 +360,18 @@ async function download() {
     }
   }
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(await palettePng(full, width, height, net.palette));
-  link.download = 'labels.png';
+  link.href = URL.createObjectURL(await palettePng(full, width, height, shown.net.palette));
+  link.download = `${(name || 'picture').replace(/\.[^.]*$/, '')}-labels.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 // --- without a network
 
-/** Has the service worker keep all that was fetched so far; without one the page works online. */
+/**
+ * Has the service worker keep all that was fetched so far, and of each net the file that comes
+ * first; without one the page works online.
+ */
 async function keepForOffline() {
   if (!('serviceWorker' in navigator)) return;
   try {
@@ -327,27 +383,43 @@ async function keepForOffline() {
       });
     }
     // What was fetched before it took over is fetched once more through it.
-    const names = performance.getEntriesByType('resource').map((entry) => entry.name);
-    const all = new Set([document.baseURI, ...names, ...(await engine.fetched())]);
-    const own = [...all].filter((url) => url.startsWith(location.origin));
+    const used = performance.getEntriesByType('resource').map((entry) => entry.name);
+    const first = nets.flatMap(({ models, examples }) => [models[0].file, ...examples]).map(absolute);
+    const all = new Set([document.baseURI, ...used, ...(await engine.fetched()), ...first]);
+    const own = [...all].filter((url) => url.startsWith(absolute('.')));
     const cached = await caches.open('kfcn');
     const missing = await Promise.all(own.map(async (url) => !(await cached.match(url)) && url));
     await Promise.all(missing.filter(Boolean).map((url) => fetch(url)));
+    await dropOthers(cached);
+    element('offline').hidden = !navigator.serviceWorker.controller;
   } catch (error) {
     console.warn('not kept for offline use:', error);
   }
+}
+
+/** Files of nets that are served no longer need no place. */
+async function dropOthers(cached) {
+  const files = nets.flatMap(({ models, examples }) => [...models.map(({ file }) => file), ...examples]);
+  const known = new Set(files.map(absolute));
+  for (const { url } of await cached.keys()) {
+    if (url.startsWith(absolute('nets/')) && !known.has(url)) await cached.delete(url);
+  }
+}
+
+function absolute(address) {
+  return new URL(address, document.baseURI).href;
 }
 
 // --- start
 
 function listen() {
   element('file').addEventListener('change', ({ target }) => {
-    if (target.files[0]) showFile(target.files[0]);
+    showFiles([...target.files]);
     target.value = ''; // the same file can be chosen again
   });
   element('camera').addEventListener('click', () => {
     if (stream) stopCamera();
-    else startCamera().catch((error) => { stopCamera(); fail(error); });
+    else useCamera();
   });
   element('download').addEventListener('click', () => download().catch(fail));
   element('opacity').addEventListener('input', ({ target }) => view.setOpacity(target.value / 100));
@@ -357,11 +429,11 @@ function listen() {
     document.addEventListener(type, (event) => {
       event.preventDefault();
       element('frame').classList.toggle('drop', type === 'dragover');
-      if (type === 'drop' && event.dataTransfer.files[0]) showFile(event.dataTransfer.files[0]);
+      if (type === 'drop') showFiles([...event.dataTransfer.files]);
     });
   }
   document.addEventListener('paste', ({ clipboardData }) => {
-    if (clipboardData.files[0]) showFile(clipboardData.files[0]);
+    showFiles([...clipboardData.files]);
   });
   document.addEventListener('keydown', ({ key }) => {
     if (key === 'Escape') {

@@ -145,7 +145,10 @@ async function trial(net, rgb) {
 class Net {
   static async load(file, [height, width], threads, engine) {
     const cpuOptions = { numThreads: threads };
-    const model = await loadAndCompile(file, { accelerator: engine, cpuOptions });
+    const response = await fetch(file);
+    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+    const content = new Uint8Array(await response.arrayBuffer());
+    const model = await loadAndCompile(content, { accelerator: engine, cpuOptions });
     const gpu = model.options.accelerator === 'webgpu';
     if (engine === 'webgpu' && !gpu) {
       model.delete();

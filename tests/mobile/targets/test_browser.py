@@ -257,7 +257,8 @@ def test_the_page_answers_while_the_net_works(page, bundle):
     answered = page.evaluate(
         """async () => {
           const input = document.querySelector('#file');
-          const blob = await (await fetch(document.baseURI + 'nets/bundle/example-0.png')).blob();
+          const {nets: [{examples}]} = await (await fetch('nets.json')).json();
+          const blob = await (await fetch(examples[0])).blob();
           const carried = new DataTransfer();
           carried.items.add(new File([blob], 'again.png', {type: 'image/png'}));
           const before = performance.getEntriesByType('resource').length;
@@ -370,7 +371,8 @@ def test_a_file_that_is_no_picture_is_said(page, tmp_path):
 def test_a_dropped_picture(page, bundle, tmp_path):
     page.evaluate(
         """async () => {
-          const blob = await (await fetch('nets/bundle/example-0.png')).blob();
+          const {nets: [{examples}]} = await (await fetch('nets.json')).json();
+          const blob = await (await fetch(examples[0])).blob();
           const carried = new DataTransfer();
           carried.items.add(new File([blob], 'dropped.png', {type: 'image/png'}));
           document.dispatchEvent(new DragEvent('drop', {dataTransfer: carried, bubbles: true}));
@@ -394,9 +396,124 @@ def test_the_camera_runs_and_stops(page):
     assert " float32 · WebAssembly" in page.inner_text("#status")
 
 
-def test_after_the_first_visit_no_server_is_needed(chromium, bundle):
+def test_a_net_that_cannot_be_loaded_is_not_named(page, server):
+    """The labels are those of the net that goes on, and so are the menus."""
+    (address,) = [a for a in server.site if a.startswith("nets/bundle/float32-")]
+    file = server.site.pop(address)
+    page.select_option("#mode", "float32")
+    page.wait_for_selector("#status.error")
+    assert page.inner_text("#status") == "bundle, float32: 404 Not Found"
+    assert page.eval_on_selector("#mode", "e => e.value") == "int8"
+    server.site[address] = file
+    page.select_option("#mode", "float32")
+    page.locator("#status", has_text="ms · float32").wait_for()
+
+
+def chosen(page, *bitmaps):
+    """Chooses pictures of some colour one right after the other; the first is slow to decode."""
+    page.evaluate(
+        """async (sizes) => {
+          const make = window.createImageBitmap;
+          window.createImageBitmap = async (source) => {
+            if (source.name === 'p0.png') await new Promise((go) => setTimeout(go, 1500));
+            return make(source);
+          };
+          for (const [i, [width, height]] of sizes.entries()) {
+            const canvas = new OffscreenCanvas(width, height);
+            canvas.getContext('2d').fillRect(0, 0, width, height);
+            const blob = await canvas.convertToBlob();
+            const carried = new DataTransfer();
+            carried.items.add(new File([blob], `p${i}.png`, {type: 'image/png'}));
+            document.dispatchEvent(new DragEvent('drop', {dataTransfer: carried}));
+          }
+        }""",
+        [list(size) for size in bitmaps],
+    )
+
+
+def test_of_two_pictures_the_one_chosen_last_stays(page, tmp_path):
+    chosen(page, (60, 30), (30, 60))
+    wait_shown(page, 2)
+    page.wait_for_timeout(2000)
+    assert page.eval_on_selector("#picture", "e => [e.width, e.height]") == [480, 960]
+    assert save_labels(page, tmp_path).size == (30, 60)
+
+
+def test_a_new_picture_is_not_saved_with_the_labels_of_the_one_before(page, tmp_path):
+    held = []
+    page.expose_function("hold", lambda: held.append(1))
+    page.evaluate(
+        """() => {
+          const make = window.createImageBitmap;
+          window.createImageBitmap = async (source) => {
+            if (source instanceof ImageBitmap) {
+              await window.hold();
+              await new Promise((go) => setTimeout(go, 1500));
+            }
+            return make(source);
+          };
+        }"""
+    )
+    chosen(page, (61, 31))
+    for _ in range(100):
+        if held:
+            break
+        page.wait_for_timeout(100)
+    assert held and page.is_disabled("#download") and not shown_shares(page)
+    wait_shown(page, 2)
+    assert page.is_enabled("#download") and save_labels(page, tmp_path).size == (61, 31)
+
+
+def test_several_dropped_pictures_are_told(page):
+    page.evaluate(
+        """async () => {
+          const canvas = new OffscreenCanvas(40, 30);
+          canvas.getContext('2d').fillRect(0, 0, 40, 30);
+          const blob = await canvas.convertToBlob();
+          const carried = new DataTransfer();
+          for (const name of ['a.png', 'b.png']) carried.items.add(new File([blob], name));
+          document.dispatchEvent(new DragEvent('drop', {dataTransfer: carried}));
+        }"""
+    )
+    wait_shown(page, 2)
+    assert page.inner_text("#status").startswith("first of 2 pictures · ")
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "a-labels.png"
+
+
+def test_a_camera_that_was_asked_for_twice_can_be_stopped(page):
+    page.evaluate(
+        """() => {
+          window.streams = [];
+          const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+          navigator.mediaDevices.getUserMedia = async (wanted) => {
+            await new Promise((go) => setTimeout(go, 700));
+            window.streams.push(await ask(wanted));
+            return window.streams.at(-1);
+          };
+        }"""
+    )
+    live = "() => window.streams.map((s) => s.getTracks()[0].readyState)"
+    page.click("#camera")
+    page.click("#camera")
+    page.wait_for_selector("#camera[aria-pressed=true]")
+    page.wait_for_timeout(1000)
+    assert page.evaluate(live) == ["ended", "live"]
+    page.click("#camera")
+    page.wait_for_selector("#camera[aria-pressed=false]")
+    assert page.evaluate(live) == ["ended", "ended"]
+    # A picture that was chosen while the browser asks is not replaced by the camera.
+    page.click("#camera")
+    chosen(page, (1, 1), (30, 60))
+    page.wait_for_timeout(2500)
+    assert page.evaluate(live) == ["ended"] * 3
+    assert page.eval_on_selector("#picture", "e => [e.width, e.height]") == [480, 960]
+
+
+def test_after_the_first_visit_no_server_is_needed(chromium, bundle, objects):
     # A process of its own, so that no open connection outlives it.
-    command = [sys.executable, "-m", "kfcn_mobile.serve", bundle.path, "--port", "0"]
+    command = [sys.executable, "-m", "kfcn_mobile.serve", bundle.path, objects, "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = server.stdout.readline().split()[0]
@@ -411,10 +528,39 @@ def test_after_the_first_visit_no_server_is_needed(chromium, bundle):
     page.wait_for_selector(READY)
     assert shown_shares(page) == before
     assert page.evaluate("crossOriginIsolated")  # so that threads are there offline too
+    assert page.is_visible("#offline")
+    page.select_option("#net", "1")  # never looked at
+    page.locator("#status", has_text="ms · int8").wait_for()
+    assert page.eval_on_selector("#net", "e => e.value") == "1"
+    page.select_option("#mode", "float32")
+    page.wait_for_selector("#status.error")
+    assert page.eval_on_selector("#mode", "e => e.value") == "int8"
     # Control: nobody answers for a file that was not kept.
     asked = "fetch('never-asked-for').then(() => 'answered', () => 'nobody')"
     assert page.evaluate(asked) == "nobody"
     page.context.close()
+
+
+def test_another_program_at_this_address_is_let_be(chromium, bundle):
+    """Port 8000 is many programs' own."""
+    site = make_site([net_of(bundle)], print)
+    server = Server(site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        page = chromium.new_context().new_page()
+        page.goto(server.url)
+        page.wait_for_selector(READY)
+        workers = "navigator.serviceWorker.getRegistrations().then((all) => all.length)"
+        assert page.evaluate(workers) == 1
+        site.clear()
+        site["index.html"] = b"<title>another</title>"
+        page.reload()
+        assert page.title() == "another"
+        assert page.evaluate(workers) == 0 and page.evaluate("caches.keys()") == []
+        page.context.close()
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(chromium, server):
