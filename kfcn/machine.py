@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from kfcn.errors import KfcnError
+
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _X86 = ("x86_64", "amd64")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
@@ -130,12 +132,21 @@ def import_tensorflow() -> None:
 
 
 def cache_folder() -> Path:
-    """Where kfcn keeps what it can make again: `kfcn` in the user's folder for caches."""
+    """Where kfcn keeps what it can make again: `kfcn` in the user's folder for caches.
+
+    Raises:
+        KfcnError: the user has no folder.
+    """
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA")
     else:
         base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base or Path.home() / ".cache") / "kfcn"
+    try:
+        return Path(base or Path.home() / ".cache") / "kfcn"
+    except RuntimeError:
+        raise KfcnError(
+            "this user has no home folder; expected one, or XDG_CACHE_HOME with a folder for caches"
+        ) from None
 
 
 def onednn_is_on() -> bool:

@@ -81,6 +81,10 @@ class Outputs:
         except OSError:  # it cannot be read: nobody can say that it is kfcn's
             return State.CHANGED
 
+    def names(self) -> set[str]:
+        """What kfcn has written here, seen from the folder; it may have been removed since."""
+        return set(self._manifest())
+
     def check(self, targets: Iterable[Path], leave: Collection[State] = ()) -> list[Path]:
         """Makes sure, before any work, that the targets may be written.
 
@@ -217,7 +221,8 @@ class Outputs:
                 for digest in hashes
             )
             write_text(file, "".join(lines))
-        for left in self.folder.glob(TEMPORARY):
+        below = {(self.folder / name).parent for name in self._manifest()}
+        for left in (file for folder in {self.folder, *below} for file in folder.glob(TEMPORARY)):
             with contextlib.suppress(OSError):
                 if time.time() - left.lstat().st_mtime > 3600:  # nobody writes that long
                     left.unlink()  # a folder stays

@@ -7,13 +7,15 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from kfcn import pretrained
 from kfcn.data.reading import Reading
 from kfcn.errors import KfcnError, UsageError, first_line, received
 from kfcn.files import aside, read_object
-from kfcn.labels import Classes
+from kfcn.labels import IGNORE, Classes
 
 if TYPE_CHECKING:
     import keras
@@ -128,6 +130,42 @@ def _check_net(net: "keras.Model", model: Path | str) -> None:
             f"{model} gives {maps}; expected the scores of each pixel alone, (B, H, W, C); for "
             "classifiers there is kfcn-heatmap"
         )
+    check_scores(maps[0][3], model)
+
+
+def check_scores(classes: int, model: Path | str) -> None:
+    """Makes sure that the largest of a pixel's scores is a label.
+
+    Raises:
+        KfcnError: there is one score, or there are more than a label map has values for.
+    """
+    if classes == 1:
+        raise KfcnError(
+            f"{model} gives one score for each pixel, as a sigmoid does, of which the largest is "
+            "always the first; expected one for each class, of which background is one"
+        )
+    if classes > IGNORE:
+        raise KfcnError(
+            f"{model} gives {classes} classes; label maps of 8 bits hold {IGNORE}, beside "
+            f"{IGNORE} for what is ignored"
+        )
+
+
+def _check_weights(net: "keras.Model", model: Path | str) -> None:
+    """Makes sure that the weights are numbers: a NaN makes all that follows "class 0".
+
+    Raises:
+        KfcnError: some are not.
+    """
+    import keras
+
+    for weight in net.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        if values.dtype.kind in "fV" and not np.isfinite(values.astype(np.float32)).all():
+            raise KfcnError(
+                f"{model}: its weight {weight.path} holds values that are no numbers (NaN or "
+                "infinite); expected those of a training that went well"
+            )
 
 
 def open_model(
@@ -146,8 +184,11 @@ def open_model(
         net = load_model(model)
         _check_net(net, model)
         check_card(card, net.outputs[0].shape[-1], model)
+        _check_weights(net, model)
     else:
         net = model
+        check_scores(net.outputs[0].shape[-1], f"the model {net.name!r}")
+        _check_weights(net, f"the model {net.name!r}")
     if not hasattr(net, "operations"):  # a Sequential: the same as a graph, which is what is read
         import keras
 
@@ -282,6 +323,57 @@ def read_card(path: Path | str) -> dict | None:
     except (ValueError, UsageError) as error:
         raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
     return values
+
+
+class RunData(NamedTuple):
+    """What a run was validated on.
+
+    Attributes:
+        data, data_dir, seed, classes: the arguments of `kfcn.data.Source`.
+        split: the name of the split.
+        fingerprint: of its files at that time; None where that is not known.
+    """
+
+    data: str
+    data_dir: str | None
+    seed: int
+    classes: str | None
+    split: str
+    fingerprint: str | None
+
+
+def data_of_run(path: Path | str) -> RunData | None:
+    """What the run in a folder was validated on; None where the path is no run's folder.
+
+    Raises:
+        KfcnError: its `config.json` is damaged.
+    """
+    config = Path(path) / CONFIG
+    if not config.is_file():
+        return None
+    try:
+        values = read_object(config)
+        settings, files = values["settings"], values.get("data") or {}
+        split = settings["val_split"]
+        found = RunData(
+            settings["data"],
+            settings["data_dir"],
+            settings["seed"],
+            settings["classes"],
+            split,
+            files.get(split),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KfcnError(f"{config} is no run's: {first_line(error)}") from error
+    texts = (found.data_dir, found.classes, found.fingerprint)
+    if not (
+        isinstance(found.data, str)
+        and isinstance(found.split, str)
+        and type(found.seed) is int
+        and all(isinstance(text, (str, NoneType)) for text in texts)
+    ):
+        raise KfcnError(f"{config} is no run's: data {received(tuple(found))}")
+    return found
 
 
 def check_card(card: dict | None, outputs: int, path: Path | str) -> None:

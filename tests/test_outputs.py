@@ -223,6 +223,14 @@ def test_half_files_of_killed_commands_are_removed(out):
     os.utime(old, (0, 0))
     with Outputs(out).lock():
         assert [p.name for p in out.iterdir() if "part" in p.name] == [new.name]
+    write(out, "below/a.txt", "one")
+    deep, other = out / "below/.kfcn-22cc.part.png", out / "others/.kfcn-33dd.part.png"
+    for path in (deep, other):  # nothing of kfcn's lies in the other folder
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    with Outputs(out).lock():
+        assert not deep.exists() and other.exists()
 
 
 def test_beams_workers_get_it_pickled(out, tmp_path):

@@ -208,6 +208,7 @@ def run(
     Ctrl-C stopped it (143: SIGTERM), 141 when whoever read the output has gone, such as `head`.
     `work` may return an exit code of its own.
     """
+    _open_streams()
     # A class of any name can be printed, also where the console lacks its letters (Windows).
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -239,6 +240,20 @@ def run(
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
+
+
+def _open_streams() -> None:
+    """Opens onto nothing what a daemon's parent or a scheduler has closed.
+
+    Else the next file that is opened would take the number of a stream, and what TensorFlow prints
+    would go into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _drop_output() -> None:

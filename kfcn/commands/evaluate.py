@@ -54,7 +54,10 @@ def work(args: argparse.Namespace) -> None:
     protocol = Protocol(tuple(args.scales), args.flip)
     claim = contextlib.nullcontext()
     if args.json:
-        claim = one_file(args.json, files_of(args.model), args.overwrite, "--json")
+        # What lies in the folder of the data set is read, but for figures of before.
+        inside = _is_inside(args.json, args.data_dir)
+        overwrite = args.overwrite and not inside
+        claim = one_file(args.json, files_of(args.model), overwrite, "--json")
     with claim as outputs:
         card = read_card(args.model)
         dataset = source_of(args, card).open_for(card, args.split)
@@ -85,18 +88,21 @@ def _of_the_run(args: argparse.Namespace) -> str | None:
     Returns:
         The fingerprint that the split of the run had, where that is known.
     """
-    from kfcn.training.run_folder import RunFolder, read_config
+    from kfcn.saved import data_of_run
 
-    run = RunFolder(args.model)
-    stored = run.stored_settings() if args.data is None and run.config.is_file() else None
-    if stored is not None:
-        args.data = stored.data
-        args.seed = stored.seed if args.seed is None else args.seed
-        args.data_dir = args.data_dir or stored.data_dir
-        args.classes = args.classes or stored.classes
-        args.split = args.split or stored.val_split
+    run = data_of_run(args.model) if args.data is None else None
+    if run is not None:
+        args.data = run.data
+        args.seed = run.seed if args.seed is None else args.seed
+        args.data_dir = args.data_dir or run.data_dir
+        args.classes = args.classes or run.classes
+        args.split = args.split or run.split
     args.data, args.split = args.data or "scenes", args.split or "val"
-    return None if stored is None else read_config(run.config).get("data", {}).get(args.split)
+    return run.fingerprint if run is not None and args.split == run.split else None
+
+
+def _is_inside(file: str, folder: str | None) -> bool:
+    return folder is not None and Path(file).resolve().is_relative_to(Path(folder).resolve())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

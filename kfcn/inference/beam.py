@@ -115,7 +115,8 @@ def _segment(
         with beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline
-                | "images" >> beam.Create([str(path) for path in paths])
+                # As bytes: a name need not be text.
+                | "images" >> beam.Create([os.fsencode(path) for path in paths])
                 | "spread" >> beam.Reshuffle()
                 | "segment" >> RunInference(handler)
                 | "failed" >> beam.Filter(lambda result: result.inference is not None)
@@ -135,7 +136,10 @@ def _failed(letters: Path) -> dict[Path, str]:
 
 
 def _letter(result) -> str:
-    return json.dumps({"image": result.example, "reason": result.inference}, ensure_ascii=False)
+    letter = {"image": os.fsdecode(result.example), "reason": result.inference}
+    text = json.dumps(letter, ensure_ascii=False)
+    # What is not text in a name is written as an escape, which JSON reads back.
+    return text if text.isprintable() else json.dumps(letter)
 
 
 def _threads(options) -> int | None:
@@ -179,7 +183,7 @@ def _handler() -> type:
 
         def run_inference(self, batch, model, inference_args=None):
             for path in batch:
-                yield PredictionResult(path, model(Path(path)))
+                yield PredictionResult(path, model(Path(os.fsdecode(path))))
 
         def batch_elements_kwargs(self):
             # Images have their own sizes and go through the net one by one; a batch is what a

@@ -10,13 +10,16 @@ from kfcn.data.formats.lists import read_lines
 from kfcn.data.formats.text import nfc
 from kfcn.data.listing import find_file, left_out_notes
 from kfcn.errors import UsageError, shortlist
+from kfcn.inference.formats.png import result_names
+from kfcn.outputs import Outputs
 
 
 def collect(images: Sequence[Path | str]) -> list[Path]:
     """All images that are meant, each once, in order.
 
-    A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name, without what is hidden; a
-    `.txt` file holds a path a line.
+    A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name, without what is hidden and
+    without the label maps and overlays that kfcn has written beside them; a `.txt` file holds a
+    path a line.
 
     Raises:
         UsageError: there is none, or two would be written to one file.
@@ -29,11 +32,12 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
             inside = sorted(file for file in found if not file.is_dir())
             if not inside:
                 raise UsageError(f"{path}: no file is named like this")
-            paths += inside
+            own = {folder: _own_results(folder) for folder in {file.parent for file in inside}}
+            paths += [file for file in inside if file.name not in own[file.parent]]
         elif _is_list(path):
             paths += _listed(path)
         elif path.is_dir():
-            inside, others, folders = _in_folder(path)
+            inside, others, folders, _ = _in_folder(path)
             if not inside:
                 named = _holding_images(folders)
                 raise UsageError(
@@ -66,8 +70,12 @@ def left_out(images: Iterable[Path | str]) -> list[str]:
     for path in map(Path, images):
         if _is_pattern(path) or not path.is_dir():
             continue
-        _, others, folders = _in_folder(path)
+        _, others, folders, own = _in_folder(path)
         notes += left_out_notes(path, others)
+        if own:
+            notes.append(
+                f"{path}: left out {len(own)} label maps and overlays that kfcn has written"
+            )
         if named := _holding_images(folders):
             notes.append(
                 f"{path}: left out its {len(named)} folder(s) with images, which have to be "
@@ -100,19 +108,32 @@ def _listed(file: Path) -> list[Path]:
     return paths
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
-    """The images of a folder, the names of its other files, and its folders."""
-    images, others, folders = [], [], []
+def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[Path], list[str]]:
+    """The images of a folder, the names of other files, its folders, kfcn's results among them."""
+    images, others, folders, own = [], [], [], []
+    results = _own_results(folder)
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             folders.append(entry)
+        elif entry.name in results:
+            own.append(entry.name)
         elif _is_image(entry.name):
             images.append(entry)
         else:
             others.append(entry.name)
-    return images, others, folders
+    return images, others, folders, own
+
+
+def _own_results(folder: Path) -> set[str]:
+    """Names of label maps and overlays that kfcn has written beside pictures: those are none.
+
+    Both of a pair: copies of pictures, which other commands of kfcn write, have no overlay.
+    """
+    written = Outputs(folder).names()
+    pairs = [result_names(name.removesuffix(".png")) for name in written if name.endswith(".png")]
+    return {name for pair in pairs if written.issuperset(pair) for name in pair}
 
 
 def _holding_images(folders: Iterable[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
 from kfcn.labels import IGNORE
-from kfcn.saved import check_classes
+from kfcn.saved import check_classes, data_of_run
 
 _LARGE = 25_000_000
 """Logits of an image, 100 MB of float32, from which on those of no other are kept beside them."""
@@ -101,8 +101,8 @@ class Evaluation:
 
 def evaluate(
     model: keras.Model | Path | str,
-    data: str | Source | Dataset = "scenes",
-    split: str = "val",
+    data: str | Source | Dataset | None = None,
+    split: str | None = None,
     data_dir: Path | str | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -115,9 +115,10 @@ def evaluate(
     Args:
         model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
         data: a `kfcn.data.Source`, or a name of `kfcn.data.NAMES`, which `data_dir`, `seed` and
-            `classes` then complete; or an open data set (`split` is then its own).
-        split: e.g. "val".
-        data_dir: folder of the data set.
+            `classes` then complete; or an open data set (`split` is then its own). None for what
+            the run in the folder `model` was validated on, and "scenes" where it is no run.
+        split: e.g. "val", which is what None stands for where the run has no other name for it.
+        data_dir: folder of the data set; another than the run's where `data` is None.
         seed: of a data set that is drawn.
         progress: show a progress bar.
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
@@ -129,12 +130,31 @@ def evaluate(
         DataError: a file that cannot be used.
     """
     net, card = open_net(model, crf, at_once=AT_ONCE)
+    if data is None:
+        run = data_of_run(model) if isinstance(model, (str, Path)) else None
+        if run is not None:
+            data, seed = run.data, run.seed
+            data_dir, classes, split = (
+                data_dir or run.data_dir,
+                classes or run.classes,
+                split or run.split,
+            )
+    data, split = data or "scenes", split or "val"
     source = Source(data, data_dir, seed, classes) if isinstance(data, str) else data
     dataset = source.open_for(card, split) if isinstance(source, Source) else source
     check_classes(card, dataset, net.classes)
     if fault := nothing_in(dataset):
         raise DataError(fault)
     result = measure(net, dataset, protocol, progress)
+    if not result.matrix.any():
+        raise DataError(
+            f"{result.data}: no labelled pixel in {result.images} images, all are {IGNORE} "
+            "(ignore); expected some of a class"
+        )
+    if not np.isfinite(result.cross_entropy):
+        raise KfcnError(
+            f"{model} gives scores that are no numbers (NaN or infinite); nothing was measured"
+        )
     return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result
 
 

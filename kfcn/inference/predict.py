@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,9 @@ def predict(
         chosen = [path for path in paths if path not in kept]
         compute = functools.partial(segment, net)
         outcomes = pipelined(chosen, read, compute, write, is_large, net.at_once)
-        with contextlib.closing(outcomes):  # whatever ends the loop, no thread writes after it
+        # Whatever ends the loop, no thread writes after it, and what is done is listed: two Ctrl-C
+        # are needed to leave that out.
+        with _finished(writer, pixels), contextlib.closing(outcomes):
             for path, outcome in tqdm(
                 outcomes, "predict", len(chosen), unit="image", disable=None if progress else True
             ):
@@ -133,9 +135,20 @@ def predict(
                 pixels[path] = outcome
                 if done is not None:
                     done(path, outcome)
-        writer.finish(list(pixels))
     written = [writer.targets(path)[-1] for path in pixels]
     return Predictions(written, failed, list(kept.values()), pixels)
+
+
+@contextlib.contextmanager
+def _finished(writer: Writer, pixels: Mapping[Path, object]) -> Iterator[None]:
+    """Writes what belongs to all pictures once they are done, or as many as could be."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(KfcnError):  # the disk may be full: the first error is told
+            writer.finish(list(pixels))
+        raise
+    writer.finish(list(pixels))
 
 
 def inputs_of(model: "keras.Model | Path | str", images: Sequence[Path | str]) -> list[Path | str]:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 BIN = Path(sys.executable).parent
 COMMANDS = [
@@ -135,6 +137,20 @@ def test_output_that_nobody_reads_is_no_traceback():
     )  # fmt: skip
     os.close(write)
     assert done.returncode == 141 and not done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="streams of another kind")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_traceback(closed, tmp_path):
+    """As daemons and some schedulers start programs: nothing is said, all is done."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    done = subprocess.run(
+        f"{shlex.quote(str(BIN / 'kfcn-predict'))} voc_animals a.png --out out {closed}",
+        shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Error" not in done.stderr
+    assert Image.open(tmp_path / "out/a.png").size == (40, 30)
+    assert Image.open(tmp_path / "out/a_overlay.jpg").size == (40, 30)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")

@@ -13,7 +13,8 @@ from kfcn import predict as predict_pictures
 from kfcn.commands import evaluate as command
 from kfcn.commands import heatmap, predict
 from kfcn.crf import add_crf
-from kfcn.errors import UsageError
+from kfcn.data import Source
+from kfcn.errors import DataError, KfcnError, UsageError
 from kfcn.inference.protocol import Protocol
 from kfcn.inference.segment import image_logits
 from kfcn.saved import open_model, save_model
@@ -208,6 +209,13 @@ def test_figures_never_replace_what_the_run_is_read_from(run, pairs, tmp_path, c
         ((28, 28, 3), [keras.layers.Flatten(), keras.layers.Dense(4)], "for classifiers there is"),
         ((None, None, 1), [keras.layers.Conv2D(3, 1)], "expected RGB pictures alone"),
         ((None, None, 3), [keras.layers.Conv2D(3, 1, strides=2)], "expected one of its size"),
+        ((None, None, 3), [keras.layers.Conv2D(1, 1)], "gives one score for each pixel, as a sig"),
+        ((None, None, 3), [keras.layers.Conv2D(256, 1)], "256 classes; label maps of 8 bits hold"),
+        (
+            (None, None, 3),
+            [keras.layers.Conv2D(3, 1, bias_initializer=keras.initializers.Constant(np.nan))],
+            "/bias holds values that are no numbers (NaN or infinite)",
+        ),
     ],
 )
 def test_a_model_that_labels_no_pixels_is_one_line(tmp_path, capsys, shape, layers, told):
@@ -217,6 +225,47 @@ def test_a_model_that_labels_no_pixels_is_one_line(tmp_path, capsys, shape, laye
     assert predict.main(given) == 1
     err = capsys.readouterr().err
     assert told in err and "Traceback" not in err
+
+
+def test_a_net_of_no_numbers_is_not_measured(lopsided, pairs):
+    """The weights are numbers, and what they make of pixels of 0 to 255 is none."""
+    source = Source("folder", pairs, classes=None)
+    large = net(np.full((1, 1, 3, 3), 3e38))
+    with pytest.raises(KfcnError, match="gives scores that are no numbers"):
+        evaluate(large, source)
+    assert np.isfinite(evaluate(lopsided, source).cross_entropy)
+
+
+def test_a_split_without_a_labelled_pixel_is_no_figure(lopsided, pairs, tmp_path):
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    for mask in (root / "labels" / "val").iterdir():
+        with Image.open(mask) as picture:
+            Image.new("L", picture.size, 255).save(mask)
+    with pytest.raises(
+        DataError, match=r"folder/val: no labelled pixel in \d+ images, all are 255"
+    ):
+        evaluate(lopsided, "folder", data_dir=root)
+
+
+def test_a_run_is_measured_on_its_own_data_from_python_too(run, pairs, tmp_path, capsys):
+    result = evaluate(run.run_dir)
+    assert command.main([str(run.run_dir)]) == 0
+    assert result.table() in capsys.readouterr().out
+    assert (
+        result.data == "folder/val"
+        and result.as_dict() == evaluate(run.run_dir, "folder", data_dir=pairs).as_dict()
+    )
+
+
+def test_figures_never_replace_what_the_data_are_read_from(run, pairs, tmp_path, capsys):
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    before = (root / "classes.txt").read_bytes()
+    arguments = [str(run.run_dir), "--data-dir", str(root), "--overwrite", "--json"]
+    assert command.main([*arguments, str(root / "classes.txt")]) == 2
+    assert "is there already (kfcn did not write it)" in capsys.readouterr().err
+    assert (root / "classes.txt").read_bytes() == before
+    for _ in range(2):  # its own figures are replaced there as well
+        assert command.main([*arguments, str(root / "figures.json")]) == 0
 
 
 def test_a_sequential_net_is_as_good_as_any(tmp_path):

@@ -1,6 +1,8 @@
 """Predictions as polygons and by Apache Beam, by a net that can be followed by hand."""
 
 import json
+import os
+import sys
 
 import keras
 import numpy as np
@@ -269,6 +271,69 @@ def test_ctrl_c_leaves_nothing_half(run, pictures, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("p[23]*"))
     monkeypatch.undo()
     assert len(predict(run, folder, tmp_path / "out").written) == 4
+
+
+@pytest.mark.parametrize("named", ["folder", "pattern"])
+def test_results_beside_the_pictures_are_no_pictures(run, pictures, named, capsys):
+    """`--out` is the folder of the pictures: the same command works again."""
+    folder, truth = pictures
+    for path in folder.iterdir():
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    images = folder if named == "folder" else str(folder / "p*.*")
+    for _ in range(2):
+        assert command.main([str(run), str(images), "--out", str(folder)]) == 0
+        assert "4 pictures segmented" in capsys.readouterr().out
+    for stem, labels in truth.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / f"{stem}.png")), labels)
+    assert command.main([str(run), str(folder), "--out", str(folder)]) == 0
+    if named == "folder":
+        assert "left out 8 label maps and overlays that kfcn has written" in capsys.readouterr().err
+    # A picture of one's own of such a name is one.
+    Image.new("RGB", (30, 20)).save(folder / "more_overlay.jpg")
+    result = predict(run, folder, folder.parent / "out")
+    assert result.written[0].name == "more_overlay.png"
+
+
+@pytest.mark.parametrize("format", ["voc", "coco"])
+def test_what_belongs_to_all_is_there_when_the_command_is_stopped(run, pictures, tmp_path, format):
+    folder, _ = pictures
+
+    def stop(path, counts):
+        if path.stem == "p1":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, folder, tmp_path / "out", format=format, done=stop)
+    if format == "voc":
+        assert "red:255,0,0::" in (tmp_path / "out/labelmap.txt").read_text()
+        listed = (tmp_path / "out/ImageSets/Segmentation/default.txt").read_text().split()
+    else:
+        content = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
+        listed = sorted(image["file_name"].removesuffix(".png") for image in content["images"])
+    assert listed[:2] == ["p0", "p1"]
+    assert len(predict(run, folder, tmp_path / "out", format=format).written) == 4
+
+
+def test_a_name_that_is_no_line_of_text_stands_in_no_list_of_voc(run, pictures, tmp_path):
+    folder, _ = pictures
+    (folder / "p0.png").rename(folder / "p\n0.png")
+    with pytest.raises(UsageError, match=r"p\\n0.png' cannot stand in a list of names"):
+        predict(run, folder, tmp_path / "out", format="voc")
+    assert len(predict(run, folder, tmp_path / "png").written) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
+def test_beam_takes_names_that_are_no_text(run, pictures, tmp_path):
+    pytest.importorskip("apache_beam")
+    folder, truth = pictures
+    odd = os.fsdecode(b"p\xfc")
+    (folder / "p0.png").rename(folder / f"{odd}.png")
+    (folder / f"{odd}b.png").write_bytes(b"no picture")
+    result, _ = predict_by_beam(run, folder, tmp_path / "out")
+    assert len(result.written) == 4 and [p.name for p in result.failed] == [f"{odd}b.png"]
+    with Image.open(tmp_path / "out" / f"{odd}.png") as written:
+        np.testing.assert_array_equal(np.asarray(written), truth["p0"])
 
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]

@@ -124,10 +124,11 @@ def nothing_to_learn(dataset: Dataset, counts: Counts) -> str | None:
 def one_class_alone(dataset: Dataset, counts: Counts) -> str | None:
     """A split of which every labelled pixel is of one class: whatever is learned is right."""
     names, seen = dataset.classes.names, np.flatnonzero(counts.pixels)
-    if len(names) < 2:
+    if len(names) == 1:
+        (name,) = names
         return (
-            f"{dataset.name}: its only class is {names[0]}; expected at least two: what is no "
-            f"{names[0]} is a class of its own, such as background"
+            f"{dataset.name}: its only class is {name}; expected at least two: what is no {name} "
+            "is a class of its own, such as background"
         )
     if len(seen) != 1:
         return None

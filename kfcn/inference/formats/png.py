@@ -9,12 +9,16 @@ from kfcn.inference.writer import Writer
 from kfcn.visualize import overlay
 
 
+def result_names(stem: str) -> tuple[str, str]:
+    """The names of a picture's overlay and of its label map."""
+    return f"{stem}_overlay.jpg", f"{stem}.png"
+
+
 class PngWriter(Writer):
     """`<stem>.png`, a palette label map, and `<stem>_overlay.jpg`."""
 
     def targets(self, path: Path) -> list[Path]:
-        folder = self.outputs.folder
-        return [folder / f"{path.stem}_overlay.jpg", folder / f"{path.stem}.png"]
+        return [self.outputs.folder / name for name in result_names(path.stem)]
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
         over, label_map = self.targets(path)

@@ -42,6 +42,10 @@ class VocWriter(Writer):
         return [copy_target(folder / self.pictures, path), mask]
 
     def check(self, paths: Sequence[Path]) -> dict[Path, Path]:
+        if wrong := next((path for path in paths if not path.stem.isprintable()), None):
+            raise UsageError(
+                f"{str(wrong)!a} cannot stand in a list of names, a line of text each; rename it"
+            )
         self.outputs.check([self._labelmap, self._list])
         there = ""
         if self._labelmap.is_file() and not self.outputs.overwrite:
@@ -66,10 +70,12 @@ class VocWriter(Writer):
         copy_picture(self.outputs, path, image, copy)
         self._save_labels(mask, labels)
 
+    def start(self) -> None:
+        self.outputs.write_text(self._labelmap, self._lines())
+
     def finish(self, paths: Sequence[Path]) -> None:
         listed = self._list.is_file() and not self.outputs.overwrite
         there = self._list.read_text(encoding="utf-8") if listed else ""
-        self.outputs.write_text(self._labelmap, self._lines())
         names = {*there.splitlines(), *(path.stem for path in paths)}
         self.outputs.write_text(self._list, "".join(f"{name}\n" for name in sorted(names)))
 

@@ -170,7 +170,7 @@ def open_net(
     Returns:
         The net, and its card; None where there is none.
     """
-    from kfcn.saved import check_card, model_path, open_model, read_card
+    from kfcn.saved import check_card, check_scores, model_path, open_model, read_card
 
     named = isinstance(model, (str, Path))
     if named and not crf and not _may_have_gpu():
@@ -180,6 +180,7 @@ def open_net(
                 net = _on_cpu(program, threads or cores(), at_once)
                 card = read_card(model)
                 check_card(card, net.classes, model)
+                check_scores(net.classes, model)
                 return net, card
     import_tensorflow()
     loaded, card = open_model(model, crf)

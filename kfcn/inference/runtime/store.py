@@ -15,7 +15,10 @@ KEPT = 20
 
 def load(model: Path) -> Program | None:
     """The program of a model file; None where none is kept or it is damaged."""
-    file = _file(model)
+    try:
+        file = _file(model)
+    except KfcnError:  # nowhere to keep one
+        return None
     program = Program.load(file)
     if program is not None:
         with contextlib.suppress(OSError):
@@ -25,8 +28,8 @@ def load(model: Path) -> Program | None:
 
 def save(model: Path, program: Program) -> None:
     """Keeps the program of a model file. Where that cannot be done, nothing happens."""
-    file = _file(model)
     with contextlib.suppress(OSError, KfcnError):
+        file = _file(model)
         file.parent.mkdir(parents=True, exist_ok=True)
         with aside(file) as temporary:
             temporary.write_bytes(program.to_bytes())

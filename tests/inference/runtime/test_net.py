@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -138,6 +139,12 @@ def test_few_programs_are_kept_and_a_folder_that_cannot_be_written_is_no_error(
         store.save(file, program)
     assert [store.load(file) is not None for file in files] == [False, True, True]
     monkeypatch.setattr(store, "cache_folder", lambda: files[0] / "no folder")
+    store.save(files[0], program)
+    monkeypatch.undo()
+    # A user without a home, as services have, goes without.
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    nobody = Path("~nobody-of-this-name")
+    monkeypatch.setattr(Path, "home", lambda: nobody.expanduser())  # which raises
     store.save(files[0], program)
     assert store.load(files[0]) is None
 

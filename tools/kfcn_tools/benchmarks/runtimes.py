@@ -100,7 +100,8 @@ def measure(name: str, sizes: int, rounds: int) -> None:
     model = architectures.build(arch, classes, backbone, stride, {}, body)
     spread_scores(model)
     rng = np.random.default_rng(0)
-    shapes = [size] if sizes == 1 else [tuple(rng.choice(SIDES, 2)) for _ in range(sizes)]
+    pairs = rng.permutation([(height, width) for height in SIDES for width in SIDES])
+    shapes = [size] if sizes == 1 else [tuple(pair) for pair in pairs[:sizes]]
     warm, *pictures = (
         rng.integers(0, 256, (1, *shape, 3), np.uint8)
         for shape in [(size[0] - 7, size[1] + 9), *shapes]
@@ -151,7 +152,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)}; all")
     parser.add_argument("--cores", type=int, default=1, metavar="N", help="and threads (1)")
     parser.add_argument(
-        "--sizes", type=int, default=1, metavar="N", help="pictures of so many sizes, drawn (1)"
+        "--sizes",
+        type=int,
+        choices=range(1, len(SIDES) ** 2 + 1),
+        default=1,
+        metavar="N",
+        help=f"pictures of so many sizes, drawn, at most {len(SIDES) ** 2} (1)",
     )
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="in turn (9)")
     args = parser.parse_args(argv)
