@@ -6,6 +6,7 @@ import keras
 
 from kfcn.crf.layer import DenseCRF
 from kfcn.errors import UsageError
+from kfcn.rewrite.walker import as_functional, copied
 
 
 def add_crf(model: keras.Model, **crf: Any) -> keras.Model:
@@ -24,16 +25,19 @@ def add_crf(model: keras.Model, **crf: Any) -> keras.Model:
         keras.Model with the same input; its last layer is named "crf".
 
     Raises:
-        UsageError: when the model has several inputs or outputs, or their shapes do not go
-            together.
+        UsageError: when the model has several inputs or outputs, their shapes do not go together,
+            or it has a CRF already.
+        KfcnError: for a subclassed or unbuilt model, which have no graph.
     """
+    model = as_functional(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(
             "Expected a model with one input (RGB images) and one output (logits). "
             f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs."
         )
-    net = keras.models.clone_model(model)
-    net.set_weights(model.get_weights())
+    if any(isinstance(layer, DenseCRF) for layer in model.layers):
+        raise UsageError(f"model '{model.name}' has a CRF already: expected a net without one")
+    net = copied(model)
     image, logits = net.inputs[0], net.outputs[0]
     refined = DenseCRF(**{"name": "crf", **crf})([logits, image])
     return keras.Model(image, refined, name=f"{model.name}_crf")

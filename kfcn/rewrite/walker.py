@@ -62,6 +62,27 @@ def as_functional(model: keras.Model) -> keras.Model:
     return model
 
 
+def copied(model: keras.Model) -> keras.Model:
+    """A functional model as it is, on copies of its layers and weights; not compiled."""
+    graph = as_functional(model)
+    new = keras.models.clone_model(graph)
+    new.set_weights(graph.get_weights())
+    for layer in _leaves(new):
+        _finalize(layer)
+    return new
+
+
+def _leaves(model):
+    for layer in model.layers:
+        yield from _leaves(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def _finalize(layer):
+    """After weights were assigned: Normalization derives constants from them."""
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()
+
+
 def reference_specs(
     model: keras.Model, size: tuple[int, int] | None = None
 ) -> list[keras.KerasTensor]:
@@ -204,8 +225,7 @@ class Rewriter(Walker):
             copy.trainable = old.trainable
             for source, target in zip(old.weights, copy.weights, strict=True):
                 target.assign(keras.ops.reshape(source, target.shape))
-            if hasattr(copy, "finalize_state"):  # Normalization derives constants from weights
-                copy.finalize_state()
+            _finalize(copy)
         return new
 
     def copy(

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kfcn.crf import add_crf, builtin_ops
-from kfcn.errors import UsageError
+from kfcn.errors import KfcnError, UsageError
 
 CRF = {"theta_alpha": 20.0, "theta_beta": 30.0, "iterations": 2, "test_iterations": 3}
 
@@ -131,3 +131,40 @@ def test_tflite_with_builtin_operators(scene, tmp_path):
     # Control: traced outside of the context, it needs what LiteRT has not.
     with pytest.raises(Exception, match="SparseTensorDenseMatMul"):
         convert(model, tmp_path / "sparse", (96, 128))
+
+
+class Inverted(keras.losses.Loss):
+    """A loss that Keras finds by no name."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(1 / y_pred)
+
+
+def test_adapted_normalization_is_carried_into_the_copy(images):
+    """Nested, too: a copy whose mean and variance stay at 0 and 1 is another net."""
+    image = keras.Input((None, None, 3))
+    normal = keras.layers.Normalization()
+    normal.adapt(images)
+    inner = keras.Model(image, normal(image), name="inner")
+    whole = keras.Input((None, None, 3))
+    scores = keras.layers.Conv2D(4, 3, padding="same")(inner(whole))
+    net = keras.Model(whole, scores)
+    model = add_crf(net, iterations=0, test_iterations=0)
+    np.testing.assert_array_equal(model(images), net(images))
+    assert float(np.abs(net(images)).max()) < 20  # of normalised pixels, not of 0..255
+
+
+@pytest.mark.parametrize("loss", [Inverted(), lambda a, b: keras.ops.mean(a - b)])
+def test_a_compiled_net_leaves_its_own_loss_behind(images, loss):
+    net = small_net()
+    net.compile("adam", loss=loss, metrics=[lambda a, b: keras.ops.mean(b)])
+    model = add_crf(net, test_iterations=0)
+    assert not model.compiled and net.compiled
+    np.testing.assert_array_equal(model(images), net(images))
+
+
+def test_a_second_crf_and_a_model_without_a_graph_are_refused():
+    with pytest.raises(UsageError, match="model 'net_crf' has a CRF already"):
+        add_crf(add_crf(small_net()))
+    with pytest.raises(KfcnError, match="Sequential without an input shape"):
+        add_crf(keras.Sequential([keras.layers.Conv2D(2, 1)]))
