@@ -5,6 +5,7 @@ S. Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 
 Connected CRFs with Gaussian Edge Potentials", NIPS 2011. Called "Zheng" and "Kraehenbuehl" below.
 """
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from kfcn.crf.permutohedral import (
     lattice_filter,
 )
 from kfcn.errors import UsageError
+from kfcn.options import Range
 
 # Of the class matrices' and filter weights' variables: see DenseCRF on weight decay.
 NO_WEIGHT_DECAY = ("crf_spatial_weights", "crf_bilateral_weights", "crf_compatibility")
@@ -35,8 +37,8 @@ class DenseCRF(keras.layers.Layer):
     """Sharpens logits by the image: mean-field iterations of a dense CRF.
 
     Called on `[logits, image]`, logits (B, H, W, C) and image (B, H, W, 3) as RGB in 0..255 (the
-    widths are in these units: do not normalise it first). Returns float32 logits (B, H, W, C): the
-    last softmax is left to the loss.
+    widths are in these units: do not normalise it first), each of any number type, uint8 too.
+    Returns float32 logits (B, H, W, C): the last softmax is left to the loss.
 
     The energy of a labelling x (Kraehenbuehl eq. 1 to 3) is the sum of the unaries `-logits` and,
     over all pairs of pixels, `mu(x_i, x_j)` times two Gaussians of position p and colour I:
@@ -74,6 +76,8 @@ class DenseCRF(keras.layers.Layer):
 
     Raises:
         UsageError: for a bad argument, a wrong number of inputs or shapes that do not fit.
+        tf.errors.InvalidArgumentError: in a graph of open sizes, for shapes that do not fit; for a
+            picture of values that are not finite, an empty batch, or widths far too small.
     """
 
     def __init__(
@@ -91,12 +95,15 @@ class DenseCRF(keras.layers.Layer):
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         for name, count in (("iterations", iterations), ("test_iterations", test_iterations)):
-            if not isinstance(count, int) or count < 0:
+            if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 0:
                 raise UsageError(f"Expected {name} to be an integer >= 0. Received: {count!r}.")
         widths = {"theta_alpha": theta_alpha, "theta_beta": theta_beta, "theta_gamma": theta_gamma}
-        for name, width in widths.items():
-            if not width > 0:
-                raise UsageError(f"Expected {name} to be a number above 0. Received: {width!r}.")
+        weights = {"spatial_weight": spatial_weight, "bilateral_weight": bilateral_weight}
+        for name, value in (widths | weights).items():
+            allowed = Range(above=0) if name in widths else Range()
+            if not isinstance(value, numbers.Real) or value not in allowed:
+                expected = f"a number {allowed}" if name in widths else "a finite number"
+                raise UsageError(f"Expected {name} to be {expected}. Received: {value!r}.")
         if normalization not in NORMALIZATIONS:
             known = ", ".join(NORMALIZATIONS)
             raise UsageError(f"Expected a normalization of {known}. Received: {normalization!r}.")
@@ -104,8 +111,8 @@ class DenseCRF(keras.layers.Layer):
             raise UsageError(
                 f"Expected compatibility 'potts' or a (C, C) matrix. Received: {compatibility!r}."
             )
-        self.iterations = iterations
-        self.test_iterations = test_iterations
+        self.iterations = int(iterations)
+        self.test_iterations = int(test_iterations)
         self.theta_alpha = float(theta_alpha)
         self.theta_beta = float(theta_beta)
         self.theta_gamma = float(theta_gamma)
@@ -144,11 +151,20 @@ class DenseCRF(keras.layers.Layer):
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits (B, H, W, C) from `[logits, image]`."""
-        logits, image = inputs
+        # Keras casts floats to the layer's type, and pictures are often uint8.
+        logits, image = (tf.cast(each, tf.float32) for each in inputs)
+        # `build` has seen the first shapes alone; maps of other sizes would mix their pixels.
+        _checked_shapes([logits.shape, image.shape])
         size = tf.shape(logits)
+        if not BUILTIN.get():
+            tf.debugging.assert_equal(
+                size[:3],
+                tf.shape(image)[:3],
+                "Expected logits and an image of the same batch, height and width.",
+            )
         classes: Any = logits.shape[-1]
         unary = tf.reshape(logits, [-1, classes])  # (N, C), N = B H W
-        kernels = self._kernels(tf.convert_to_tensor(image), training)
+        kernels = self._kernels(image, training)
         # Weight and compatibility in one (C, C) matrix for each filter: a filter acts on each class
         # alone, so it commutes with them.
         compatibility = -tf.transpose(tf.convert_to_tensor(self.compatibility_matrix))

@@ -87,14 +87,18 @@ def build_lattice(
 
     Raises:
         tf.errors.InvalidArgumentError: when the features span so many cells that a vertex's key
-            does not fit 63 bits (widths far too small). Not checked within `builtin_ops()`.
+            does not fit 63 bits (widths far too small), are not finite, or are those of no pixel.
+            Not checked within `builtin_ops()`.
     """
     features = tf.stop_gradient(tf.cast(features, tf.float32))
     simplices = _simplices(features)
     if BUILTIN.get():
         corners, count, after = _numbered(simplices, batch, tf.int64)
     else:
-        span = _span(simplices, batch)
+        span = tf.debugging.assert_all_finite(
+            _span(simplices, batch),
+            "The CRF expected pictures of finite numbers, and at least one pixel.",
+        )
         tf.debugging.assert_less(
             span,
             tf.constant(2.0**63, tf.float64),

@@ -281,7 +281,11 @@ def test_config():
     [
         ({"iterations": 2.5}, "iterations to be an integer"),
         ({"test_iterations": -1}, "test_iterations to be an integer"),
+        ({"iterations": True}, "iterations to be an integer"),
         ({"theta_beta": 0}, "theta_beta to be a number above 0"),
+        ({"theta_gamma": np.inf}, "theta_gamma to be a number above 0. Received: inf"),
+        ({"theta_alpha": "160"}, "theta_alpha to be a number above 0. Received: '160'"),
+        ({"spatial_weight": np.nan}, "spatial_weight to be a finite number. Received: nan"),
         ({"normalization": "both"}, "Received: 'both'"),
         ({"compatibility": "pots"}, "Received: 'pots'"),
     ],
@@ -298,3 +302,45 @@ def test_bad_inputs():
         DenseCRF()(np.zeros((1, 4, 5, 3), np.float32))
     with pytest.raises(UsageError, match=r"shape \(3, 3\)"):
         DenseCRF(compatibility=np.eye(2)).build([(1, 4, 4, 3), (1, 4, 4, 3)])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float64"])
+def test_pictures_of_any_number_type(scene, dtype):
+    image, logits, _ = scene(12, 16)  # whole numbers
+    layer = DenseCRF(test_iterations=2)
+    expected = layer([logits[None], image[None]])
+    np.testing.assert_array_equal(layer([logits[None], image.astype(dtype)[None]]), expected)
+    given = keras.Input((None, None, 3), dtype=dtype)
+    scores = keras.Input((None, None, 5))
+    model = keras.Model([scores, given], layer([scores, given]))
+    found = model([logits[None], image.astype(dtype)[None]])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_numpy_integers_count_iterations():
+    layer = DenseCRF(np.int64(3), np.int32(4))
+    assert (layer.iterations, layer.test_iterations) == (3, 4)
+    assert type(layer.get_config()["iterations"]) is int
+
+
+def test_shapes_are_checked_at_every_call():
+    """Of 20x20 and 10x40 pixels there are equally many: unseen, they would be mixed."""
+    layer = DenseCRF(test_iterations=1)
+    logits = np.zeros((1, 20, 20, 3), np.float32)
+    layer([logits, np.zeros((1, 20, 20, 3), np.float32)])
+    wide = np.zeros((1, 10, 40, 3), np.float32)
+    with pytest.raises(UsageError, match=r"Received: \(1, 20, 20, 3\) and \(1, 10, 40, 3\)"):
+        layer([logits, wide])
+    open_sizes = [tf.TensorSpec((None, None, None, 3))] * 2
+    traced = tf.function(lambda *both: layer(list(both)), input_signature=open_sizes)
+    assert traced(wide, wide).shape == wide.shape
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of the same batch, height and width"):
+        traced(logits, wide)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None])
+def test_pictures_without_numbers_do_not_blame_the_widths(value):
+    image = np.zeros((0 if value is None else 1, 4, 5, 3), np.float32)
+    image[:, 2, 3] = value or 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="pictures of finite numbers"):
+        DenseCRF()([np.zeros((len(image), 4, 5, 2), np.float32), image])
