@@ -163,6 +163,8 @@ def to_atrous(
     f = the model's stride / `output_stride`, cell `(y // f, x // f)` of the image cropped by
     `output_stride * (y % f, x % f)` pixels at its top and left. For nets with 'valid' padding that
     holds everywhere, for padded nets in the interior (a shifted image has its zeros elsewhere).
+    The map has f cells for each cell of the model's: where a fixed size is none that the model's
+    stride divides, the last of them lie beyond the cropped image's map, and see zeros there.
 
     Args:
         model: a functional or Sequential model of maps; it is not changed.

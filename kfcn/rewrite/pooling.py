@@ -19,7 +19,9 @@ class DilatedPooling2D(keras.layers.Layer):
         pool_size: window `(height, width)` in cells.
         dilation_rate: distance `(y, x)` of the window's cells.
         mode: "max" or "average". Padding is never part of an average, as in Keras.
-        pads: `((top, bottom), (left, right))` cells added around the map.
+        pads: `((top, bottom), (left, right))` cells added around the map. A window that holds
+            nothing else gives 0, as a convolution without bias does: `to_atrous` has such windows
+            at the end of a map of fixed size that the removed stride does not divide.
 
     A saved model that holds it loads once `kfcn.rewrite` is imported: that registers the layer
     (`import kfcn` alone does not, it imports nothing).
@@ -47,15 +49,25 @@ class DilatedPooling2D(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Pools `(B, H, W, C)`."""
         if self.mode == "max":
-            # Padding must lose against any value. Every window holds an unpadded cell, so none
-            # of this comes out; 65504 is float16's largest number.
+            # Padding must lose against any value; 65504 is float16's largest number.
             low = -65504.0 if self.compute_dtype == "float16" else -3.38e38
-            return self._slide(self._pad(inputs, low), ops.maximum)
+            top = self._slide(self._pad(inputs, low), ops.maximum)
+            return ops.where(self._counts(inputs) > 0, top, 0.0) if self._beyond() else top
         total = self._slide(self._pad(inputs, 0.0), ops.add)
         if self.pads == ((0, 0), (0, 0)):
             return total / (self.pool_size[0] * self.pool_size[1])
+        counts = self._counts(inputs)
+        return total / (ops.maximum(counts, 1.0) if self._beyond() else counts)
+
+    def _beyond(self):
+        """Whether some windows hold padding alone."""
+        sides = zip(self.pool_size, self.dilation_rate, self.pads, strict=True)
+        return any(max(pair) > (size - 1) * rate for size, rate, pair in sides)
+
+    def _counts(self, inputs):
+        """How many cells of the map each window holds, `(1, H', W', 1)`."""
         ones = ops.ones_like(inputs[:1, :, :, :1])
-        return total / self._slide(self._pad(ones, 0.0), ops.add)
+        return self._slide(self._pad(ones, 0.0), ops.add)
 
     def _pad(self, x, value):
         if self.pads == ((0, 0), (0, 0)):

@@ -263,6 +263,26 @@ def test_a_fixed_input_size_stays_fixed():
     )
 
 
+@pytest.mark.parametrize("pooling", [layers.MaxPooling2D, layers.AveragePooling2D])
+@pytest.mark.parametrize(("pool", "padding"), [(1, "valid"), (2, "same")])
+@pytest.mark.parametrize(("side", "output_stride"), [(25, 1), (33, 2)])
+def test_a_fixed_size_that_the_strides_do_not_divide(pooling, pool, padding, side, output_stride):
+    """Windows beyond the map are 0, not the number that padding loses with or 0 / 0."""
+    x = inputs = keras.Input((side, side + 2, 2))
+    for _ in range(2):
+        x = layers.Conv2D(3, 3, padding="same", activation="relu")(x)
+        x = pooling(pool, 2, padding)(x)
+    model = animate(keras.Model(inputs, layers.Conv2D(2, 3, padding="same")(x)), (side, side + 2))
+    factor = 4 // output_stride
+    x = images(1, side, side + 2, 2)
+    coarse, dense = run(model, x), run(kfcn.to_atrous(model, output_stride), x)
+    rows, columns = coarse.shape[1:3]
+    assert dense.shape == (1, rows * factor, columns * factor, 2)
+    assert np.abs(dense).max() < 50
+    # The phase that is not shifted has the model's own zeros: equal up to the border.
+    np.testing.assert_allclose(dense[:, ::factor, ::factor], coarse, atol=1e-5)
+
+
 @pytest.mark.parametrize("stride", [3, 6, 16])
 def test_an_output_stride_that_the_model_never_has(stride):
     with pytest.raises(UsageError, match=rf"passes through \(1, 2, 4, 8\), received {stride}"):

@@ -71,6 +71,16 @@ def test_open_sizes_half_precision_and_reload(tmp_path):
     assert kfcn.DilatedPooling2D is DilatedPooling2D
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("mode", ["max", "average"])
+def test_windows_of_padding_alone_give_zero(mode, dtype):
+    x = np.array([[-3.0, -1.0], [-5.0, -7.0]]).reshape(1, 2, 2, 1)
+    layer = DilatedPooling2D((2, 1), (1, 1), mode, ((0, 2), (1, 0)), dtype=dtype)
+    first, second = ([-3, -1], [-5, -7]) if mode == "max" else ([-4, -4], [-5, -7])
+    expected = [[0, *first], [0, *second], [0, 0, 0]]
+    assert np.asarray(layer(x))[0, :, :, 0].tolist() == expected
+
+
 def test_an_unknown_mode():
     with pytest.raises(ValueError, match="'median'"):
         DilatedPooling2D((2, 2), mode="median")
