@@ -188,8 +188,9 @@ def draw_class_heatmap(
 
     kind = figure_format(path)
     height, width = image.shape[:2]
-    figure = Figure(figsize=(4.5 * width / height + 4.5, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2, width_ratios=(width / height, 0.6))
+    ratio = min(max(width / height, 0.2), 8.0)  # of the panel; a longer picture is smaller in it
+    figure = Figure(figsize=(4.5 * ratio + 4.5, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, width_ratios=(ratio, 0.6))
     # Grey, so that every colour in the picture is heat.
     axes[0].imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255)
     # Thin where it is cold, so that the image stays visible there.

@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "model",
-        help="EfficientNetLite0 (comes with kfcn), a .keras file of a classifier, or a net of "
+        help=f"EfficientNetLite0 (comes with kfcn), {_cli.MODEL_HELP}, or a net of "
         "keras.applications (MobileNetV2)",
     )
     parser.add_argument("image", help="an image file")
@@ -32,7 +32,11 @@ def parser() -> argparse.ArgumentParser:
         help="the class by name or index; default: the one with the highest mean probability",
     )
     parser.add_argument("--out", default="heatmap.png", help="the picture (default: heatmap.png)")
-    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="class names, one a line (default: those of the model's card)",
+    )
     parser.add_argument(
         "--weights", metavar="FILE", help="weights of the keras.applications net, no download"
     )

@@ -4,6 +4,8 @@ Figure 2 of the FCN paper (arXiv 1411.4038): a classifier turned into a fully co
 puts out a map of class probabilities for an image of any size.
 """
 
+import numbers
+
 import keras
 import numpy as np
 
@@ -12,6 +14,10 @@ from kfcn.inference.protocol import resize, softmax
 from kfcn.inference.scales import SCALES, scaled_size
 from kfcn.rewrite import convolutionalize, to_atrous
 from kfcn.rewrite.classifier import gives_probabilities
+
+LONGEST = 32
+"""A picture that has to be enlarged may be this much longer than the classifier's own size: then
+224 x 7168 pixels, fewer than a camera's."""
 
 
 def class_heatmap(
@@ -27,7 +33,7 @@ def class_heatmap(
         model: a Keras classifier, `(B, H, W, C)` to `(B, classes)`, of logits or probabilities;
             or a fully convolutional net of class maps, which is used as it is.
         image: `(H, W, C)` in the units that the model takes. An image smaller than the classifier's
-            own size is enlarged (bilinear, aspect kept) until it covers that size.
+            own size is enlarged (bilinear, aspect kept) until it covers that size; see `LONGEST`.
         class_index: the class; None for the maps of all classes.
         size: `(height, width)` that the classifier was made for, where its input leaves it open.
         output_stride: pixels from cell to cell, by `to_atrous`; None for the model's own stride.
@@ -38,13 +44,19 @@ def class_heatmap(
         `kfcn.receptive_field(kfcn.convolutionalize(model))`.
 
     Raises:
-        UsageError: an image of another rank, or a class that the model does not have.
+        UsageError: an image of another shape or too narrow to enlarge, or a class that the model
+            does not have.
         KfcnError: the model has no convolutional form (see `kfcn.convolutionalize`).
     """
     image = np.asarray(image, np.float32)
-    if image.ndim != 3:
-        raise UsageError(f"expected an image (H, W, C), received an array of {image.shape}")
     net, probabilities = dense_net(model, size, output_stride)
+    channels = net.input_shape[-1]
+    if image.ndim != 3 or not image.size or channels not in (None, image.shape[2]):
+        raise UsageError(
+            f"expected an image (H, W, {channels or 'C'}), received an array of {image.shape}"
+        )
+    if not isinstance(class_index, numbers.Integral | None):
+        raise UsageError(f"expected a class's index, an integer, received {class_index!r}")
     maps = run_dense(net, enlarge(image, classifier_size(model, size)), probabilities)
     if class_index is None:
         return maps
@@ -65,11 +77,15 @@ def dense_net(
 
 
 def run_dense(net: keras.Model, image: np.ndarray, probabilities: bool) -> np.ndarray:
-    """Class probabilities `(rows, columns, classes)` of one image.
+    """Class probabilities, float32 `(rows, columns, classes)`, of one image.
 
     Logits get their softmax, a single one, which says yes or no, its sigmoid.
     """
-    maps = np.asarray(net(image[None], training=False))[0]
+    import tensorflow as tf
+
+    # In a graph: called as it is, a Keras model keeps the maps of all its layers to the end.
+    maps = tf.function(net, autograph=False)(tf.constant(image[None]), training=False)
+    maps = tf.cast(maps, tf.float32)[0].numpy()
     if probabilities:
         return maps
     return softmax(maps) if maps.shape[-1] > 1 else (1 + np.tanh(maps / 2)) / 2
@@ -97,12 +113,22 @@ def enlarge(image: np.ndarray, least: tuple[int, int], scale: float = 1.0) -> np
         float32 `(H', W', C)`, the aspect kept.
 
     Raises:
-        UsageError: a scale that makes no sense, or at which the picture would fill the memory.
+        UsageError: a scale that makes no sense, or at which the picture would fill the memory; a
+            picture that is so narrow that its long side would come to more than `LONGEST` times
+            what it has to cover.
     """
     if scale not in SCALES:
         raise UsageError(f"scale {scale:g}: expected a number {SCALES}")
     height, width = image.shape[:2]
     factor = max(scale, least[0] / height, least[1] / width)
+    long = max(height * factor / least[0], width * factor / least[1])
+    if factor > scale and long > LONGEST:
+        raise UsageError(
+            f"a picture of {height}x{width} pixels (height x width) is too narrow to be enlarged "
+            f"to {least[0]}x{least[1]}, the classifier's own size: it would come to "
+            f"{round(height * factor)}x{round(width * factor)}; crop it, or pad it to a long side "
+            f"of at most {LONGEST} short ones"
+        )
     return resize(image, scaled_size((height, width), factor, least))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kfcn import pretrained
 from kfcn.data.formats.text import read_text
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
-from kfcn.saved import MODEL, check_input, load_model
+from kfcn.saved import MODEL, check_card, check_input, load_model, read_card
 
 SHIPPED = "EfficientNetLite0"
 
@@ -45,24 +46,28 @@ def open_classifier(
     """A classifier from a `.keras` file, a run folder, or by its name.
 
     Args:
-        name: path of a `.keras` file; "EfficientNetLite0", whose weights come with kfcn; or a net
-            of keras.applications such as "MobileNetV2" or "resnet50".
+        name: path of a `.keras` file or a run folder; one of `kfcn.pretrained.names()`;
+            "EfficientNetLite0", whose weights come with kfcn, too; or a net of keras.applications
+            such as "MobileNetV2" or "resnet50".
         weights: a file of weights for a keras.applications net; None downloads ImageNet's.
-        labels: a text file, one class name a line.
+        labels: a text file, one class name a line; by default the names of the card beside the
+            file (`model.json`), or ImageNet's where the net is one of theirs.
         preprocess: "none", "tf" (-1..1), "torch" or "caffe" (both: ImageNet's mean removed), as
             in keras.applications; by default a net of keras.applications has its own, a file none.
         size: pixels of the square that the classifier was made for, where its input is open.
 
     Raises:
         UsageError: an unknown name or option, or a missing file.
-        KfcnError: a file that cannot be read, or a download that does not succeed.
+        KfcnError: a file that cannot be read, a card of another net, or a download that does not
+            succeed.
     """
     path, ships = Path(name), False
     is_file = path.is_file() or (path / MODEL).is_file() or path.suffix in (".keras", ".h5")
+    is_file = is_file or pretrained.is_name(name)
     if is_file:
         if weights:
             raise UsageError(f"{name} holds its own weights, received --weights {weights}")
-        model, own = load_model(path), None
+        model, own = load_model(name), None
     elif ships := _plain(str(name)) == _plain(SHIPPED):
         if weights:
             raise UsageError(f"{name} comes with its weights, received --weights {weights}")
@@ -80,6 +85,10 @@ def open_classifier(
     classes = model.output_shape[-1]
     if labels:
         names = _read_labels(labels, classes)
+    elif is_file:
+        card = read_card(name)
+        check_card(card, classes, name)
+        names = tuple(card["classes"]) if card else None
     else:
         names = imagenet_names() if classes == 1000 and (own or ships) else None
     raw = own is None and preprocess in (None, "none")

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from PIL import Image
 
@@ -70,13 +72,21 @@ def test_a_finer_grid(red_or_blue):
     image = red_corner()
     coarse = kfcn.class_heatmap(red_or_blue, image, 0)
     fine = kfcn.class_heatmap(red_or_blue, image, 0, output_stride=1)
-    np.testing.assert_allclose(fine[::4, ::4][: coarse.shape[0], : coarse.shape[1]], coarse)
+    same = fine[::4, ::4][: coarse.shape[0], : coarse.shape[1]]
+    np.testing.assert_allclose(same, coarse, rtol=1e-6)
     assert fine.shape[0] > 3 * coarse.shape[0]
 
 
 def test_what_makes_no_sense(red_or_blue):
     with pytest.raises(UsageError, match=r"received an array of \(48, 64\)"):
         kfcn.class_heatmap(red_or_blue, red_corner()[..., 0])
+    with pytest.raises(UsageError, match=r"\(H, W, 3\), received an array of \(48, 64, 4\)"):
+        kfcn.class_heatmap(red_or_blue, np.zeros((48, 64, 4)))
+    with pytest.raises(UsageError, match=r"received an array of \(0, 64, 3\)"):
+        kfcn.class_heatmap(red_or_blue, red_corner()[:0])
+    for index in ("cat", 1.0):
+        with pytest.raises(UsageError, match=f"an integer, received {index!r}"):
+            kfcn.class_heatmap(red_or_blue, red_corner(), index)
     with pytest.raises(UsageError, match=r"classes 0\.\.1, received 2"):
         kfcn.class_heatmap(red_or_blue, red_corner(), 2)
 
@@ -277,6 +287,76 @@ def test_images_are_enlarged_until_they_cover():
     for scale in (0, 9, float("nan")):
         with pytest.raises(UsageError, match=f"scale {scale}: expected a number above 0 and at mo"):
             class_heatmaps.enlarge(image, (1, 1), scale)
+
+
+def test_a_picture_too_narrow_to_enlarge(folder, capsys):
+    """To 16 x 8000 pixels it would come, of 1500; 16 x 512 of 8 x 256 is well."""
+    assert class_heatmaps.enlarge(np.zeros((8, 256, 3)), (16, 16)).shape == (16, 512, 3)
+    with pytest.raises(UsageError, match=r"3x500 pixels .* come to 16x2667; crop it, or pad"):
+        class_heatmaps.enlarge(np.zeros((3, 500, 3)), (16, 16))
+    # Nothing has to be enlarged: the size is the picture's own, however narrow.
+    assert class_heatmaps.enlarge(np.zeros((16, 2000, 3)), (16, 16)).shape == (16, 2000, 3)
+    Image.fromarray(red_corner(500, 3)).save(folder / "thin.png")
+    arguments = [str(folder / name) for name in ("model.keras", "thin.png")]
+    assert command.main([*arguments, "--out", str(folder / "h.png")]) == 2
+    error = capsys.readouterr().err
+    assert "too narrow to be enlarged to 16x16" in error and error.count("\n") == 1
+
+
+def test_nets_run_in_a_graph():
+    """Else the maps of all layers stay in memory at once: 2 GB of a picture of 1.2 megapixels."""
+    eager = []
+
+    class Watch(layers.Layer):
+        def call(self, x):
+            eager.append(tf.executing_eagerly())
+            return x
+
+    inputs = keras.Input((None, None, 3))
+    net = keras.Model(inputs, Watch()(layers.Conv2D(2, 1)(inputs)))
+    eager.clear()
+    assert kfcn.class_heatmap(net, red_corner()).shape == (48, 64, 2)
+    assert eager and not any(eager)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_heatmaps_of_mixed_precision_are_float32(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        x = inputs = keras.Input((4, 4, 3))
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, padding="same")(x))
+        model = keras.Model(inputs, layers.Dense(5)(x))
+    finally:
+        keras.config.set_dtype_policy(before)
+    maps = kfcn.class_heatmap(model, np.random.default_rng(0).normal(size=(9, 8, 3)))
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
+
+
+def test_the_classes_of_a_runs_card(folder, capsys):
+    card = {"classes": ["red", "deep blue"], "palette": [[255, 0, 0], [0, 0, 255]]}
+    (folder / "model.json").write_text(json.dumps(card))
+    out = ["--class", "blue", "--out", str(folder / "heat.png")]
+    picture = str(folder / "image.png")
+    for model in (folder, folder / "model.keras"):
+        assert command.main([str(model), picture, *out, "--overwrite"]) == 0
+        shown = capsys.readouterr().out
+        assert [line.split()[0] for line in shown.splitlines()[2:4]] == ["deep", "red"]
+    # A file of names goes before the card, and then the card is not looked at.
+    (folder / "model.json").write_text(json.dumps(card | {"classes": ["a"], "palette": [[0] * 3]}))
+    named = ["--labels", str(folder / "names.txt"), "--overwrite"]
+    assert command.main([str(folder), picture, *out, *named]) == 0
+    assert "deep" not in capsys.readouterr().out
+    assert command.main([str(folder), picture, *out, "--overwrite"]) == 1
+    assert "it is the card of another net" in capsys.readouterr().err
+
+
+def test_pretrained_nets_are_classifiers_by_name():
+    found = classifiers.open_classifier("voc_animals")
+    assert found.labels == tuple(kfcn.pretrained.card("voc_animals")["classes"])
+    assert found.raw and found.size is None
+    assert class_heatmaps.classifier_size(found.model) == (1, 1)
 
 
 def test_the_command_reads_pictures_as_every_command_does(folder, capsys):
