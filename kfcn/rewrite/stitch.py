@@ -1,8 +1,8 @@
 """Shift-and-stitch: dense output from a coarse net by running it on every shift of the image.
 
 Section 3.2 of the FCN paper (arXiv 1411.4038), after Sermanet et al., "OverFeat" (arXiv
-1312.6229). It needs factor² runs; `kfcn.to_atrous` gives the same cells in one. It stays as the
-slow, obviously right form of it.
+1312.6229). It needs factor² runs; `kfcn.to_atrous` at an output stride of 1 gives the same cells in
+one, where they see no padding. It stays as the slow, obviously right form of it.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kfcn.errors import UsageError
+from kfcn.errors import KfcnError, UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +43,8 @@ def shift_and_stitch(
         `rows = min(H, factor * H')`: the image's resolution for a net with 'same' padding.
 
     Raises:
-        UsageError: if the images have another rank or are none, or `factor` is no stride.
+        UsageError: if the images have another rank or are none, or `factor` is not the model's
+            stride (where that can be told, by `kfcn.receptive_field`).
     """
     images = np.asarray(images)
     if images.ndim not in (3, 4) or not images.size:
@@ -53,6 +54,7 @@ def shift_and_stitch(
             "expected a stride of at least 1 pixel and a batch of at least 1, received "
             f"factor={factor}, batch_size={batch_size}"
         )
+    _check_stride(model, factor)
     single = images.ndim == 3
     if single:
         images = images[None]
@@ -75,6 +77,21 @@ def shift_and_stitch(
     assert stitched is not None  # there is at least one run
     stitched = stitched[:, :height, :width]
     return stitched[0] if single else stitched
+
+
+def _check_stride(model, factor):
+    """Cells interleaved at another factor would be a map of nothing."""
+    from kfcn.rewrite.field import receptive_fields
+
+    try:
+        strides = {field.stride for field in receptive_fields(model)}
+    except KfcnError:  # no graph, or layers of unknown geometry: the caller's word
+        return
+    if strides != {factor}:
+        found = " and ".join(map(str, strides))
+        raise UsageError(
+            f"expected factor to be the stride of model '{model.name}', {found}; received {factor}"
+        )
 
 
 def _progress(batches, shown: bool):

@@ -69,3 +69,18 @@ def test_progress_is_shown(capsys):
 def test_what_makes_no_sense(shape, factor, message):
     with pytest.raises(UsageError, match=message):
         kfcn.shift_and_stitch(take_corner(2), np.zeros(shape, "float32"), factor)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 8])
+def test_the_factor_is_the_models_stride(factor):
+    with pytest.raises(UsageError, match=f"the stride of model '.*', 4; received {factor}"):
+        kfcn.shift_and_stitch(take_corner(4), np.zeros((8, 8, 2), "float32"), factor)
+
+
+def test_a_model_without_a_graph_is_taken_at_its_word():
+    class Corner(keras.Model):
+        def call(self, x, training=False):
+            return x[:, ::2, ::2]
+
+    x = np.random.default_rng(0).uniform(size=(1, 6, 4, 2)).astype("float32")
+    np.testing.assert_array_equal(kfcn.shift_and_stitch(Corner(), x, 2, progress=False), x)
