@@ -1,12 +1,13 @@
 """The losses of a training run: cross entropy, soft IoU, and that of pseudo-labels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
 from kfcn.collectives import sum_over_replicas
+from kfcn.errors import UsageError
 from kfcn.labels import IGNORE
 
 TINY = 1.2e-38
@@ -31,6 +32,10 @@ class SegmentationLoss(keras.losses.Loss):
     Call with labels `(B, H, W)` integers 0..C-1 or `ignore`, logits `(B, H, W, C)`; returns a
     float32 number. Over the replicas of `tf.distribute` each gives its share: values and gradients
     add up to those of one device. Nothing valid in the batch: 0, without NaN.
+
+    Raises:
+        UsageError: class weights that are not one a class, or a `sample_weight` (which `fit` makes
+            of its `class_weight`, too): it could not be in the mean over the batch.
     """
 
     def __init__(
@@ -42,11 +47,28 @@ class SegmentationLoss(keras.losses.Loss):
     ):
         # "sum": with any mean Keras would divide by the number of replicas as well.
         super().__init__(reduction="sum", name=name)
+        if isinstance(class_weights, Mapping):  # whose items would be its keys
+            raise UsageError(
+                f"expected class_weights as a list, in the order of the classes, received "
+                f"{class_weights}"
+            )
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
         self.iou_weight = iou_weight
         self.ignore = ignore
 
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if sample_weight is not None:
+            raise UsageError(
+                "SegmentationLoss received a sample_weight, or the class_weight of fit: expected "
+                "none; give classes their weights by SegmentationLoss(class_weights), and pixels "
+                f"that are to count for nothing the label {self.ignore}"
+            )
+        return super().__call__(y_true, y_pred)
+
     def call(self, labels: Any, logits: Any) -> Any:
+        given, classes = self.class_weights, logits.shape[-1]
+        if given is not None and len(given) != classes:
+            raise UsageError(f"expected {classes} class weights, received {len(given)}: {given}")
         valid, labels = _valid(labels, self.ignore)
         logits = ops.cast(logits, "float32")
         weights = self._weights(valid, labels)
@@ -54,7 +76,6 @@ class SegmentationLoss(keras.losses.Loss):
         weight = ops.sum(weights)
         if not self.iou_weight:
             return share / ops.maximum(sum_over_replicas(weight), 1e-12)
-        classes = logits.shape[-1]
         own = _soft_areas(valid, labels, logits)
         mine = ops.concatenate([ops.stack([weight, ops.ones_like(weight)]), ops.reshape(own, [-1])])
         everyone = sum_over_replicas(ops.stop_gradient(mine))

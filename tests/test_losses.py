@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kfcn import losses
+from kfcn.errors import UsageError
 from kfcn.losses import SegmentationLoss
 
 
@@ -192,3 +193,28 @@ def test_the_loss_of_pseudo_labels_by_hand():
     assert float(share) == pytest.approx(2 / 3, rel=1e-6)
     nothing = losses.pseudo_label_loss(labels, np.zeros_like(inside), logits)
     assert [float(x) for x in nothing] == [0.0, 0.0]
+
+
+def test_weights_that_the_mean_could_not_hold_are_refused():
+    """Keras would multiply the finished mean by their sum: B times the loss with B ones."""
+    inputs = keras.Input((2, 2, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
+    model.compile("sgd", SegmentationLoss())
+    x, y = np.ones((4, 2, 2, 3), "float32"), np.ones((4, 2, 2), "uint8")
+    plain = model.evaluate(x, y, verbose=0)
+    assert plain == pytest.approx(float(SegmentationLoss()(y, model(x))), rel=1e-5)
+    with pytest.raises(UsageError, match=r"received a sample_weight.* the label 255"):
+        model.evaluate(x, y, sample_weight=np.ones(4), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({0: 1, 1: 2, 2: 3}, r"as a list, .* received \{0: 1, 1: 2, 2: 3\}"),
+        ([1, 2, 3, 4], "expected 3 class weights, received 4"),
+        ([1], "expected 3 class weights, received 1"),
+    ],
+)
+def test_class_weights_are_one_a_class(weights, message):
+    with pytest.raises(UsageError, match=message):
+        SegmentationLoss(weights)(np.zeros((1, 2, 2), int), np.zeros((1, 2, 2, 3), "float32"))
