@@ -6,6 +6,7 @@ here (that would leave nodes in the caller's graph): each is copied from its con
 the weights follow at the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,10 @@ def reference_specs(
         size: `(height, width)` for what the inputs leave open; None for `REFERENCE_SIZE`.
 
     Raises:
-        UsageError: if `size` contradicts a size that the model fixes.
+        UsageError: if `size` is no pair, or contradicts a size that the model fixes.
     """
+    if size is not None and (not isinstance(size, Sequence) or len(size) != 2):
+        raise UsageError(f"expected size=(height, width) in pixels, received size={size!r}")
     specs = []
     for tensor in model.inputs:
         shape = [1, *tensor.shape[1:]]

@@ -214,6 +214,10 @@ def test_open_input_sizes_need_the_classifiers_size():
 def test_a_size_that_contradicts_the_model():
     with pytest.raises(UsageError, match=r"29x33 pixels, received size=\(64, 64\)"):
         kfcn.convolutionalize(valid_classifier(), size=(64, 64))
+    for rewrite in (kfcn.convolutionalize, kfcn.receptive_field, kfcn.class_heatmap):
+        first = [images(40, 40, 3)] if rewrite is kfcn.class_heatmap else []
+        with pytest.raises(UsageError, match=r"size=\(height, width\) in pixels, received size=32"):
+            rewrite(valid_classifier(), *first, size=32)
 
 
 def test_saved_and_loaded(tmp_path):
