@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from kfcn.errors import KfcnError
@@ -119,13 +120,20 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with without_notes():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Leaves out what libraries print to file descriptor 2, where no log level reaches them."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
-        import tensorflow  # noqa: F401
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -139,6 +139,15 @@ def test_output_that_nobody_reads_is_no_traceback():
     assert done.returncode == 141 and not done.stderr
 
 
+def test_no_library_says_a_word_of_its_own(tmp_path):
+    """LiteRT tells which kernels it has, from whichever thread comes first."""
+    for name in "abc":
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
+    done = call("predict", "voc_animals", "a.png", "b.png", "c.png", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("voc_animals: ") and done.stdout.count("\n") == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="streams of another kind")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_traceback(closed, tmp_path):

@@ -6,7 +6,9 @@ XNNPACK takes to pack the weights.
 """
 
 import collections
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from kfcn.inference.runtime.program import Program
 from kfcn.inference.runtime.program_net import ProgramNet
 from kfcn.inference.runtime.tflite_graph import TFLiteWriter
-from kfcn.machine import release_memory
+from kfcn.machine import release_memory, without_notes
 
 _KEPT_BYTES = 400_000_000
 """Memory of the sizes that are kept ready, but for the last one, which may take more."""
@@ -104,14 +106,31 @@ class _Key(NamedTuple):
     threads: int
 
 
+_said, _saying = threading.Event(), threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_the_first_note() -> Iterator[None]:
+    """Leaves out LiteRT's "Created TensorFlow Lite XNNPACK delegate", which it says once."""
+    if not _said.is_set():
+        with _saying:
+            if not _said.is_set():
+                with without_notes():
+                    yield
+                _said.set()
+                return
+    yield
+
+
 class _Ready:
     """A model of one size, ready to run."""
 
     def __init__(self, content, threads):
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self._interpreter.allocate_tensors()
+        with _without_the_first_note():
+            self._interpreter = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
 
