@@ -98,7 +98,7 @@ class RunFolder:
         if isinstance(known, dict):
             changed = []
             for part in sorted(part for part in data if data[part] != known.get(part)):
-                now, then = _place(settings, part), _place(stored, part)
+                now, then = data_place(settings, part), data_place(stored, part)
                 changed.append(
                     f"{now} had other files then"
                     if now == then
@@ -181,7 +181,7 @@ class RunFolder:
         write_text(self.history, text.getvalue())
 
 
-def _place(settings: Settings, part: str) -> str:
+def data_place(settings: Settings, part: str) -> str:
     """What a part of the data is called: its folder, and the split of a data set."""
     if part == UNLABELLED:
         return str(settings.unlabelled_dir)

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from kfcn.training.learner import Learner
 from kfcn.training.loop import Loop
 from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
-from kfcn.training.run_folder import UNLABELLED, RunFolder
+from kfcn.training.run_folder import UNLABELLED, RunFolder, data_place
 from kfcn.training.settings import Conduct, Settings
 from kfcn.training.stages import Stage, plan
 
@@ -151,6 +152,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     """Trains one run to its end; `loud` prints what happens."""
     config, run, say = stage.config, stage.run, print if loud else _nothing
     data = _opened(config, run, conduct.skip_bad, loud)
+    _check_same_data(config, data.fingerprints, where)
     train_set, validation, unlabelled = data.train, data.validation, data.unlabelled
     counts, warnings = before_training(train_set, validation, progress=loud)
     if unlabelled is not None:
@@ -235,6 +237,36 @@ def _opened(config: Settings, run: RunFolder, skip_bad: int, loud: bool) -> _Dat
     seen = {part: cached(Skipping(dataset, skip_bad, print)) for part, dataset in opened.items()}
     train, validation = (seen[split] for split in splits)
     return _Data(train, validation, seen.get(UNLABELLED), fingerprints)
+
+
+def _check_same_data(
+    config: Settings, fingerprints: Mapping[str, str], where: replicas.Replicas
+) -> None:
+    """Makes sure that all workers have the files of the first: each reads its part of them alone.
+
+    With other files on one of them the net would learn from wrong labels, and with fewer an epoch
+    would end there earlier: all would wait for one another for good.
+
+    Args:
+        config: of this worker.
+        fingerprints: split or `UNLABELLED` -> `Dataset.fingerprint`, of this worker.
+        where: all workers; each of them must call it.
+
+    Raises:
+        UsageError: on every worker, where one of them has other files.
+    """
+    text = repr(sorted(fingerprints.items()))
+    mine = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)  # fits int64
+    # Numbers alone: an array would be one more shape, of which TensorFlow warns.
+    first = where.sum(mine if where.chief else 0)
+    others = where.sum(int(mine != first))
+    if others:
+        who = f"worker {where.worker}" if mine != first else f"{others} of {where.workers} workers"
+        places = " and ".join(data_place(config, part) for part in fingerprints)
+        raise UsageError(
+            f"{who} found other files than worker 0 (here: {places}); give all workers the same "
+            "data"
+        )
 
 
 def _restored(

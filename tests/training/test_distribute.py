@@ -1,7 +1,9 @@
 """One replica, two replicas, two workers: the same numbers. Clusters that are wrong are told."""
 
+import contextlib
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +162,67 @@ def test_pictures_without_labels_are_learned_over_all_replicas(steps):
     one, two = found["confident"]
     assert 0.1 < one < 0.95 and two == pytest.approx(one, abs=1e-6)
     assert found["adds"] > 0.01 and found["without it"] > 1e-4  # the controls
+
+
+class Workers:
+    """Enough of `Replicas`: what the sum over the workers is, as each of them is asked in turn."""
+
+    def __init__(self, worker, sums):
+        self.worker, self.workers, self.chief = worker, 3, worker == 0
+        self.sums, self.given = iter(sums), []
+
+    def sum(self, value):
+        self.given.append(value)
+        return next(self.sums)
+
+
+def test_workers_with_other_files_are_told_on_each_of_them():
+    from kfcn.training.resolution import resolve
+    from kfcn.training.trainer import _check_same_data
+
+    settings = resolve(data="folder", data_dir="here")
+    same, other = {"train": "ab", "val": "cd"}, {"train": "ab", "val": "ce"}
+    chief, second = Workers(0, [0, 0]), Workers(1, [0, 0])
+    for workers, files in ((chief, same), (second, other)):
+        with contextlib.suppress(UsageError):
+            _check_same_data(settings, files, workers)
+    first = chief.given[0]
+    assert 0 < first < 2**63 and second.given[0] == 0  # the sum is the number of the first
+    _check_same_data(settings, same, Workers(2, [first, 0]))
+    ours = "(here: train of here and val of here); give all workers the same data"
+    for worker, files, who in (
+        (0, same, "1 of 3 workers"),
+        (1, other, "worker 1"),
+        (2, same, "1 of 3 workers"),
+    ):
+        workers = Workers(worker, [first, 1])
+        with pytest.raises(UsageError) as caught:
+            _check_same_data(settings, files, workers)
+        assert str(caught.value) == f"{who} found other files than worker 0 {ours}"
+        assert workers.given == [first if worker == 0 else 0, int(worker == 1)]
+
+
+@pytest.mark.slow
+def test_a_worker_with_fewer_pictures_is_told_before_anything_is_written(pairs, tmp_path):
+    """Both would wait for each other: one in its second step, the other in the validation."""
+    fewer = shutil.copytree(pairs, tmp_path / "fewer")
+    for index in range(5):
+        for kind in ("images", "labels"):
+            (fewer / kind / "train" / f"train{index:02d}.png").unlink()
+    code = (
+        "import json, os, sys; from kfcn.commands.train import main\n"
+        "index = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+        "sys.exit(main([*sys.argv[3:], '--data-dir', sys.argv[1 + index]]))"
+    )
+    command = train_command(pairs, tmp_path / "run")[1:]
+    at = command.index("--data-dir")
+    command = [sys.executable, "-c", code, pairs, fewer, *command[:at], *command[at + 2 :]]
+    status, output = finish(launch_command(command), tmp_path / "log.txt")
+    assert status == 2, output
+    for number, who, root in ((0, "1 of 2 workers", pairs), (1, "worker 1", fewer)):
+        told = f"[{number}] kfcn-train: error: {who} found other files than worker 0 (here: train"
+        assert f"{told} of {root} and val of {root})" in output
+    assert not (tmp_path / "run").exists()
 
 
 def config(**changed):
