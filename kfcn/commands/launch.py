@@ -21,10 +21,11 @@ from kfcn.commands._cli import Parser
 from kfcn.errors import WorkerLostError
 from kfcn.machine import cores
 from kfcn.place import VARIABLE, Place, read_place
+from kfcn.training.interrupt import stop_signals
 
-FINAL = (0, 1, 2, 130, 143, 149)
+FINAL = (0, 1, 2, 129, 130, 143, 149)
 """Exit codes after which nothing is started again: done, a reported error, a wrong request,
-stopped by Ctrl-C, SIGTERM or (on Windows) SIGBREAK with its state saved."""
+stopped by SIGHUP, Ctrl-C, SIGTERM or (on Windows) SIGBREAK with its state saved."""
 
 # A group of its own: Ctrl-C reaches the workers through us, and only once.
 _APART: dict[str, Any] = (
@@ -66,7 +67,9 @@ class _Worker:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
-            print(f"[{self.number}] {line}", end="", flush=True)
+            # Where the terminal is gone: a worker whose output nobody reads would wait, not save.
+            with contextlib.suppress(OSError):
+                print(f"[{self.number}] {line}", end="", flush=True)
 
     def __str__(self):
         return f"worker {self.number} ({_words(self.process.returncode)})"
@@ -124,7 +127,8 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
     def stop(number, frame):
         stopped.append(number)
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    # The workers are in sessions of their own: their terminal is no more than ours.
+    before = {s: signal.signal(s, stop) for s in stop_signals()}
     try:
         losses: list[_Loss] = []
         for attempt in range(restarts + 1):

@@ -1,4 +1,4 @@
-"""Asked to stop by SIGTERM, Ctrl-C or Ctrl-Break, a run finishes its step and saves first."""
+"""Asked to stop, as by Ctrl-C or a closed terminal, a run finishes its step and saves first."""
 
 import contextlib
 import signal
@@ -7,6 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from kfcn.errors import Stopped
+
+# Windows has no SIGTERM from other processes; SIGBREAK is what `kfcn-launch` can send there. SIGHUP
+# comes when the terminal is closed, as by the end of an ssh.
+_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask this process to stop."""
+    found = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    hup = getattr(signal, "SIGHUP", None)
+    if hup is not None and signal.getsignal(hup) is signal.SIG_IGN:  # so does `nohup`
+        found.remove(hup)
+    return found
 
 
 class Interrupt:
@@ -21,11 +34,6 @@ class Interrupt:
         message: what `Stopped` says.
     """
 
-    # Windows has no SIGTERM from other processes; SIGBREAK is what `kfcn-launch` can send there.
-    SIGNALS = tuple(
-        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
-    )
-
     def __init__(self, message: str):
         self.message = message
         self.code = 0
@@ -34,7 +42,7 @@ class Interrupt:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._came) for s in self.SIGNALS}
+            self._before = {s: signal.signal(s, self._came) for s in stop_signals()}
         return self
 
     def __exit__(self, *_):
@@ -54,5 +62,11 @@ class Interrupt:
             if self.code:
                 raise Stopped(self.message, self.code)
             yield
+        except Exception as error:
+            # TensorFlow makes an error of its own of what a handler raises in an exchange with
+            # another worker that has stopped already.
+            if self.code:
+                raise Stopped(self.message, self.code) from error
+            raise
         finally:
             self._at_once = False

@@ -1,13 +1,15 @@
 """kfcn-launch with small commands in the workers' place."""
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 from processes import Process, finish, launch_command
 
-from kfcn.commands.launch import THREADS
+from kfcn.commands.launch import SHOWN, THREADS, _Worker
 from kfcn.machine import cores
 
 ENV = (
@@ -80,19 +82,49 @@ def test_an_error_that_was_told_is_not_tried_again(tmp_path, code):
     assert "again" not in output
 
 
-def test_a_signal_is_passed_on_and_the_workers_may_save(tmp_path):
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_is_passed_on_and_the_workers_may_save(tmp_path, name, status):
+    """SIGHUP comes when the terminal is closed, and to kfcn-launch alone."""
     code = (
         "import signal\n"
-        "def save(*_): time.sleep(1); print('saved'); sys.exit(143)\n"
-        "signal.signal(signal.SIGTERM, save); print('ready'); time.sleep(100)\n"
+        f"def save(*_): time.sleep(1); print('saved'); sys.exit({status})\n"
+        f"signal.signal(signal.{name}, save); print('ready'); time.sleep(100)\n"
     )
     command = launch_command([sys.executable, "-c", ENV + code], 2, 3)
     with Process(command, tmp_path / "log.txt") as process:
         process.until(lambda: process.output.count("ready") == 2)
-        process.send(signal.SIGTERM)
-        assert process.wait() == 143
+        process.send(signal.Signals[name])
+        assert process.wait() == status
         assert process.output.count("saved") == 2
         assert "again" not in process.output
+
+
+def test_what_nohup_started_does_not_stop_with_its_terminal(tmp_path):
+    go_on = tmp_path / "go on"
+    code = f"print('ready')\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.1)\n"
+    command = ["nohup", *launch_command([sys.executable, "-c", ENV + code], 2)]
+    with Process(command, tmp_path / "log.txt") as process:
+        process.until(lambda: process.output.count("ready") == 2)
+        process.send(signal.SIGHUP)
+        go_on.touch()
+        assert process.wait() == 0
+
+
+def test_a_worker_whose_output_nobody_reads_is_read_to_its_end(tmp_path, monkeypatch):
+    """Else it would wait for us once the pipe is full, and never save."""
+
+    def fails(*_, **__):
+        raise OSError(errno.EIO, "the terminal is gone")
+
+    code = "print(*['x' * 99] * 5000, sep='\\n')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    worker = _Worker(0, process, tmp_path / "0")
+    monkeypatch.setattr("builtins.print", fails)
+    worker.pass_on()
+    assert process.wait(timeout=20) == 0
+    assert worker.lines[0] == "x" * 99 and len(worker.lines) == SHOWN
 
 
 @pytest.mark.slow
