@@ -127,7 +127,7 @@ def launch(command: Sequence[str], workers: int, restarts: int) -> int:
     def stop(number, frame):
         stopped.append(number)
 
-    # The workers are in sessions of their own: their terminal is no more than ours.
+    # The workers are in sessions of their own: a terminal that is closed tells us alone.
     before = {s: signal.signal(s, stop) for s in stop_signals()}
     try:
         losses: list[_Loss] = []

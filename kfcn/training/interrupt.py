@@ -11,14 +11,14 @@ from kfcn.errors import Stopped
 # Windows has no SIGTERM from other processes; SIGBREAK is what `kfcn-launch` can send there. SIGHUP
 # comes when the terminal is closed, as by the end of an ssh.
 _NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 def stop_signals() -> list[signal.Signals]:
     """The signals that ask this process to stop."""
     found = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    hup = getattr(signal, "SIGHUP", None)
-    if hup is not None and signal.getsignal(hup) is signal.SIG_IGN:  # so does `nohup`
-        found.remove(hup)
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_IGN:  # so does `nohup`
+        found.remove(_HANGUP)
     return found
 
 
@@ -26,8 +26,9 @@ class Interrupt:
     """A context in which the signals wait for a good moment.
 
     The first signal sets `code`, and the loop stops after its step; between `anytime` everything
-    is saved and a signal raises at once. A second one always does. Outside of the main thread
-    (where Python allows no handlers) nothing changes.
+    is saved and a signal raises at once. A second one always does, but for SIGHUP, which the shell
+    and the system both send when a terminal is closed. Outside of the main thread (where Python
+    allows no handlers) nothing changes.
 
     Attributes:
         code: exit code of the signal that came, 128 + its number; 0 as long as none did.
@@ -50,7 +51,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _came(self, number, frame):
-        again, self.code = bool(self.code), 128 + number
+        again, self.code = bool(self.code) and number != _HANGUP, 128 + number
         if self._at_once or again:
             raise Stopped(self.message, self.code)
 

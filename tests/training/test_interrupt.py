@@ -24,6 +24,17 @@ def test_a_signal_is_kept_until_it_may_raise(number):
         assert caught.value.code == 128 + number
 
 
+def test_whoever_asks_twice_does_not_want_to_wait(number):
+    with Interrupt("saved") as interrupt:
+        signal.raise_signal(number)
+        if number.name == "SIGHUP":  # of one closed terminal there are two
+            signal.raise_signal(number)
+        else:
+            with pytest.raises(Stopped):
+                signal.raise_signal(number)
+        assert interrupt.code == 128 + number
+
+
 def test_an_error_that_a_signal_brings_about_is_the_stop(number):
     """Within an exchange of workers TensorFlow raises an error of its own in its place."""
     with Interrupt("saved") as interrupt:
