@@ -51,9 +51,10 @@ def train_folds(
         settings: of `kfcn.train`.
 
     Raises:
-        UsageError: fewer pictures than folds need.
+        UsageError: fewer pictures than folds need, or `out` has folds of other settings or data.
     """
     from kfcn.training import train
+    from kfcn.training.resolution import OtherStartError
 
     whole = source.open(split)
     if folds < 2 or len(whole) < 2 * folds:
@@ -65,20 +66,25 @@ def train_folds(
     for number in range(folds):
         part, rest = f"{split}[{number}/{folds}]", f"{split}[!{number}/{folds}]"
         progress(f"fold {number + 1} of {folds}: training on {rest}")
-        result = train(
-            out / f"fold-{number + 1}",
-            verbose=True,
-            data=source.name,
-            data_dir=source.data_dir,
-            seed=source.seed,
-            classes=source.classes,
-            ignore=reading.ignore,
-            pages=reading.pages,
-            unlabelled=reading.unlabelled,
-            train_split=rest,
-            val_split=part,
-            **settings,
-        )
+        try:
+            result = train(
+                out / f"fold-{number + 1}",
+                verbose=True,
+                data=source.name,
+                data_dir=source.data_dir,
+                seed=source.seed,
+                classes=source.classes,
+                ignore=reading.ignore,
+                pages=reading.pages,
+                unlabelled=reading.unlabelled,
+                train_split=rest,
+                val_split=part,
+                **settings,
+            )
+        except OtherStartError as error:  # whose net has seen labels that it would judge
+            raise UsageError(
+                f"{error.difference}; go on with what it was started with, or choose another --out"
+            ) from error
         net, card = open_model(result.run_dir)
         # As its training read them: the stretch of deep pictures is the fold's own.
         dataset = dataclasses.replace(source, reading=Reading.of_card(card)).open(part)

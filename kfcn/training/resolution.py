@@ -1,6 +1,7 @@
 """The settings of a run from what was given: of a new one, of one that goes on, of a stored one."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,34 @@ from kfcn.training.settings import BODY_OPTIONS, DATA_DEFAULTS, Settings
 
 FORMAT = 2
 """Of `config.json`. Files without a number are the first; see `from_stored`."""
+
+
+class OtherStartError(UsageError):
+    """A run that cannot go on as it is asked to: it was started with other settings or data.
+
+    Args:
+        difference: what it was started with, and what was received.
+        how: it can go on.
+        run: its folder.
+
+    Attributes:
+        difference: for those who have other advice.
+    """
+
+    def __init__(self, difference: str, how: str, run: Path | str):
+        from kfcn.saved import MODEL
+
+        self.difference = difference
+        if (Path(run) / MODEL).is_file():
+            others = f"or {from_its_net(run)}"
+        else:
+            others = f"choose another --run-dir, or remove {run}, which holds no net yet"
+        super().__init__(f"{difference}; {how}, {others}")
+
+
+def from_its_net(run: Path | str) -> str:
+    """What to do with a run that has a net and is to be trained further, as a command has it."""
+    return f"start another run from its net: --init-from {shlex.quote(str(run))} --run-dir ANOTHER"
 
 
 def resolve(**given: Any) -> Settings:
@@ -64,7 +93,8 @@ def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Se
         run: its folder, for messages.
 
     Raises:
-        UsageError: an unknown setting, a value out of range, or another than the stored one.
+        UsageError: an unknown setting, or a value out of range.
+        OtherStartError: a value that is another than the stored one.
     """
     given = _checked(given, stored.data)
     folders = {}
@@ -76,9 +106,8 @@ def continued(stored: Settings, given: Mapping[str, Any], run: Path | str) -> Se
         differences = ", ".join(
             f"{n}={in_words(getattr(stored, n))} (now {in_words(v)})" for n, v in changed.items()
         )
-        raise UsageError(
-            f"{run} was started with {differences}; continue it without these changes, or start "
-            f"another run from its net: --init-from {run} --run-dir ANOTHER"
+        raise OtherStartError(
+            f"{run} was started with {differences}", "continue it without these changes", run
         )
     return dataclasses.replace(stored, **folders)
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from kfcn.errors import KfcnError, UsageError, first_line, received
-from kfcn.files import make_folder, read_object, write_json, write_text
+from kfcn.files import TEMPORARY, make_folder, read_object, write_json, write_text
 from kfcn.machine import cores, cpu_name, onednn_is_on
 from kfcn.outputs import locked
 from kfcn.saved import CARD, CONFIG, MODEL
-from kfcn.training.resolution import FORMAT, from_stored
+from kfcn.training.resolution import FORMAT, OtherStartError, from_stored
 from kfcn.training.settings import Settings
 
 UNLABELLED = "unlabelled_dir"
 """The name of the pictures without labels among the splits, for their fingerprints."""
+_LOCK = ".lock"
 _PACKAGES = ("kfcn", "tensorflow", "keras", "numpy", "pillow", "tensorflow-datasets")
 
 
@@ -60,9 +61,15 @@ class RunFolder:
                 ) from error
         if self.path.is_file():
             raise UsageError(f"{self.path} is a file; choose another --run-dir")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and not all(map(self._is_of_a_start, self.path.iterdir())):
             raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
         return None
+
+    def _is_of_a_start(self, path: Path) -> bool:
+        """Whether it is what a start leaves that ended before `config.json` was written."""
+        if path == self.checkpoints and path.is_dir():
+            return all(inner.name == _LOCK or _is_half(inner) for inner in path.iterdir())
+        return _is_half(path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -77,7 +84,7 @@ class RunFolder:
         busy = (
             f"another process is training in {self.path}; wait for it, or choose another --run-dir"
         )
-        with locked(make_folder(self.checkpoints) / ".lock", busy):
+        with locked(make_folder(self.checkpoints) / _LOCK, busy):
             yield
 
     def check_data(self, settings: Settings, data: Mapping[str, str]) -> None:
@@ -88,7 +95,7 @@ class RunFolder:
             data: split or `UNLABELLED` -> `Dataset.fingerprint`, as it is now.
 
         Raises:
-            UsageError: the run was started with other data.
+            OtherStartError: the run was started with other data.
             KfcnError: `config.json` is damaged.
         """
         stored = self.stored_settings()
@@ -112,10 +119,7 @@ class RunFolder:
                 f"{settings.data_dir}) and does not say which files were there"
             )
         if changed:
-            raise UsageError(
-                f"{what}; continue it with the data it had, or start another run from its net: "
-                f"--init-from {self.path} --run-dir ANOTHER"
-            )
+            raise OtherStartError(what, "continue it with the data it had", self.path)
 
     @property
     def finished(self) -> bool:
@@ -179,6 +183,11 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.history, text.getvalue())
+
+
+def _is_half(path: Path) -> bool:
+    """Whether it is a file that was being written when its process ended."""
+    return path.match(TEMPORARY) and path.is_file()
 
 
 def data_place(settings: Settings, part: str) -> str:

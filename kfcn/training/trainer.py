@@ -33,6 +33,7 @@ from kfcn.training.learner import Learner
 from kfcn.training.loop import Loop
 from kfcn.training.optimizers import NO_DECAY, build_optimizer
 from kfcn.training.recorder import Progress, Recorder, best
+from kfcn.training.resolution import from_its_net
 from kfcn.training.run_folder import UNLABELLED, RunFolder, data_place
 from kfcn.training.settings import Conduct, Settings
 from kfcn.training.stages import Stage, plan
@@ -283,7 +284,7 @@ def _restored(
     if not progress.step and run.holds_results():
         raise UsageError(
             f"{run.path} holds a net and no checkpoint to go on from; measure it with "
-            f"kfcn-evaluate, or start another run from it: --init-from {run.path} --run-dir ANOTHER"
+            f"kfcn-evaluate, or {from_its_net(run.path)}"
         )
     if where.sum(progress.step) != where.workers * progress.step:
         raise KfcnError(

@@ -15,6 +15,8 @@ from kfcn.data.feed.views import split_of
 from kfcn.errors import UsageError
 from kfcn.labelling.suspects import average_precision
 from kfcn.saved import save_model
+from kfcn.training.resolution import resolve
+from kfcn.training.run_folder import RunFolder
 
 
 def rows(path):
@@ -133,6 +135,20 @@ def test_suspects_of_a_net_name_planted_regions(painter, pairs, tmp_path, capsys
     assert 'href="../data/labels/val/val02.png"' in page
     told = capsys.readouterr().out
     assert "1 suspicious regions in 4 pictures" in told
+
+
+def test_folds_of_other_settings_are_not_to_be_started_from(pairs, tmp_path, capsys):
+    """Their nets have seen the labels that they would judge."""
+    fold = tmp_path / "out" / "fold-1"
+    run = {"data": "folder", "data_dir": pairs, "train_split": "train[!0/3]"}
+    RunFolder(fold).start(resolve(**run, val_split="train[0/3]", epochs=1))
+    (fold / "model.keras").touch()
+    arguments = ["suspects", "folder", "--data-dir", str(pairs), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--epochs", "2"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"kfcn-data: error: {fold} was started with epochs=1 (now 2); go on with what it was "
+        "started with, or choose another --out"
+    )
 
 
 @pytest.mark.long

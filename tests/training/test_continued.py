@@ -11,7 +11,7 @@ from small_nets import settings
 from kfcn import data, train
 from kfcn.errors import KfcnError, UsageError
 from kfcn.saved import open_model, read_card
-from kfcn.training.resolution import continued, resolve
+from kfcn.training.resolution import OtherStartError, continued, resolve
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.stages import plan
 
@@ -29,6 +29,50 @@ def test_more_epochs_are_told_how_to_go_on(finished):
         f"{finished} was started with epochs=3 (now 5), seed=0 (now 7); continue it without these "
         f"changes, or start another run from its net: --init-from {finished} --run-dir ANOTHER"
     )
+
+
+def test_a_run_without_a_net_is_not_called_one_to_start_from(tmp_path):
+    """It was stopped in its first epoch; what is said can be copied to a shell."""
+    path = tmp_path / "Läufe 1"
+    RunFolder(path).start(resolve(crop=(128, 128), epochs=2), {"train": "a"})
+    begin = f"{path} was started with crop=128 128 (now 96 96); continue it without these changes, "
+    with pytest.raises(OtherStartError) as caught:
+        train(path, crop=(96, 96))
+    assert str(caught.value) == (
+        f"{begin}choose another --run-dir, or remove {path}, which holds no net yet"
+    )
+    (path / "model.keras").touch()
+    with pytest.raises(OtherStartError) as caught:
+        train(path, crop=(96, 96))
+    assert str(caught.value) == (
+        f"{begin}or start another run from its net: --init-from '{path}' --run-dir ANOTHER"
+    )
+    assert caught.value.difference == f"{path} was started with crop=128 128 (now 96 96)"
+
+
+@pytest.mark.parametrize(
+    ("left", "taken"),
+    [
+        (["checkpoints/"], False),
+        (["checkpoints/.lock", "checkpoints/.kfcn-1a2b.part.npz", ".kfcn-3c4d.part.json"], False),
+        (["checkpoints/step-00000001.npz"], True),
+        (["checkpoints/mine.txt"], True),
+        (["checkpoints"], True),  # a file
+        ([".kfcn-3c4d.part.json/"], True),
+        (["checkpoints/", "thesis.txt"], True),
+    ],
+)
+def test_what_a_start_leaves_that_ended_at_once_is_an_empty_folder(tmp_path, left, taken):
+    """The disk was full when `config.json` was to be written, or the process was killed."""
+    for name in left:
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.mkdir() if name.endswith("/") else file.touch()
+    if taken:
+        with pytest.raises(UsageError, match="is not empty and holds no run"):
+            RunFolder(tmp_path).stored_settings()
+    else:
+        assert RunFolder(tmp_path).stored_settings() is None
 
 
 @pytest.mark.slow
