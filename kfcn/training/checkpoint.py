@@ -30,7 +30,10 @@ class Saving(NamedTuple):
 
 
 def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], keep: int) -> None:
-    """Writes `step-NNNNNNNN.npz` and removes all but the last `keep` checkpoints.
+    """Writes `step-NNNNNNNN.npz` and removes all but the last `keep` checkpoints up to this step.
+
+    Those of later steps are damaged ones, which `restore` has passed over: they take no place of a
+    sound one, and stay until the run has come as far.
 
     Args:
         folder: `checkpoints/` of the run.
@@ -47,9 +50,10 @@ def save(folder: Path, variables: Sequence, step: int, note: dict[str, Any], kee
         for index, variable in enumerate(variables)
     }
     text = np.frombuffer(json.dumps({"step": step, **note}).encode(), np.uint8)
-    with aside(folder / _name(step)) as temporary, temporary.open("wb") as file:
+    path = folder / _name(step)
+    with aside(path) as temporary, temporary.open("wb") as file:
         np.savez(file, note=text, **arrays)
-    for old in _files(folder)[:-keep]:
+    for old in [file for file in _files(folder) if file <= path][:-keep]:
         old.unlink(missing_ok=True)
 
 

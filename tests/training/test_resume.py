@@ -204,9 +204,11 @@ def saved(tmp_path, monkeypatch):
     from kfcn.training import checkpoint
 
     monkeypatch.setattr(checkpoint.keras.ops, "convert_to_numpy", np.asarray)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
     for step in range(1, 6):
-        checkpoint.save(tmp_path, [Value(np.full((50, 50), step))], step, {"rows": []}, keep=3)
-    return checkpoint, tmp_path
+        checkpoint.save(folder, [Value(np.full((50, 50), step))], step, {"rows": []}, keep=3)
+    return checkpoint, folder
 
 
 def test_the_last_k_are_kept(saved):
@@ -227,6 +229,26 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(saved, damag
     assert checkpoint.restore(folder, [variable], warn=said.append)["step"] == 4
     assert (variable.value == 4).all()
     assert len(said) == 1 and "step-00000005.npz is damaged" in said[0]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_checkpoint_takes_no_place_of_a_sound_one(saved, keep):
+    """The run goes on from the one before it, and saves before it is as far again."""
+    checkpoint, folder = saved  # 3, 4 and 5
+    variable = Value(np.zeros((50, 50)))
+    checkpoint.save(folder, [Value(np.full((50, 50), 10))], 10, {}, keep=2)  # 5 and 10
+    (folder / "step-00000010.npz").write_bytes(b"")
+    assert checkpoint.restore(folder, [variable], warn=lambda line: None)["step"] == 5
+
+    def there(step):
+        checkpoint.save(folder, [Value(np.full((50, 50), step))], step, {}, keep)
+        return [int(path.stem[5:]) for path in checkpoints(folder.parent)]
+
+    assert there(7) == ([7, 10] if keep == 1 else [5, 7, 10])
+    assert checkpoint.restore(folder, [variable], warn=lambda line: None)["step"] == 7
+    assert (variable.value == 7).all()
+    assert there(11) == ([11] if keep == 1 else [10, 11])
+    assert there(12) == ([12] if keep == 1 else [11, 12])
 
 
 def test_a_full_disk_loses_no_earlier_checkpoint(saved):
