@@ -126,11 +126,11 @@ class RunFolder:
         return (self.path / CARD).is_file()
 
     def holds_results(self) -> bool:
-        """Whether it has a net that took more than an epoch, or that is finished."""
+        """Whether it has a net that took more than an epoch."""
         if not (self.path / MODEL).is_file():
             return False
         rows = self.history.read_text().splitlines()[1:] if self.history.is_file() else []
-        return self.finished or len(rows) > 1
+        return len(rows) > 1
 
     def start(
         self,

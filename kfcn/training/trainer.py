@@ -26,7 +26,7 @@ from kfcn.machine import onednn_lacks_avx512
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
-from kfcn.saved import CARD, MODEL, load_model, read_card
+from kfcn.saved import CARD, MODEL, load_model, model_path, read_card
 from kfcn.training import checkpoint, replicas
 from kfcn.training.average import Average
 from kfcn.training.learner import Learner
@@ -102,6 +102,7 @@ def train(
     """
     conduct = Conduct(strategy, cpu_replicas, save_minutes, keep, skip_bad)
     stages = plan(run_dir, settings)
+    _check_start(stages)
     if any(stage.config.deterministic for stage in stages):
         import tensorflow as tf
 
@@ -134,6 +135,15 @@ def train(
     return result
 
 
+def _check_start(stages: Iterable[Stage]) -> None:
+    """Makes sure that what the next training starts from is there, before any data are read."""
+    stage = next((stage for stage in stages if not stage.finished), None)
+    if stage is None or checkpoint.exists(stage.run.checkpoints):
+        return
+    if stage.config.init_from:
+        model_path(stage.config.init_from)
+
+
 def _check_precision(precision: str) -> None:
     import tensorflow as tf
 
@@ -150,11 +160,18 @@ def _nothing(line: str) -> None:
 
 
 def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool) -> Result:
-    """Trains one run to its end; `loud` prints what happens."""
+    """Trains one run to its end, or measures one that is there; `loud` prints what happens."""
     config, run, say = stage.config, stage.run, print if loud else _nothing
     data = _opened(config, run, conduct.skip_bad, loud)
     _check_same_data(config, data.fingerprints, where)
     train_set, validation, unlabelled = data.train, data.validation, data.unlabelled
+    finished = stage.finished
+    _check_shared(run, int(finished), where)
+    if finished:
+        further = from_its_net(run.path)
+        say(f"{run.path} is finished, {config.epochs} epochs; to train further, {further}")
+        recorder = Recorder(run, validation, config.all_epochs, where, say)
+        return Result(run.path, recorder.evaluate(load_model(run.path)), where.worker)
     counts, warnings = before_training(train_set, validation, progress=loud)
     if unlabelled is not None:
         check_pictures(unlabelled, loud)
@@ -181,7 +198,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     difference = run.other_kernels() if goes_on else None
     where.sum(0)  # nobody looks into the run folder from here on as if it were not there
     with run.lock() if where.chief else contextlib.nullcontext():
-        if where.chief and not stage.finished:
+        if where.chief:
             run.start(config, data.fingerprints, _card(config, validation), goes_on)
         where.sum(0)
         progress = _restored(run, learner, where, say)
@@ -210,8 +227,8 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
                 "epoch": row["epoch"],
                 "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
             }
-            write_json(run.path / CARD, card)
             recorder.save_overlays(net)
+            write_json(run.path / CARD, card)  # last: with it the run is finished
         where.sum(0)
     return Result(run.path, result, where.worker)
 
@@ -286,12 +303,17 @@ def _restored(
             f"{run.path} holds a net and no checkpoint to go on from; measure it with "
             f"kfcn-evaluate, or {from_its_net(run.path)}"
         )
-    if where.sum(progress.step) != where.workers * progress.step:
+    _check_shared(run, progress.step, where)
+    return progress
+
+
+def _check_shared(run: RunFolder, done: int, where: replicas.Replicas) -> None:
+    """Makes sure that all workers see one run folder: it is as far for each of them."""
+    if where.sum(done) != where.workers * done:
         raise KfcnError(
-            f"the workers found different checkpoints in {run.path}; expected a folder that all "
+            f"the workers found the run {run.path} at different steps; expected a folder that all "
             "of them share"
         )
-    return progress
 
 
 def new_learner(

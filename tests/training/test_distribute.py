@@ -202,6 +202,18 @@ def test_workers_with_other_files_are_told_on_each_of_them():
         assert workers.given == [first if worker == 0 else 0, int(worker == 1)]
 
 
+@pytest.mark.parametrize(("done", "total"), [(0, 1), (1, 1), (3, 8), (0, 6)])
+def test_a_run_folder_that_is_not_shared_is_told(done, total):
+    """The run is finished, or further, for another worker; of three."""
+    from kfcn.errors import KfcnError
+    from kfcn.training.run_folder import RunFolder
+    from kfcn.training.trainer import _check_shared
+
+    with pytest.raises(KfcnError, match="at different steps; expected a folder that all of them"):
+        _check_shared(RunFolder("run"), done, Workers(1, [total]))
+    _check_shared(RunFolder("run"), done, Workers(1, [3 * done]))
+
+
 @pytest.mark.slow
 def test_a_worker_with_fewer_pictures_is_told_before_anything_is_written(pairs, tmp_path):
     """Both would wait for each other: one in its second step, the other in the validation."""

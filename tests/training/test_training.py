@@ -119,10 +119,24 @@ def test_without_a_sound_checkpoint_nothing_is_guessed(tmp_path):
 
 
 @pytest.mark.slow
-def test_finished_run_is_told_again_without_training(run, monkeypatch):
+def test_finished_run_is_told_again_without_training(run, monkeypatch, capsys):
+    """The training pictures are not even read, and nothing is written."""
     monkeypatch.setattr("kfcn.training.loop.Loop.one_step", None)
-    again = train(run.run_dir, verbose=False)
+    monkeypatch.setattr("kfcn.training.trainer.before_training", None)
+    before = {file: file.stat().st_mtime_ns for file in run.run_dir.rglob("*")}
+    again = train(run.run_dir)
     assert again.evaluation.scores == run.evaluation.scores
+    assert {file: file.stat().st_mtime_ns for file in run.run_dir.rglob("*")} == before
+    assert capsys.readouterr().out.splitlines() == [
+        f"{run.run_dir} is finished, 3 epochs; to train further, start another run from its net: "
+        f"--init-from {run.run_dir} --run-dir ANOTHER"
+    ]
+
+
+def test_what_a_run_starts_from_is_looked_for_before_the_data(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("kfcn.training.trainer._opened", None)
+    with pytest.raises(UsageError, match=r"^voc_animls: no such file; expected .* pretrained net"):
+        train(tmp_path / "run", **settings(pairs), init_from="voc_animls")
 
 
 def test_foreign_folder_is_left_alone(tmp_path):
