@@ -305,5 +305,8 @@ def _dashed(name: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value inside of a message, short enough for a line."""
-    text = in_words(value) if isinstance(value, (tuple, list, float)) else repr(value)
+    if isinstance(value, (tuple, list)):
+        text = " ".join(map(_shown, value))
+    else:  # not `in_words`: 10.0 is no 10, and neither is "10"
+        text = str(value) if isinstance(value, numbers.Number) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

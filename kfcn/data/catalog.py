@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfcn.data.grouping import Grouping, groups_classes
 from kfcn.data.reading import AS_USUAL, Reading
-from kfcn.errors import UsageError, first_line
+from kfcn.errors import UsageError, first_line, shortlist
 
 if TYPE_CHECKING:
     from kfcn.data.dataset import Dataset
@@ -166,6 +166,9 @@ class Source:
         Args:
             card: of the net; None where it has none.
             split: the split.
+
+        Raises:
+            UsageError: as `load`; or the data set lacks what the classes of the net were made of.
         """
         if self.reading is None:
             return dataclasses.replace(self, reading=Reading.of_card(card)).open_for(card, split)
@@ -174,7 +177,14 @@ class Source:
             return dataset
         if dataset.classes.names == tuple(card["classes"]):
             return dataset
-        return dataclasses.replace(self, classes=card["grouping"]).open(split)
+        try:
+            return dataclasses.replace(self, classes=card["grouping"]).open(split)
+        except UsageError as error:  # names `classes`, which nobody gave
+            raise UsageError(
+                f"the net was trained for {shortlist(card['classes'])}; {dataset.name} has "
+                f"{shortlist(dataset.classes.names)}: say with --classes which of them are the "
+                "net's, or choose other data"
+            ) from error
 
     def stretched(self, stretch: tuple[int, int] | None) -> "Source":
         """The same with another stretch of pictures of more than 8 bits (`kfcn.data.Reading`)."""
@@ -313,7 +323,10 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
         return tfds_set.splits(tfds_name, data_dir)
     entry = DATASETS[name]
     if not entry.folder and data_dir is not None:
-        raise UsageError(f"{name} is drawn by the program; received the folder {data_dir}")
+        raise UsageError(
+            f"{name} is drawn by the program and takes no folder; received {data_dir}: say what it "
+            "holds, such as --data folder for your own pictures"
+        )
     if entry.folder:
         layout = entry.reader.layout
         if data_dir is None:

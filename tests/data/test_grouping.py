@@ -164,6 +164,19 @@ def test_a_file_says_what_a_list_says(pairs, tmp_path):
         data.load("folder", "val", pairs, classes="voc")
 
 
+def test_a_net_of_classes_that_the_data_lack_is_told_without_a_flag_that_nobody_gave(pairs):
+    card = {"classes": ["background", "person"], "grouping": "person; rest = background"}
+    source = Source("folder", pairs)
+    with pytest.raises(UsageError) as caught:
+        source.open_for(card, "val")
+    assert str(caught.value) == (
+        "the net was trained for background, person; folder has ground, square, disc: say with "
+        "--classes which of them are the net's, or choose other data"
+    )
+    named = Source("folder", pairs, classes="person = disc").open_for(card, "val")
+    assert named.classes.names == ("background", "person")
+
+
 def test_the_audit_shows_it(pairs):
     dataset = data.load("folder", "val", pairs, classes="shape = square, disc")
     text = Audit([audit_split(dataset)]).table()

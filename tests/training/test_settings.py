@@ -63,6 +63,23 @@ def test_a_value_that_is_none_is_refused_in_one_line(name, value, expected):
         assert "\n" not in message and len(message) < 300
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("epochs", 10.0, "10.0"),
+        ("epochs", np.float64(10), "10.0"),
+        ("epochs", "10", "'10'"),
+        ("crop", (64.0, 64), "64.0 64"),
+        ("crop", ["64", 64], "'64' 64"),
+        ("learning_rate", -1e-5, "-1e-05"),
+    ],
+)
+def test_a_value_is_shown_as_what_it_is(name, value, shown):
+    with pytest.raises(UsageError) as caught:
+        resolve(**{name: value})
+    assert str(caught.value).startswith(f"{name} {shown}: expected ")
+
+
 @pytest.mark.parametrize(("name", "value", "expected"), REFUSED)
 def test_a_stored_value_that_is_none_is_refused(name, value, expected, tmp_path):
     if isinstance(value, bytes):
