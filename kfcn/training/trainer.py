@@ -93,12 +93,13 @@ def train(
         last stage where there are several.
 
     Raises:
-        UsageError: settings that make no sense, or differ from those of the run.
+        UsageError: settings that make no sense, or differ from those of the run; workers with
+            different data.
         DataError: the data set has a file that cannot be used.
         WriteError: the disk is full, or the run folder may not be written to.
         KfcnError: the training failed (weights, a loss that is not finite).
         WorkerLostError: another worker of the cluster has gone.
-        Stopped: SIGTERM or Ctrl-C came; the state is saved.
+        Stopped: SIGTERM or Ctrl-C came, or the terminal was closed; the state is saved.
     """
     conduct = Conduct(strategy, cpu_replicas, save_minutes, keep, skip_bad)
     stages = plan(run_dir, settings)
