@@ -52,14 +52,14 @@ class DilatedPooling2D(keras.layers.Layer):
             # Padding must lose against any value; 65504 is float16's largest number.
             low = -65504.0 if self.compute_dtype == "float16" else -3.38e38
             top = self._slide(self._pad(inputs, low), ops.maximum)
-            return ops.where(self._counts(inputs) > 0, top, 0.0) if self._beyond() else top
+            return ops.where(self._counts(inputs) > 0, top, 0.0) if self.beyond() else top
         total = self._slide(self._pad(inputs, 0.0), ops.add)
         if self.pads == ((0, 0), (0, 0)):
             return total / (self.pool_size[0] * self.pool_size[1])
         counts = self._counts(inputs)
-        return total / (ops.maximum(counts, 1.0) if self._beyond() else counts)
+        return total / (ops.maximum(counts, 1.0) if self.beyond() else counts)
 
-    def _beyond(self):
+    def beyond(self) -> bool:
         """Whether some windows hold padding alone."""
         sides = zip(self.pool_size, self.dilation_rate, self.pads, strict=True)
         return any(max(pair) > (size - 1) * rate for size, rate, pair in sides)

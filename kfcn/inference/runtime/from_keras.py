@@ -164,7 +164,9 @@ class _Writer:
                     "padding": operation.padding,
                 },
             )
-        if isinstance(operation, DilatedPooling2D) and operation.mode == "max":
+        # Windows of padding alone, which it makes 0, are another thing to other runtimes.
+        pooled = isinstance(operation, DilatedPooling2D) and not operation.beyond()
+        if pooled and operation.mode == "max":
             return step(
                 "max_pool",
                 {

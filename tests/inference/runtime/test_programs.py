@@ -22,6 +22,7 @@ from kfcn.inference.runtime.program_net import ProgramNet
 from kfcn.inference.runtime.tflite_graph import TFLiteWriter
 from kfcn.nets import architectures
 from kfcn.nets.upsample import match_size, upsample
+from kfcn.rewrite import DilatedPooling2D
 
 SMALL = {"alpha": 0.35}
 # Each backbone once, each head once, and what changes the kernels of the enlargements.
@@ -169,6 +170,14 @@ def test_what_has_no_step_is_refused_by_name():
         convolution = keras.layers.Conv2D(2, 1, dtype="mixed_bfloat16")
         program_of(keras.Model(image, convolution(image)))
     fixed = keras.Input((32, 32, 3))
+    image = keras.Input((None, None, 3))
+    for pads, whole in (((1, 1), (1, 1)), True), (((1, 4), (1, 1)), False):
+        pooled = DilatedPooling2D((2, 2), (2, 2), "max", pads)(image)
+        if whole:
+            assert program_of(keras.Model(image, pooled)).steps[-1].kind == "max_pool"
+        else:
+            with pytest.raises(UnsupportedError, match="DilatedPooling2D"):
+                program_of(keras.Model(image, pooled))
     with pytest.raises(UnsupportedError, match="any size"):
         program_of(keras.Model(fixed, keras.layers.Conv2D(2, 1)(fixed)))
 
