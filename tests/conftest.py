@@ -1,4 +1,5 @@
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,17 @@ for _fetched in _USUAL.glob("[!.]*"):
     if _fetched.name != "programs":
         (_OWN / "kfcn" / _fetched.name).symlink_to(_fetched.resolve())
 os.environ["XDG_CACHE_HOME"] = str(_OWN)
+
+
+@pytest.fixture
+def with_a_terminal():
+    """As where the tests were not started by nohup, whose SIGHUP is ignored by all below it."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

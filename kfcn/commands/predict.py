@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from kfcn.commands._cli import BEAM_HELP, MODEL_HELP, OVERWRITE_HELP, Parser, beam_flags, run
-from kfcn.errors import UsageError, shortlist
+from kfcn.errors import UsageError, one_line, shortlist
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,7 +98,7 @@ def _show(path: Path, counts: dict[str, int]) -> None:
     from kfcn.inference.predict import shares
 
     with tqdm.external_write_mode():  # the bar makes room
-        print(f"{path}: {shares(counts)}", flush=True)
+        print(one_line(f"{path}: {shares(counts)}"), flush=True)
 
 
 def main(argv=None) -> int:

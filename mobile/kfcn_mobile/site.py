@@ -72,7 +72,7 @@ def read_net(folder: Path) -> ServedNet:
         files = {str(name): str(digest) for name, digest in card["files"].items()}
         size = card["tflite"]["size"]
     except (KeyError, TypeError, AttributeError):
-        raise BundleError(f"{folder}: its model.json names no .tflite files") from None
+        raise BundleError(_no_files(folder)) from None
     size, classes, palette = checked_labels(card, size, folder / "model.json")
     models = {}
     for mode in MODES:
@@ -80,7 +80,7 @@ def read_net(folder: Path) -> ServedNet:
             models[mode] = check_file(folder, f"{mode}.tflite", files[f"{mode}.tflite"])
             check_tflite(models[mode])
     if not models:
-        raise BundleError(f"{folder}: its model.json names no .tflite files")
+        raise BundleError(_no_files(folder))
     examples = tuple(
         check_file(folder, name, digest)
         for name, digest in sorted(files.items())
@@ -91,6 +91,10 @@ def read_net(folder: Path) -> ServedNet:
     return ServedNet(
         folder.resolve(), size, classes, palette, models, examples, text and f"{text}."
     )
+
+
+def _no_files(folder: Path) -> str:
+    return f"{folder}: its model.json names no .tflite files; kfcn-convert makes a bundle of a run"
 
 
 def net_of(bundle: Bundle) -> ServedNet:

@@ -82,6 +82,7 @@ def test_an_error_that_was_told_is_not_tried_again(tmp_path, code):
     assert "again" not in output
 
 
+@pytest.mark.usefixtures("with_a_terminal")
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_is_passed_on_and_the_workers_may_save(tmp_path, name, status):
     """SIGHUP comes when the terminal is closed, and to kfcn-launch alone."""

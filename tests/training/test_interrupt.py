@@ -9,7 +9,7 @@ from kfcn.training.interrupt import Interrupt, stop_signals
 
 
 @pytest.fixture(params=["SIGINT", "SIGTERM", "SIGHUP"])
-def number(request):
+def number(request, with_a_terminal):
     if not hasattr(signal, request.param):
         pytest.skip("no such signal here")
     return signal.Signals[request.param]

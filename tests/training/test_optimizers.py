@@ -77,8 +77,8 @@ def test_the_rate_falls_with_the_power(name, power):
 def test_settings_that_make_no_sense():
     for given, told in (
         ({"optimizer": "adam"}, "expected one of adamw, sgd"),
-        ({"momentum": 1.0}, "momentum 1: expected a number of at least 0 and below 1"),
-        ({"power": -1.0}, "power -1: expected a number of at least 0"),
+        ({"momentum": 1.0}, "momentum 1.0: expected a number of at least 0 and below 1"),
+        ({"power": -1.0}, "power -1.0: expected a number of at least 0"),
     ):
         with pytest.raises(UsageError, match=told):
             resolve(**given)
