@@ -143,15 +143,8 @@ def fetch_wheels(names: list[str], python: str, folder: Path, say: Say) -> None:
     downloads.mkdir(exist_ok=True)
     requirements = downloads / f"requirements-{python}-{'-'.join(names)}.txt"
     requirements.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
+    command = [sys.executable, "-P", "-m", "pip", "download"]
+    command += ["--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--dest", str(downloads)]
     command += ["--implementation", "cp", "--python-version", python]
     command += ["--abi", f"cp{python.replace('.', '')}"]
