@@ -341,6 +341,11 @@ class RunData(NamedTuple):
     split: str
     fingerprint: str | None
 
+    def completed(self, **given: Any) -> dict[str, Any]:
+        """Some of these by name: what was given, and the run's own where that is None."""
+        own = self._asdict()
+        return {name: own[name] if value is None else value for name, value in given.items()}
+
 
 def data_of_run(path: Path | str) -> RunData | None:
     """What the run in a folder was validated on; None where the path is no run's folder.

@@ -93,10 +93,8 @@ def _of_the_run(args: argparse.Namespace) -> str | None:
     run = data_of_run(args.model) if args.data is None else None
     if run is not None:
         args.data = run.data
-        args.seed = run.seed if args.seed is None else args.seed
-        args.data_dir = args.data_dir or run.data_dir
-        args.classes = args.classes or run.classes
-        args.split = args.split or run.split
+        given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes", "split")}
+        vars(args).update(run.completed(**given))
     args.data, args.split = args.data or "scenes", args.split or "val"
     return run.fingerprint if run is not None and args.split == run.split else None
 

@@ -104,7 +104,7 @@ def evaluate(
     data: str | Source | Dataset | None = None,
     split: str | None = None,
     data_dir: Path | str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: bool = False,
     crf: bool = False,
     classes: str | None = None,
@@ -119,7 +119,7 @@ def evaluate(
             the run in the folder `model` was validated on, and "scenes" where it is no run.
         split: e.g. "val", which is what None stands for where the run has no other name for it.
         data_dir: folder of the data set; another than the run's where `data` is None.
-        seed: of a data set that is drawn.
+        seed: of a data set that is drawn; None for the run's where `data` is None, and 0 else.
         progress: show a progress bar.
         crf: put a dense CRF on top, tuned where the run folder has a `crf.json`.
         classes: which classes (`kfcn.data.load`); None for those that the net was trained for.
@@ -133,14 +133,10 @@ def evaluate(
     if data is None:
         run = data_of_run(model) if isinstance(model, (str, Path)) else None
         if run is not None:
-            data, seed = run.data, run.seed
-            data_dir, classes, split = (
-                data_dir or run.data_dir,
-                classes or run.classes,
-                split or run.split,
-            )
+            given = {"data_dir": data_dir, "seed": seed, "classes": classes, "split": split}
+            data, (data_dir, seed, classes, split) = run.data, run.completed(**given).values()
     data, split = data or "scenes", split or "val"
-    source = Source(data, data_dir, seed, classes) if isinstance(data, str) else data
+    source = Source(data, data_dir, seed or 0, classes) if isinstance(data, str) else data
     dataset = source.open_for(card, split) if isinstance(source, Source) else source
     check_classes(card, dataset, net.classes)
     if fault := nothing_in(dataset):
