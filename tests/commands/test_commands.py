@@ -113,6 +113,13 @@ def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
         ("port_weights", ("nothing.npz", "--out", "o"), 2, "nothing.npz: No such file"),
         ("port_weights", (".", "--out", "o"), 2, ".: is a folder"),
         ("port_weights", (__file__, "--out", "o"), 2, "is no .npz file: "),
+        ("average", ("a", "b"), 2, "the following arguments are required: --out"),
+        (
+            "average",
+            ("voc_animals", "nyudv2", "--out", "o"),
+            2,
+            "nyudv2: other classes than voc_animals",
+        ),
     ],
 )
 def test_what_makes_the_package_says_its_errors_in_one_line(module, args, status, told, tmp_path):

@@ -1,0 +1,89 @@
+"""The mean of nets: by value, with a card of its own, and only of nets that have one."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from kfcn_tools.average import average, main
+from small_nets import TINY, randomize, save_colour_run
+
+from kfcn.errors import UsageError
+from kfcn.files import sha256
+from kfcn.nets.fcn import fcn8s, fcn32s
+from kfcn.saved import load_model, read_card, save_model
+
+RED_AND_BLUE = {"background": (0, 0, 0), "red": (255, 0, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three runs of one net, whose cards have what a finished run's have."""
+    folders = []
+    for number, kernel in enumerate((np.eye(3), 3 * np.eye(3), np.full((3, 3), 4.0))):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        save_colour_run(folder, RED_AND_BLUE, kernel, bias=(number, 2 * number, 6))
+        card = json.loads((folder / "model.json").read_text())
+        told = {"epoch": 3, "metrics": {"mean_iou": 0.5}, "backbone": "none"}
+        (folder / "model.json").write_text(json.dumps(card | told))
+        folders.append(folder)
+    return folders
+
+
+def test_every_weight_is_the_mean_and_the_card_says_of_what(runs, tmp_path):
+    out = average(runs, tmp_path / "mean")
+    kernel, bias = load_model(out).get_weights()
+    np.testing.assert_allclose(kernel[0, 0], (4 * np.eye(3) + 4.0) / 3, rtol=1e-6)
+    np.testing.assert_allclose(bias, [1, 2, 6], rtol=1e-6)
+    card = read_card(out)
+    assert card["average_of"] == [sha256(run / "model.keras") for run in runs]
+    assert card["sha256"] == sha256(out / "model.keras")
+    assert card["classes"] == list(RED_AND_BLUE)
+    assert not {"epoch", "metrics"} & set(card)  # they were another net's
+
+
+def test_moving_statistics_are_averaged_with_the_weights(tmp_path):
+    nets = [randomize(fcn8s(3, **TINY), seed) for seed in (0, 1)]
+    for number, net in enumerate(nets):
+        for layer in net.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.moving_variance.assign(layer.moving_variance + number)
+        save_model(net, tmp_path / f"{number}.keras")
+    average([tmp_path / "0.keras", tmp_path / "1.keras"], tmp_path / "mean")
+    got = load_model(tmp_path / "mean").get_weights()
+    assert not (tmp_path / "mean/model.json").exists()  # neither had a card
+    moved = 0
+    for mean, one, other in zip(got, *(net.get_weights() for net in nets), strict=True):
+        np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
+        moved += np.abs(one - other).max() > 0.5
+    assert moved > 50
+
+
+def test_what_has_no_mean_is_refused_by_name(runs, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    save_colour_run(other, {"background": (0, 0, 0), "car": (9, 9, 9), "blue": (0, 0, 255)})
+    for models, told in (
+        (runs[:1], "received 1 net; expected two or more"),
+        ([runs[0], runs[0]], "received the same net twice"),
+        ([runs[0], other], "other: other backbone, classes than"),
+        ([runs[0], tmp_path / "none"], "none: no such file"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            average(models, tmp_path / "mean")
+    save_model(fcn8s(3, **TINY), tmp_path / "8.keras")
+    save_model(fcn32s(3, **TINY), tmp_path / "32.keras")
+    with pytest.raises(UsageError, match=r"32\.keras: other weights than .*8\.keras"):
+        average([tmp_path / "8.keras", tmp_path / "32.keras"], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_the_command_makes_a_new_folder_and_no_other(runs, tmp_path, capsys):
+    given = [str(run) for run in runs] + ["--out", str(tmp_path / "mean")]
+    assert main(given) == 0
+    assert "the mean of 3 nets" in capsys.readouterr().out
+    before = sha256(tmp_path / "mean/model.keras")
+    assert main(given) == 2
+    assert "mean: exists already; name a new folder" in capsys.readouterr().err
+    assert sha256(tmp_path / "mean/model.keras") == before
