@@ -1,11 +1,13 @@
 """What a label is: the ignore label, the classes of a net or data set, their colours."""
 
-from collections.abc import Container, Iterable
+import re
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 IGNORE = 255
 """The label of a pixel that no loss and no metric looks at."""
+_NO_OBJECT = re.compile(r"_*(background|void|unlabell?ed|unknown)_*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,17 @@ def voc_coloured(names: Iterable[str]) -> Classes:
     """Classes of these names in the colours of the PASCAL VOC palette."""
     names = tuple(names)
     return coloured(names, [None] * len(names))
+
+
+def tints(names: Sequence[str], palette: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """The palette in which classes are seen on a photograph, for `kfcn.visualize.overlay`.
+
+    Black tints nothing there, which is right for the background alone. Palettes made for label maps
+    begin with black whatever the first class is, such as the walls of a room: it gets a colour that
+    no other class has.
+    """
+    colours = [(r, g, b) for r, g, b in palette]
+    for index, name in enumerate(names):
+        if not any(colours[index]) and not _NO_OBJECT.fullmatch(name.strip()):
+            colours[index] = free_voc_colour(set(colours), index, len(colours))
+    return colours

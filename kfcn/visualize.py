@@ -42,7 +42,7 @@ def overlay(
     Args:
         image: uint8 `(H, W, 3)`.
         labels: uint8 `(H, W)`; 255 is left as it is.
-        palette: RGB of each class. Black, the background's in most sets, tints nothing.
+        palette: RGB of each class (`kfcn.labels.tints`). Black, the background's, tints nothing.
         strength: share of the class colour, 0..1.
 
     Returns:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kfcn.labels import coloured, free_voc_colour, voc_colour, voc_coloured
+from kfcn.labels import coloured, free_voc_colour, tints, voc_colour, voc_coloured
 
 BLACK, MAROON, GREEN, OLIVE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)
 
@@ -35,3 +35,17 @@ def test_where_only_one_colour_is_left_it_is_found():
 def test_a_single_class_beside_others_gets_the_first_that_is_free():
     assert free_voc_colour([]) == BLACK
     assert free_voc_colour((BLACK, MAROON, OLIVE)) == GREEN
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("background", "cat"), (BLACK, MAROON)),
+        (("_Background_", "cat"), (BLACK, MAROON)),
+        (("unlabeled", "cat"), (BLACK, MAROON)),
+        (("wall", "floor"), (GREEN, MAROON)),  # the first behind the last class
+        (("wallpaper background", "floor"), (GREEN, MAROON)),
+    ],
+)
+def test_on_a_photograph_black_is_left_to_the_background(names, shown):
+    assert tints(names, voc_coloured(names).palette) == list(shown)

@@ -25,6 +25,7 @@ from kfcn.labelling.next_pictures import (
     picture_uncertainty,
     pixel_uncertainty,
 )
+from kfcn.labels import tints
 from kfcn.pages import document, figure
 from kfcn.visualize import overlay
 
@@ -135,7 +136,9 @@ def write_proposal(proposal: Proposal, model: keras.Model, writer: Writer) -> li
         labels = logits.argmax(-1).astype(np.uint8)
         if path not in kept:
             writer.write(path, image, labels)
-        figures += _figures(number, path, image, labels, logits, proposal, writer.palette)
+        figures += _figures(
+            number, path, image, labels, logits, proposal, tints(writer.names, writer.palette)
+        )
     writer.finish([path for path in proposal.chosen if path not in kept])
     order = {path: number for number, path in enumerate(proposal.chosen, start=1)}
     ranked = sorted(

@@ -17,7 +17,7 @@ from kfcn.inference.runtime.net import quickest
 from kfcn.inference.segment import image_logits
 from kfcn.labelling.folds import Fold
 from kfcn.labelling.suspects import Region, own_probabilities, picture_score, ranked, regions
-from kfcn.labels import IGNORE
+from kfcn.labels import IGNORE, tints
 from kfcn.outputs import Outputs
 from kfcn.pages import document, figure
 from kfcn.visualize import overlay
@@ -161,7 +161,8 @@ def _pictures(suspects: Suspects, region: Region, folder: Path) -> Iterable[str]
     """The region in the image, in the labels, as predicted, and where the two differ."""
     dataset = suspects.dataset
     image, labels, _ = dataset[region.picture]
-    seen, palette = suspects.predictions[region.picture], dataset.classes.palette
+    seen, classes = suspects.predictions[region.picture], dataset.classes
+    palette = tints(classes.names, classes.palette)
     left, top, right, bottom = region.box
     spare = max(MARGIN, (right - left) // 2, (bottom - top) // 2)
     height, width = labels.shape

@@ -16,6 +16,7 @@ from kfcn.errors import WriteError, first_line
 from kfcn.files import write_error
 from kfcn.inference.evaluate import Evaluation, measure
 from kfcn.inference.segment import segment
+from kfcn.labels import tints
 from kfcn.metrics import scores
 from kfcn.saved import MODEL, save_model
 from kfcn.training.replicas import Replicas
@@ -194,7 +195,7 @@ class Recorder:
         """Image, truth and prediction of the shown images, uint8 `(H, W, 3)`."""
         classes = self.validation.classes
         rows = [(s.image, s.labels, segment(model, s.image), s.name) for s in self.shown]
-        return np.asarray(comparison(rows, classes.names, classes.palette))
+        return np.asarray(comparison(rows, classes.names, tints(classes.names, classes.palette)))
 
     def save_overlays(self, model: keras.Model) -> None:
         from PIL import Image

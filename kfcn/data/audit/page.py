@@ -9,6 +9,7 @@ from kfcn.data.audit.audit import Audit, SplitAudit, sizes_in_words
 from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.errors import DataError
+from kfcn.labels import tints
 from kfcn.pages import document, figure
 from kfcn.visualize import draw_joints, overlay
 
@@ -44,7 +45,7 @@ def _split(split: SplitAudit) -> str:
         f"<td>{images}</td><td>{median:.3f}</td><td>{root:.3f}</td></tr>"
         for name, colour, part, images, median, root in zip(
             dataset.classes.names,
-            dataset.classes.palette,
+            tints(dataset.classes.names, dataset.classes.palette),
             share,
             split.class_images,
             class_weights(counts, "median"),
@@ -64,6 +65,8 @@ def _split(split: SplitAudit) -> str:
 
 
 def _figures(dataset: Dataset):
+    names = dataset.classes.names
+    palette = tints(names, dataset.classes.palette)
     spread = np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).astype(int)
     for index in dict.fromkeys(spread.tolist()):
         try:
@@ -72,9 +75,8 @@ def _figures(dataset: Dataset):
             continue  # it stands among the errors
         if sample.image.shape[:2] != sample.labels.shape:
             continue
-        picture = overlay(sample.image, sample.labels, dataset.classes.palette)
+        picture = overlay(sample.image, sample.labels, palette)
         joints, skeleton = dataset.joints(index)
         picture = draw_joints(Image.fromarray(picture), joints, skeleton)
-        names = dataset.classes.names
         seen = [names[i] for i in np.unique(sample.labels) if i < len(names)]
         yield figure(picture, f"{sample.name}: {', '.join(seen)}")

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn.inference.writer import Writer
+from kfcn.labels import tints
 from kfcn.visualize import overlay
 
 
@@ -22,6 +23,6 @@ class PngWriter(Writer):
 
     def write(self, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
         over, label_map = self.targets(path)
-        picture = Image.fromarray(overlay(image, labels, self.palette))
+        picture = Image.fromarray(overlay(image, labels, tints(self.names, self.palette)))
         self._save(over, picture, "JPEG", quality=92)
         self._save_labels(label_map, labels)
