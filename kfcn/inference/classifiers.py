@@ -155,8 +155,9 @@ def _application(name: str) -> tuple[Callable, Callable]:
     near = difflib.get_close_matches(wanted, {_plain(entry): entry for entry in functions}, 3)
     shown = [entry for entry in functions if _plain(entry) in near] or sorted(functions)
     raise UsageError(
-        f"{name} is neither a file nor a net of keras.applications, nor {SHIPPED}; known: "
-        f"{', '.join(shown)}"
+        f"{name} is neither a file nor a pretrained net "
+        f"({', '.join(pretrained.names()) or 'none in this copy'}), {SHIPPED}, or a net of "
+        f"keras.applications; known there: {', '.join(shown)}"
     )
 
 

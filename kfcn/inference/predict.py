@@ -47,19 +47,32 @@ class Predictions:
 
     @property
     def background_only(self) -> list[Path]:
-        """The pictures in which the net saw nothing that it knows."""
-        return [path for path, counts in self.pixels.items() if set(counts) <= _BACKGROUND]
+        """The pictures in which the net saw nothing that it knows, but for a stray pixel."""
+        return [path for path, counts in self.pixels.items() if _is_background(counts)]
 
 
 _BACKGROUND = set(BACKGROUND_NAMES)
+_LEAST = 0.0005
+"""Of a picture: a few stray pixels, which a list would call 0.0 %, are not told."""
+
+
+def _seen(counts: Mapping[str, int]) -> dict[str, float]:
+    total = max(sum(counts.values()), 1)
+    return {name: count / total for name, count in counts.items() if count >= _LEAST * total}
+
+
+def _is_background(counts: Mapping[str, int]) -> bool:
+    return set(_seen(counts)) <= _BACKGROUND
 
 
 def shares(counts: Mapping[str, int]) -> str:
-    """Which classes a picture shows and how much of it each takes, in words."""
-    if set(counts) <= _BACKGROUND:
+    """Which classes a picture shows and how much of it each takes, in words.
+
+    Classes of less than 0.05 % are left out.
+    """
+    if _is_background(counts):
         return "background only"
-    total = sum(counts.values())
-    return ", ".join(f"{name} {100 * count / total:.1f} %" for name, count in counts.items())
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in _seen(counts).items())
 
 
 def predict(

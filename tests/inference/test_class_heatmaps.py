@@ -185,7 +185,11 @@ def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(fol
         (["model.keras", "none.png"], 1, "none.png: cannot be read as an image (no such file)"),
         (["none.keras", "image.png"], 2, "none.keras: no such file"),
         (["names.keras", "image.png"], 1, "does not load as a Keras model"),
-        (["NoSuchNet", "image.png"], 2, "neither a file nor a net of keras.applications"),
+        (
+            ["NoSuchNet", "image.png"],
+            2,
+            "neither a file nor a pretrained net (nyudv2, voc_animals)",
+        ),
         (["mobilenetv", "image.png"], 2, "MobileNetV2"),
         (["model.keras", "image.png", "--labels", "image.png"], 1, "image.png: is stored as"),
         (["model.keras", "image.png", "--class", "red"], 2, "--labels FILE"),

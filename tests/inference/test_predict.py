@@ -14,6 +14,7 @@ from kfcn import data, predict
 from kfcn.commands import predict as command
 from kfcn.errors import UsageError
 from kfcn.inference.beam import DEAD_LETTER, predict_by_beam
+from kfcn.inference.predict import Predictions, shares
 from kfcn.inference.segment import segment
 
 NAMES = ("background", "red", "green")
@@ -223,6 +224,14 @@ def test_two_spellings_of_one_name_are_one_name(run, pictures, tmp_path):
     with pytest.raises(UsageError, match="would both be written to"):
         predict(run, folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_stray_pixels_are_not_listed():
+    assert shares({"background": 9995, "red": 5}) == "background 100.0 %, red 0.1 %"
+    assert shares({"background": 9996, "red": 4}) == "background only"
+    assert shares({"red": 5000, "green": 4996, "background": 4}) == "red 50.0 %, green 50.0 %"
+    pixels = {"few": {"background": 9996, "red": 4}, "more": {"background": 9995, "red": 5}}
+    assert Predictions([], {}, pixels=pixels).background_only == ["few"]
 
 
 def test_the_listing_names_what_is_seen(run, tmp_path, capsys):
