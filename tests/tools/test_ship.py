@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from kfcn_mobile import gates
-from kfcn_tools.ship import FACTS, main, page, renew, round_kernels, ship
+from kfcn_tools.ship import FACTS, draw, main, page, renew, round_kernels, ship
 from PIL import Image
 from shipping import settle
 from small_nets import TINY
@@ -94,6 +94,14 @@ def test_a_run_becomes_a_net_that_opens_by_name(tmp_path, monkeypatch):
     text = page("scenes", card)
     for part in ("some terms", "| `int8.tflite` |", "disc", "kfcn-predict scenes photo.jpg"):
         assert part in text
+    assert "](scenes_example_1.png)" in text and "| of the twin |" not in text
+    twin = page("scenes", card | {"unseen_class_iou": dict.fromkeys(card["classes"], 0.125)})
+    assert twin.count("| 12.5 |") == len(card["classes"])
+    draw("scenes", out, tmp_path)
+    both = np.asarray(Image.open(tmp_path / "scenes_example_1.png"))
+    image = dataset[0].image
+    np.testing.assert_array_equal(both[:, : image.shape[1]], image)
+    assert both.shape[1] == 2 * image.shape[1]
     with pytest.raises(UsageError, match="exists already"):
         ship(run, out, (64, 96), dataset, SOURCE, WORDS)
     # Its `.tflite` files can be made anew, from itself.

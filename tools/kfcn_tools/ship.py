@@ -3,10 +3,11 @@
     python -m kfcn_tools.ship RUN NAME --size H W --data D --data-dir DIR --facts FACTS.json
 
 makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
-card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card. FACTS is
-what no program knows: `description`, `trained_on`, `terms` (of the data), `does_not_know`,
-`measured_on`, `command`, `time`, `hardware`, and whatever else the card is to hold, as `credits` of
-the examples, or `unseen`, the figures of a twin where this net has seen all pictures there are.
+card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card, with
+what the net sees in the examples. FACTS is what no program knows: `description`, `trained_on`,
+`terms` (of the data), `does_not_know`, `measured_on`, `command`, `time`, `hardware`, and whatever
+else the card is to hold, as `credits` of the examples, or, where this net has seen all pictures
+there are, the figures of a twin that has not: `unseen` in words and `unseen_class_iou` by class.
 
 Where RUN is the net in the package itself, its `.tflite` files, their figures and its page are made
 anew, and `--size` and `--facts` are not asked for.
@@ -24,15 +25,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from kfcn import data as data_sets
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import make_folder, read_bytes, read_object, sha256, write_json, write_text
+from kfcn.labels import tints
 from kfcn.machine import cpu_name, instruction_set
 from kfcn.outputs import new_folder
 from kfcn.pretrained import CARD, MODEL
 from kfcn.saved import check_classes, load_model, model_path, read_card, save_model
+from kfcn.visualize import overlay, write_image
 
 if TYPE_CHECKING:
     import keras
@@ -229,6 +233,11 @@ def page(name: str, card: dict[str, Any]) -> str:
         "",
         f"**How it was made**: `{card['command']}`, {card['time']} on {card['hardware']}.",
         *(["", f"**Pictures that come along**: {card['credits']}"] if "credits" in card else []),
+        *(
+            line
+            for example in _examples(card)
+            for line in ("", f"![The picture, and what the net sees in it]({name}_{example})")
+        ),
         "",
         f"## Measured on {card['measured_on']}",
         *(["", f"{card['unseen']}."] if "unseen" in card else []),
@@ -248,12 +257,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         )
         + " |",
         "",
-        "| class | IoU |",
-        "|---|---|",
-        *(
-            f"| {label} | {'absent' if iou is None else f'{100 * iou:.1f}'} |"
-            for label, iou in metrics["class_iou"].items()
-        ),
+        *_by_class(metrics["class_iou"], card.get("unseen_class_iou")),
         "",
         f"## On a phone: {' x '.join(map(str, card['tflite']['size']))}",
         "",
@@ -274,6 +278,36 @@ def page(name: str, card: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _by_class(seen: dict[str, float | None], unseen: dict[str, float | None] | None) -> list[str]:
+    """The table of classes; a second column where a twin was measured on what it had not seen."""
+
+    def cell(iou: float | None) -> str:
+        return "absent" if iou is None else f"{100 * iou:.1f}"
+
+    if unseen is None:
+        return ["| class | IoU |", "|---|---|", *(f"| {c} | {cell(v)} |" for c, v in seen.items())]
+    rows = (f"| {c} | {cell(v)} | {cell(unseen[c])} |" for c, v in seen.items())
+    return ["| class | IoU | of the twin |", "|---|---|---|", *rows]
+
+
+def _examples(card: dict[str, Any]) -> list[str]:
+    return sorted(name for name in card["files"] if name.startswith("example_"))
+
+
+def draw(name: str, shipped: Path, docs: Path) -> None:
+    """Writes each example beside what the net sees in it, for the page."""
+    from kfcn.data.formats.images import read_image
+    from kfcn.inference.segment import segment
+
+    card, net = read_object(shipped / CARD), load_model(shipped / MODEL)
+    palette = tints(card["classes"], card["palette"])
+    for example in _examples(card):
+        image = read_image(shipped / example)
+        seen = overlay(image, segment(net, image), palette)
+        both = Image.fromarray(np.hstack([image, seen]))
+        write_image(docs / f"{name}_{example}", both, "PNG" if example.endswith("png") else "JPEG")
 
 
 def _missed(models: list[dict[str, Any]]) -> list[str]:
@@ -319,6 +353,8 @@ def work(args: argparse.Namespace) -> None:
     file = args.docs / f"{args.name}.md"
     if file.is_file() and _command(args.name).encode() not in read_bytes(file):
         raise UsageError(f"{file} is there already and is no page of {args.name}; move it away")
+    if not file.is_file() and (others := sorted(args.docs.glob(f"{args.name}_example_*"))):
+        raise UsageError(f"{others[0]} is there already, without a page; move it away")
     source = data_sets.Source(args.data, args.data_dir, classes=args.classes)
     out = args.package / args.name
     if args.run.resolve() == out.resolve():
@@ -334,6 +370,7 @@ def work(args: argparse.Namespace) -> None:
         size = (args.size[0], args.size[1])
         ship(args.run, out, size, dataset, source, facts, args.golden, args.example)
     make_folder(args.docs)
+    draw(args.name, out, args.docs)
     write_text(file, page(args.name, read_object(out / CARD)))
     print(f"wrote {out} and {file}")
 
