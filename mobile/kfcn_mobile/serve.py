@@ -91,8 +91,10 @@ def _serve(site: Site, host: str, port: int) -> int:
 
 
 def _folder(name: str, shipped: Mapping[str, Path]) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
+    here = Path(name)
+    holds_a_net = (here / "bundle.json").exists() or (here / "model.json").exists()
+    if here.is_dir() and (holds_a_net or name not in shipped):
+        return here  # a folder of results of that name is no net: the one that ships is meant
     if name not in shipped:
         expected = ", ".join(["a folder that kfcn-convert wrote", *shipped])
         raise BundleError(f"{name}: no such folder; expected one of: {expected}")

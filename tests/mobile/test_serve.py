@@ -346,6 +346,8 @@ def test_without_an_argument_the_nets_that_ship_are_served(shelf, litert, monkey
     from kfcn import pretrained
 
     monkeypatch.setattr(pretrained, "FOLDER", shelf.parent)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()  # of pictures, say: it is no net
     assert "folder that kfcn-convert wrote, or one of pets; without any, those" in " ".join(
         serve_shipped.parser().format_help().split()
     )
