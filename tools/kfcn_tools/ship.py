@@ -5,9 +5,10 @@
 makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
 card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card, with
 what the net sees in the examples. FACTS is what no program knows: `description`, `trained_on`,
-`terms` (of the data), `does_not_know`, `measured_on`, `command`, `time`, `hardware`, and whatever
-else the card is to hold, as `credits` of the examples, or, where this net has seen all pictures
-there are, the figures of a twin that has not: `unseen` in words and `unseen_class_iou` by class.
+`terms` (of the data), `does_not_know`, `measured_on`, `command` (a line each), `time`, `hardware`,
+and whatever else the card is to hold, as `credits` of the examples, or, where this net has seen all
+pictures there are, the figures of a twin that has not: `unseen` in words and `unseen_class_iou` by
+class.
 
 Where RUN is the net in the package itself, its `.tflite` files, their figures and its page are made
 anew, and `--size` and `--facts` are not asked for.
@@ -231,7 +232,11 @@ def page(name: str, card: dict[str, Any]) -> str:
         f"**Net**: {card['architecture']} on {card['backbone']}, "
         f"{card['parameters'] / 1e6:.2f} M parameters; input RGB of any size.",
         "",
-        f"**How it was made**: `{card['command']}`, {card['time']} on {card['hardware']}.",
+        f"**How it was made**: {card['time']} on {card['hardware']}.",
+        "",
+        "```sh",
+        card["command"],
+        "```",
         *(["", f"**Pictures that come along**: {card['credits']}"] if "credits" in card else []),
         *(
             line
