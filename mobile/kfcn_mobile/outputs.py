@@ -103,15 +103,18 @@ class Outputs:
                 "another name"
             ) from error
         except NotImplementedError:
-            pass  # a file system without locks is no reason not to write
+            pass
         except OSError as error:
-            raise WriteError(f"folder {self.folder} cannot be written to", error) from error
+            # A file system without locks is no reason not to write.
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise WriteError(f"folder {self.folder} cannot be written to", error) from error
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # Windows removes it on release
-                file.unlink()
-            lock.release()
+            if lock.is_locked:  # otherwise the file is another's
+                with contextlib.suppress(OSError):  # Windows removes it on release
+                    file.unlink()
+                lock.release()
 
     def write(self, name: str, content: bytes) -> Path:
         """Writes a file whole or not at all, and notes that it is kfcn's.

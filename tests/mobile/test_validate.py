@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -6,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import kfcn_mobile
 import numpy as np
 import pytest
@@ -233,6 +235,34 @@ def test_both_packages_keep_one_manifest(tmp_path):
     with pytest.raises(mobile_outputs.OutputError, match="could not be written: File name too"):
         mobiles.write("n" * 256, b"")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".kfcn.jsonl", "a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOLCK, "No locks available"), OSError(errno.ENOSYS, ""), NotImplementedError()],
+    ids=repr,
+)
+def test_a_folder_without_locks_is_written_to_and_no_others_lock_is_removed(
+    tmp_path, monkeypatch, error
+):
+    def acquire(self, *args, **kwargs):
+        Path(self.lock_file).write_text("another's")
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    ours = mobile_outputs.Outputs(tmp_path)
+    with ours.lock("a.txt"):
+        ours.write("a.txt", b"one")
+    assert (tmp_path / "a.txt").read_text() == "one"
+    (lock,) = tmp_path.glob("*.lock")
+    assert lock.read_text() == "another's"
+    if isinstance(error, OSError):
+        monkeypatch.setattr(error, "errno", errno.EROFS)
+        with (
+            pytest.raises(mobile_outputs.WriteError, match="cannot be written to"),
+            ours.lock("a.txt"),
+        ):
+            pass
 
 
 def test_a_report_onto_a_full_disk_is_one_line_and_exit_code_1(bundle, tmp_path, capsys):
