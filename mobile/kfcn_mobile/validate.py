@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs, WriteError, which_and_why
 from kfcn_mobile.report.table import table
 from kfcn_mobile.targets import KINDS, Target, TargetError, Timing, make_targets, spelled
-from kfcn_mobile.targets.host import Host
+from kfcn_mobile.targets.host import Host, cores
 
 
 def validate_model(bundle: Bundle, model: dict, label_maps: Sequence[np.ndarray]) -> dict:
@@ -117,7 +116,7 @@ def validate(
             first one's too, and those of one int8 file on the same kernels must be the same to the
             last pixel.
         modes: those to run; all when None.
-        threads: the second number of threads to time with; the machine's cores when None.
+        threads: the second number of threads to time with; this process's cores when None.
         runs: timed runs for each file and number of threads; 0 skips the timing.
         warmup: runs before those.
         limits: `agreement`, `image`, `confident` that replace the defaults of every mode.
@@ -130,7 +129,7 @@ def validate(
         BundleError: a file does not run.
         TargetError: a target cannot be used.
     """
-    timing = Timing(tuple(sorted({1, threads or os.cpu_count() or 1})), runs, warmup)
+    timing = Timing(tuple(sorted({1, threads or cores()})), runs, warmup)
     chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
     missing = [mode for mode in modes or () if mode not in {m["mode"] for m in chosen}]
     if missing or not chosen:

@@ -14,8 +14,8 @@ import pytest
 from kfcn_mobile import outputs as mobile_outputs
 from kfcn_mobile.bundle import BundleError, read_bundle
 from kfcn_mobile.report.table import table
-from kfcn_mobile.targets import TargetError
-from kfcn_mobile.targets.host import Host
+from kfcn_mobile.targets import Outcome, TargetError
+from kfcn_mobile.targets.host import Host, cores
 from kfcn_mobile.validate import main, validate, validate_model
 from PIL import Image
 from processes import small_disk
@@ -110,6 +110,25 @@ def test_one_pixel_on_another_target_fails_int8_alone(bundle):
     assert lines.index(last) == len(lines) - 3
     assert lines[-1] == "kernels: host: XNNPACK; altered: XNNPACK"
     assert set(label_maps) == {(t, m) for t in ("host", "altered") for m in ("float32", "int8")}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="told on Linux only")
+def test_cores_are_those_that_the_process_may_use(bundle, monkeypatch):
+    """As `taskset` and a container's cpuset leave them, however many the machine has."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5})
+    timings = []
+
+    class Noting(Host):
+        def run(self, bundle, model, timing):
+            timings.append(timing.threads)
+            return Outcome([golden.labels for golden in bundle.golden])
+
+    report, _ = validate(read_bundle(bundle), [Noting()], modes=["float32"])
+    assert timings == [(1, 3)]
+    assert ", 3 cores, " in report["targets"][0]["machine"]
+    monkeypatch.delattr(os, "sched_getaffinity")  # other systems
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
 
 
 BLOCKER = """

@@ -17,6 +17,12 @@ from kfcn_mobile.runner import measure, run_apart
 from kfcn_mobile.targets import Outcome, Target, Timing
 
 
+def cores() -> int:
+    """The cores that this process may use, which a container or `taskset` may have made fewer."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def make(argument: str, say: Callable[[str], None]) -> list[Target]:
     """The target of this machine, with XNNPACK or (argument `built-in`) without."""
     return [Host("host:built-in", xnnpack=False) if argument else Host()]
@@ -74,7 +80,7 @@ class Host(Interpreted):
         super().start()
         version = metadata.version("ai-edge-litert")
         self.machine = (
-            f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, LiteRT {version}"
+            f"{platform.system()} {platform.machine()}, {cores()} cores, LiteRT {version}"
         )
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,15 @@ import pytest
 from kfcn_tools.benchmarks import folder, growth, profile_infer, train
 from kfcn_tools.benchmarks import peers as bench
 from kfcn_tools.benchmarks.flops import count_flops
-from kfcn_tools.benchmarks.timing import alternate
+from kfcn_tools.benchmarks.timing import alternate, machine
 
 import kfcn
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="told on Linux only")
+def test_a_figure_stands_beside_the_cores_that_were_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5})
+    assert ", 3 cores, load " in machine()
 
 
 def test_operations_by_hand():

@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn.labels import IGNORE
+from kfcn.machine import cores
 
 HEIGHT, WIDTH, CROP, BATCH = 360, 480, (352, 480), 4
 GREY = 117
@@ -193,7 +194,7 @@ def by_loader(pairs: Pairs) -> Iterator:
     loader = DataLoader(
         pairs,
         batch_sampler=[order for order, _ in zip(_orders(len(pairs)), range(10000), strict=False)],
-        num_workers=os.cpu_count(),
+        num_workers=cores(),
         prefetch_factor=4,
         multiprocessing_context="spawn",
     )
@@ -203,12 +204,12 @@ def by_loader(pairs: Pairs) -> Iterator:
 
 def by_threads(pairs: Pairs) -> Iterator:
     """Batches by threads of one process."""
-    return by_pool(pairs, multiprocessing.pool.ThreadPool(os.cpu_count()))
+    return by_pool(pairs, multiprocessing.pool.ThreadPool(cores()))
 
 
 def by_processes(pairs: Pairs) -> Iterator:
     """Batches by processes, through pipes."""
-    return by_pool(pairs, multiprocessing.get_context("spawn").Pool(os.cpu_count()))
+    return by_pool(pairs, multiprocessing.get_context("spawn").Pool(cores()))
 
 
 def all_sources(folder: Path, prepared: Path) -> dict[str, tuple]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kfcn.machine import cpu_name, instruction_set, onednn_is_on
+from kfcn.machine import cores, cpu_name, instruction_set, onednn_is_on
 
 SIDE = 4096
 """Rows and columns of the matrices whose product stands for what the CPU can do at most."""
@@ -58,7 +58,7 @@ def machine() -> str:
 
     A processor's name does not say which instructions a virtual machine hands on to it.
     """
-    parts = (cpu_name(), instruction_set(), f"{os.cpu_count()} cores")
+    parts = (cpu_name(), instruction_set(), f"{cores()} cores")
     return ", ".join((*filter(None, parts), f"load {os.getloadavg()[0]:.1f}"))
 
 
