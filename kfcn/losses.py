@@ -12,6 +12,8 @@ from kfcn.labels import IGNORE
 
 TINY = 1.2e-38
 """Just above the smallest normal float32, for the logarithm."""
+_SCOPE = "segmentation"
+"""As `SegmentationLoss` is called: a profile tells its gradient by it from the net's."""
 CONFIDENT = 0.95
 """Above this probability a class is a pseudo-label (FixMatch, Sohn et al. 2020; UniMatch)."""
 
@@ -126,8 +128,9 @@ def _negative_log_likelihood(labels, logits):
         chosen = ops.take_along_axis(share, labels[..., None], axis=-1)[..., 0]
 
         def gradient(*args, upstream=None):  # by position in TensorFlow, by name elsewhere
-            upstream = (args[0] if upstream is None else upstream)[..., None]
-            return (share - ops.one_hot(labels, logits.shape[-1])) * upstream
+            with keras.name_scope(_SCOPE):
+                upstream = (args[0] if upstream is None else upstream)[..., None]
+                return (share - ops.one_hot(labels, logits.shape[-1])) * upstream
 
         return -ops.log(ops.maximum(chosen, TINY)), gradient
 
@@ -212,13 +215,15 @@ def _soft_areas(valid, labels, logits):
         ]
 
         def gradient(*args, upstream=None):
-            by_intersection, by_found, _ = ops.unstack(args[0] if upstream is None else upstream, 3)
+            upstream = args[0] if upstream is None else upstream
             # By a probability: b + a where it is that of the truth, with a and b by class. By the
             # logits: p times what that is above its mean under p.
-            at_truth = chosen * ops.take(by_intersection, labels, axis=0)
-            mean = ops.matmul(share, by_found[:, None])[..., 0] + at_truth
-            rest = share * (by_found - mean[..., None]) * valid[..., None]
-            return rest + ops.one_hot(labels, classes) * (at_truth * valid)[..., None]
+            with keras.name_scope(_SCOPE):
+                by_intersection, by_found, _ = ops.unstack(upstream, 3)
+                at_truth = chosen * ops.take(by_intersection, labels, axis=0)
+                mean = ops.matmul(share, by_found[:, None])[..., 0] + at_truth
+                rest = share * (by_found - mean[..., None]) * valid[..., None]
+                return rest + ops.one_hot(labels, classes) * (at_truth * valid)[..., None]
 
         return ops.stack(rows), gradient
 

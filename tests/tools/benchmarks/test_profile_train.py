@@ -1,7 +1,10 @@
 """What the profile makes of the names of operations."""
 
 import pytest
+import tensorflow as tf
 from kfcn_tools.benchmarks import profile_train
+
+from kfcn.losses import SegmentationLoss
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,26 @@ from kfcn_tools.benchmarks import profile_train
 )
 def test_kinds(operation, kind):
     assert profile_train.kind_of(operation) == kind
+
+
+def test_all_that_the_loss_computes_is_counted_as_loss():
+    """Forward and back: softmax, log, selections, and what custom gradients are made of."""
+    loss = SegmentationLoss(class_weights=[1.0, 2.0, 3.0], iou_weight=1.0)
+
+    @tf.function
+    def step(labels, logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            share = loss(labels, logits)
+        return tape.gradient(share, logits)
+
+    specs = tf.TensorSpec((2, 4, 4), tf.uint8), tf.TensorSpec((2, 4, 4, 3))
+    operations = step.get_concrete_function(*specs).graph.get_operations()
+    # Numbers take no time, and sums of gradients belong to nobody.
+    nobody = ("Placeholder", "Const", "Identity", "AddN")
+    seen = {f"{o.name}:{o.type}" for o in operations if o.type not in nobody}
+    assert {"Softmax", "Log", "OneHot", "SelectV2"} <= {o.type for o in operations}
+    assert [one for one in sorted(seen) if profile_train.kind_of(one) != "loss"] == []
 
 
 def test_layers():

@@ -23,13 +23,13 @@ from kfcn_tools.benchmarks.timing import peak_mib
 MIB = 2**20
 # By what stands in the operation's name and type; the first that fits.
 KINDS = {
+    "loss": ("segmentation",),  # forward and back, as `SegmentationLoss` is called
     "reading and augmenting": ("PyFunc", "Iterator"),
     "optimizer": ("adam_w", "Assign"),
     "depthwise convolution": ("Depthwise",),
     "convolution": ("Conv2D",),  # transposed ones too: one is the other's gradient
     "batch normalisation": ("BatchNorm",),
     "activation": ("Relu", "Sigmoid", "Swish"),
-    "loss": ("SoftmaxCrossEntropy",),
     "padding, cutting, joining": ("Pad", "Slice", "Gather", "UnsortedSegment", "Concat", "Split"),
 }
 
