@@ -1,7 +1,11 @@
 """A run folder becomes a pretrained net: files, hashes, card and page."""
 
 import dataclasses
+import errno
 import json
+import os
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +18,7 @@ from small_nets import TINY
 
 import kfcn
 from kfcn import data, pretrained
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, WriteError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s
 from kfcn.saved import load_model, save_model
@@ -62,6 +66,49 @@ def _card(dataset):
         "backbone": "mobilenet_v2",
         "parameters": 1,
     }
+
+
+def test_renewing_leaves_all_as_it_was_or_all_renewed(tmp_path, monkeypatch):
+    """A full disk at each of the three files in turn, and none."""
+    fresh = {"int8.tflite": b"new int8", "float16.tflite": b"new float16"}
+    old = dict.fromkeys(fresh, b"old") | {"model.json": b'{"tflite": {"size": [8, 9]}}'}
+
+    def convert(folder, size, source, golden):
+        for name, content in fresh.items():
+            (folder / name).write_bytes(content)
+        return {"size": list(size)}
+
+    really, written, renamed = shutil.copyfile, [], []
+
+    def copyfile(source, to, **options):
+        if Path(to).parent == net:
+            written.append(source.name)
+            if len(written) == fails_at:
+                Path(to).write_bytes(b"ne")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(source, to, **options)
+
+    def replace(path, target):
+        renamed.append(target.name)
+        return path.rename(target)
+
+    monkeypatch.setattr("kfcn_tools.ship._convert", convert)
+    monkeypatch.setattr("shutil.copyfile", copyfile)
+    for fails_at in (1, 2, 3):
+        net = tmp_path / str(fails_at)
+        net.mkdir()
+        for name, content in old.items():
+            (net / name).write_bytes(content)
+        written.clear()
+        with pytest.raises(WriteError, match=r"\w could not be written: No space left"):
+            renew(net, SOURCE)
+        assert {path.name: path.read_bytes() for path in net.iterdir()} == old
+    fails_at = 0
+    monkeypatch.setattr(Path, "replace", replace)
+    renew(net, SOURCE)
+    assert {name: (net / name).read_bytes() for name in fresh} == fresh
+    assert json.loads((net / "model.json").read_text())["files"].keys() == fresh.keys()
+    assert len(list(net.iterdir())) == 3 and renamed[-1] == "model.json"
 
 
 @pytest.mark.long

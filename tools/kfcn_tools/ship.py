@@ -18,6 +18,7 @@ by as much. The card says how many labels the rounding has changed.
 """
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -31,7 +32,15 @@ from PIL import Image
 from kfcn import data as data_sets
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import make_folder, read_bytes, read_object, sha256, write_json, write_text
+from kfcn.files import (
+    aside,
+    make_folder,
+    read_bytes,
+    read_object,
+    sha256,
+    write_json,
+    write_text,
+)
 from kfcn.labels import tints
 from kfcn.machine import cpu_name, instruction_set
 from kfcn.outputs import new_folder
@@ -134,8 +143,12 @@ def renew(shipped: Path, source: data_sets.Source, golden: int = 100) -> None:
         shutil.copytree(shipped, folder)
         converted = _convert(folder, (height, width), source, golden)
         write_json(folder / CARD, card | {"tflite": converted, "files": _hashes(folder)})
-        for name in (*(f"{mode}.tflite" for mode in MODES), CARD):
-            shutil.copy(folder / name, shipped / name)
+        # All are written before the first takes its place: then there are renames left to do, the
+        # card's at the end, which goes by what is entered first. A kill between two of them leaves
+        # a card whose hashes are not its files', which is told, and mended by doing it again.
+        with contextlib.ExitStack() as renamed:
+            for name in (CARD, *(f"{mode}.tflite" for mode in MODES)):
+                shutil.copyfile(folder / name, renamed.enter_context(aside(shipped / name)))
 
 
 def _convert(
