@@ -205,6 +205,23 @@ def test_fewer_pictures_than_8_bits_need_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_no_modes_are_refused_before_the_work(tmp_path):
+    with pytest.raises(UsageError, match="no modes: expected one or more of float32, float16"):
+        convert(tiny_fcn(classes=7), tmp_path / "out", (48, 64), data="scenes", modes=[])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_pictures_is_refused_in_float_too(tmp_path, split):
+    for name, masks in (("train", [drawn.mask()]), ("val", [drawn.mask()])):
+        drawn.folder(tmp_path / "data", [] if name == split else masks, split=name)
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind / split).mkdir(exist_ok=True)
+    asked = {"data": Source("folder", tmp_path / "data"), "modes": ["float32"]}
+    with pytest.raises(UsageError, match=f"{split} has no pictures; expected at least one"):
+        convert(tiny_fcn(classes=2), tmp_path / "out", (48, 64), **asked)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_bundle_cannot_hold_is_refused_before_the_work(tmp_path):
     drawn.folder(tmp_path / "data", [drawn.mask()], split="train")
     drawn.folder(tmp_path / "data", [drawn.mask()], split="val")

@@ -14,7 +14,13 @@ from kfcn.outputs import new_folder
 from kfcn.saved import check_card, load_model, read_card
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
-from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
+from kfcn_tools.convert.pictures import (
+    check_any,
+    check_calibration,
+    check_enough,
+    check_size,
+    pictures,
+)
 from kfcn_tools.identity import identity
 
 
@@ -61,6 +67,8 @@ def convert(
     card = None if isinstance(model, keras.Model) else read_card(model)
     origin = data_sets.Source(data) if isinstance(data, str) else data
     train, val = (origin.open_for(card, split) for split in ("train", "val"))
+    check_any(train)  # what is converted is run on one of its pictures, in every mode
+    check_any(val)
     names, source = identity(model, val)
     info = {
         "kfcn_version": __version__,
@@ -146,6 +154,8 @@ def _check(
             raise UsageError(f"{name} {given}: expected at least {least}")
     if not 0 < int8.min_agreement <= 1:
         raise UsageError(f"min_agreement {int8.min_agreement}: expected a share, such as 0.99")
+    if modes is not None and not modes:
+        raise UsageError(f"no modes: expected one or more of {', '.join(WAYS)}, or None for all")
     for mode in modes or ():
         if mode not in WAYS:
             raise UsageError(f"mode {mode!r}: expected {', '.join(WAYS)}")

@@ -37,6 +37,12 @@ def pictures(dataset: Dataset, count: int, size: tuple[int, int]) -> list[Pictur
     return found
 
 
+def check_any(dataset: Dataset) -> None:
+    """Raises UsageError where a split has no picture."""
+    if not len(dataset):
+        raise UsageError(f"{dataset.name} {dataset.split} has no pictures; expected at least one")
+
+
 def check_enough(train: Dataset) -> None:
     """Raises UsageError where a training split is too small to calibrate 8 bits on."""
     if len(train) < LEAST_CALIBRATION:
