@@ -148,6 +148,9 @@ def _parts(info: dict[str, Any]) -> dict[str, Any]:
         for key in ("truth", "logits"):
             if key in entry:
                 _expect(entry, key, "the name of a file", _text, f"golden[{i}].")
+    names = [entry["name"] for entry in golden]
+    if twice := [name for name in names if names.count(name) > 1]:  # reports go by the name
+        raise _WrongError(f"golden: two images of one name, {twice[0]!r}; expected different ones")
     if "source" in info:
         _expect(info, "source", "an object", lambda value: isinstance(value, dict))
     return {

@@ -174,6 +174,11 @@ def half_a_character_as_a_name(bundle):
     return "bundle.json: golden[1].name: expected a text"
 
 
+def two_images_of_one_name(bundle):
+    describe(bundle, lambda info: info["golden"][1].update(name=info["golden"][0]["name"]))
+    return "bundle.json: golden: two images of one name, 'val/"
+
+
 def address_as_a_name(bundle):
     name = "http://example.org/x.tflite"
     describe(bundle, lambda info: info["files"].update({name: "0" * 64}))
@@ -227,6 +232,7 @@ def makes_litert_crash(bundle):
             link_to_the_outside,
             folder_that_is_a_link,
             half_a_character_as_a_name,
+            two_images_of_one_name,
             address_as_a_name,
             makes_litert_crash,
         )

@@ -21,6 +21,7 @@ from kfcn_tools.convert.conversion import _without_eight_bit
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8 import quantize, sensitivity
 from kfcn_tools.convert.int8.ranges import METHODS
+from kfcn_tools.convert.pictures import Picture
 from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
 from shipping import CLASSES, PALETTE, SIZE, picture, tiny_bundle, tiny_fcn, tiny_model
@@ -58,6 +59,13 @@ def test_bundle_holds_what_it_says():
     np.testing.assert_allclose(golden.margin, margin, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(golden.truth[:8], 255)
     np.testing.assert_array_equal(golden.truth[8:-8], labels[8:-8])
+
+
+def test_golden_images_have_names_of_their_own(tmp_path):
+    """Also where records share the name of a file: reports go by it."""
+    shots = [Picture(picture(seed), None, name) for seed, name in enumerate("abaa")]
+    entries = bundle.write_golden(tmp_path, tiny_model(), shots)
+    assert [entry["name"] for entry in entries] == ["a", "b", "a (2)", "a (3)"]
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path):

@@ -3,6 +3,7 @@
 The layout stands in `kfcn_mobile.bundle`, which reads it.
 """
 
+import collections
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,11 +47,14 @@ def labels_and_margin(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def write_golden(folder: Path, model: "keras.Model", pictures: Sequence[Picture]) -> list[dict]:
     """Writes the golden images of a bundle and returns their entries for `bundle.json`."""
     (folder / "golden").mkdir()
-    entries = []
+    entries, names = [], collections.Counter()
     for i, picture in enumerate(pictures):
         logits = keras_logits(model, picture.image)
         labels, margin = labels_and_margin(logits)
-        entry = {"name": picture.name}
+        names[picture.name] += 1
+        # Records may share the name of a file, and reports tell images apart by it.
+        again = f" ({names[picture.name]})" * (names[picture.name] > 1)
+        entry = {"name": f"{picture.name}{again}"}
         arrays = {"image": picture.image, "labels": labels}
         if picture.labels is not None:
             arrays["truth"] = picture.labels
