@@ -1,7 +1,8 @@
 """Targets as a test may use them: what would have to be fetched first is a reason to skip."""
 
 import pytest
-from kfcn_mobile.targets import TargetError, make_targets
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import make_targets
 
 
 def ready(name):

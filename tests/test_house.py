@@ -97,6 +97,8 @@ FLOORS = (
     ("kfcn.training",),
     ("kfcn.labelling",),
     ("kfcn.commands",),
+    ("kfcn_mobile.errors", "kfcn_mobile.console"),
+    ("kfcn_mobile.fetch",),
     ("kfcn_mobile",),
     ("kfcn_tools",),
 )

@@ -10,6 +10,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+Say = Callable[[str], None]
+"""What takes a line for people, such as what is fetched."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all others are, and whose flags are whole."""

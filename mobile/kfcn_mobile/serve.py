@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfcn_mobile.bundle import BundleError
 from kfcn_mobile.console import Parser, number, print_any_letters
-from kfcn_mobile.fetch.litert_js import MissingError
+from kfcn_mobile.errors import MissingError
 from kfcn_mobile.outputs import OutputError, WriteError, check_new, which_and_why
 from kfcn_mobile.server import Server
 from kfcn_mobile.site import Site, make_site, read_net, write_site

@@ -7,7 +7,7 @@ server, and is not written for a static host either.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from kfcn_mobile.bundle import (
     read_bundle,
     read_json,
 )
+from kfcn_mobile.console import Say
 from kfcn_mobile.fetch.litert_js import litert_js
 from kfcn_mobile.gates import MODES
 from kfcn_mobile.outputs import OutputError, check_new, new_folder
@@ -113,7 +114,7 @@ def net_of(bundle: Bundle) -> ServedNet:
     )
 
 
-def make_site(nets: Sequence[ServedNet], say: Callable[[str], None], examples: int = 1) -> Site:
+def make_site(nets: Sequence[ServedNet], say: Say, examples: int = 1) -> Site:
     """The site that shows some nets.
 
     Args:

@@ -21,10 +21,11 @@ from kfcn_mobile.agreement import (
 )
 from kfcn_mobile.bundle import Bundle, BundleError, read_bundle
 from kfcn_mobile.console import Parser, closing_on_sigterm, number, print_any_letters
+from kfcn_mobile.errors import TargetError
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs, WriteError, which_and_why
 from kfcn_mobile.report.table import table
-from kfcn_mobile.targets import KINDS, Target, TargetError, Timing, make_targets, spelled
+from kfcn_mobile.targets import KINDS, Target, Timing, make_targets, spelled
 from kfcn_mobile.targets.host import Host, cores
 
 

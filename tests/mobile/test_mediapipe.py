@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from kfcn_mobile.bundle import BundleError, read_bundle
-from kfcn_mobile.targets import TargetError, Timing, make_targets
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import Timing, make_targets
 from kfcn_mobile.targets.host import Host
 from kfcn_mobile.validate import main
 from shipping import CLASSES, tiny_bundle

@@ -20,6 +20,7 @@ import pytest
 from kfcn_mobile import server as server_module
 from kfcn_mobile import site as site_module
 from kfcn_mobile.bundle import BundleError
+from kfcn_mobile.errors import MissingError
 from kfcn_mobile.fetch import litert_js
 from kfcn_mobile.outputs import OutputError
 from kfcn_mobile.serve import main
@@ -389,7 +390,7 @@ def fake_npm(tmp_path, monkeypatch):
 
 def test_another_litert_js_is_refused(fake_npm, capsys):
     told = []
-    with pytest.raises(litert_js.MissingError, match=r"core 2\.5\.3: sha512 .*, expected PlGmbMOq"):
+    with pytest.raises(MissingError, match=r"core 2\.5\.3: sha512 .*, expected PlGmbMOq"):
         litert_js.litert_js(told.append)
     assert told == ["LiteRT.js 2.5.3, once, through npm: 12 MB"]
     assert not [path for path in fake_npm.rglob("*") if path.suffix in (".js", ".wasm")]
@@ -405,7 +406,7 @@ def test_a_litert_js_of_which_files_are_gone_is_fetched_again(fake_npm):
         file.touch()
     assert litert_js.litert_js(print) == folder
     files[-1].unlink()
-    with pytest.raises(litert_js.MissingError, match="sha512"):  # of the fake that is fetched
+    with pytest.raises(MissingError, match="sha512"):  # of the fake that is fetched
         litert_js.litert_js(print)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from kfcn_mobile import outputs as mobile_outputs
 from kfcn_mobile.bundle import BundleError, read_bundle
+from kfcn_mobile.errors import TargetError
 from kfcn_mobile.report.table import table
-from kfcn_mobile.targets import Outcome, TargetError
+from kfcn_mobile.targets import Outcome
 from kfcn_mobile.targets.host import Host, cores
 from kfcn_mobile.validate import main, validate, validate_model
 from PIL import Image

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfcn_mobile.targets import TargetError
+from kfcn_mobile.errors import MissingError
 
 # Settings of the machine that would reach out of the folder, or run its hooks.
 _LEFT_OUT = re.compile(r"^(Dir|DPkg|APT::Update|APT::Architecture|APT::Get|APT::Default-Release)\b")
@@ -41,19 +41,19 @@ class PrivateApt:
         suite: the release to take packages from; the machine's own when None.
 
     Raises:
-        TargetError: this machine has no apt, or no sources of its distribution.
+        MissingError: this machine has no apt, or no sources of its distribution.
     """
 
     def __init__(self, folder: Path, architecture: str | None = None, suite: str | None = None):
         if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-            raise TargetError("no apt-get on this machine; it is what fetches packages (Debian)")
+            raise MissingError("no apt-get on this machine; it is what fetches packages (Debian)")
         self.folder = folder
         architecture = architecture or _call(["dpkg", "--print-architecture"]).strip()
         own = codename()
         suite = suite or own
         sources = _machine_sources(own)
         if not sources or not suite:
-            raise TargetError(f"apt has no source for the release {own or 'of this machine'!r}")
+            raise MissingError(f"apt has no source for the release {own or 'of this machine'!r}")
         for name in ("state/lists/partial", "cache/archives/partial", "none/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
@@ -100,7 +100,7 @@ class PrivateApt:
         matches = (_URI_LINE.match(line) for line in output.splitlines())
         found = [Package(m["file"], int(m["size"])) for m in matches if m]
         if not found:
-            raise TargetError(f"apt has no package {' '.join(packages)}")
+            raise MissingError(f"apt has no package {' '.join(packages)}")
         return found
 
     def fetch(self, packages: Sequence[str], into: Path, dependencies: bool = True) -> None:
@@ -112,7 +112,7 @@ class PrivateApt:
             name = package.file.replace("%3a", ":")
             deb = next((p for p in (archives / package.file, archives / name) if p.exists()), None)
             if deb is None:
-                raise TargetError(f"apt did not fetch {package.file}")
+                raise MissingError(f"apt did not fetch {package.file}")
             _call(["dpkg-deb", "-x", str(deb), str(into)])
 
     @staticmethod
@@ -156,5 +156,5 @@ def _call(command: list[str], cwd: Path | None = None) -> str:
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg"))]
         reason = (reasons or done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
-        raise TargetError(f"{' '.join(command[:1] + command[-2:])}: {reason}")
+        raise MissingError(f"{' '.join(command[:1] + command[-2:])}: {reason}")
     return done.stdout

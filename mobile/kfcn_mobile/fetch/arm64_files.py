@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import MissingError
 from kfcn_mobile.fetch.apt import PrivateApt, codename
 from kfcn_mobile.fetch.cache import cache_folder, locked, made_whole
-from kfcn_mobile.targets import TargetError
 
 # Older ones crash in LiteRT's kernels, whatever the processor.
 OLDEST_QEMU = 10
@@ -45,8 +45,6 @@ WHEELS = {
 }
 WHEEL_SIZES = {"ai-edge-litert": "15 MB", "numpy": "16 MB"}
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Root:
@@ -66,14 +64,14 @@ def qemu_version(program: Path | str) -> tuple[int, ...]:
     """The version of an emulator, such as (10, 0, 13).
 
     Raises:
-        TargetError: it does not print one.
+        MissingError: it does not print one.
     """
     done = subprocess.run(
         [program, "--version"], capture_output=True, encoding="utf-8", check=False
     )
     found = re.search(r"version (\d+(?:\.\d+)+)", done.stdout)
     if not found:
-        raise TargetError(f"{program} --version does not print a version: {done.stdout[:80]!r}")
+        raise MissingError(f"{program} --version does not print a version: {done.stdout[:80]!r}")
     return tuple(int(n) for n in found[1].split("."))
 
 
@@ -81,7 +79,7 @@ def find_qemu(say: Say) -> Path:
     """An emulator of version 10 or newer: from the PATH, the cache, or fetched into it.
 
     Raises:
-        TargetError: there is none and none can be fetched.
+        MissingError: there is none and none can be fetched.
     """
     cached = cache_folder("qemu") / "usr" / "bin" / "qemu-aarch64"
     missing = "no qemu-aarch64 here"
@@ -96,8 +94,8 @@ def find_qemu(say: Say) -> Path:
             return cached
         try:
             return _fetch_qemu(cached, say)
-        except TargetError as error:
-            raise TargetError(
+        except MissingError as error:
+            raise MissingError(
                 f"{missing}; needs qemu-user {OLDEST_QEMU} or newer, which cannot be fetched:"
                 f" {error}"
             ) from None
@@ -111,7 +109,7 @@ def _fetch_qemu(cached: Path, say: Say) -> Path:
     version = apt.version("qemu-user")
     upstream = re.match(r"(?:\d+:)?(\d+)", version)
     if not upstream or int(upstream[1]) < OLDEST_QEMU:
-        raise TargetError(f"{suite or codename()} has qemu-user {version or 'not at all'}")
+        raise MissingError(f"{suite or codename()} has qemu-user {version or 'not at all'}")
     (package,) = apt.plan(["qemu-user"], dependencies=False)
     say(f"qemu-user {version}: {package.size / 1e6:.1f} MB")
     folder = cached.parents[2]
@@ -129,13 +127,13 @@ def fetch_wheels(names: list[str], python: str, folder: Path, say: Say) -> None:
     """Unpacks arm64 wheels of the pinned versions into `folder`; pip checks their sha256.
 
     Raises:
-        TargetError: pip cannot fetch them, or none is pinned for this version of Python.
+        MissingError: pip cannot fetch them, or none is pinned for this version of Python.
     """
     lines, sizes = [], []
     for name in names:
         version, hashes = WHEELS[name]
         if python not in hashes:
-            raise TargetError(f"{name} {version} is not pinned for Python {python}")
+            raise MissingError(f"{name} {version} is not pinned for Python {python}")
         lines.append(f"{name}=={version} --hash=sha256:{hashes[python]}")
         sizes.append(f"{name} {version} (arm64): {WHEEL_SIZES[name]}")
     say(", ".join(sizes))
@@ -158,7 +156,7 @@ def fetch_wheels(names: list[str], python: str, folder: Path, say: Say) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TargetError(f"pip cannot fetch {' and '.join(names)} for arm64: {reason}")
+        raise MissingError(f"pip cannot fetch {' and '.join(names)} for arm64: {reason}")
     for name in names:
         version, tag = WHEELS[name][0], f"cp{python.replace('.', '')}"
         (wheel,) = downloads.glob(f"{name.replace('-', '_')}-{version}-{tag}-{tag}-*aarch64.whl")
@@ -186,7 +184,7 @@ def arm64_root(say: Say) -> Root:
     """An arm64 Linux with Python, from the cache or fetched into it.
 
     Raises:
-        TargetError: what is missing and why it cannot be fetched.
+        MissingError: what is missing and why it cannot be fetched.
     """
     pins = {name: version for name, (version, _) in WHEELS.items()}
     root = cache_folder("arm64-" + "-".join([codename(), *pins.values()]))
@@ -204,7 +202,7 @@ def _make_root(root: Path, manifest: str, pins: dict, say: Say) -> None:
     apt.update()
     found = re.match(r"3\.\d+", apt.version("python3-minimal"))
     if not found:
-        raise TargetError(f"{codename()} has no python3 for arm64 in this machine's apt sources")
+        raise MissingError(f"{codename()} has no python3 for arm64 in this machine's apt sources")
     python = found[0]
     packages = [f"python{python}-minimal", f"libpython{python}-stdlib", "libstdc++6"]
     plan = apt.plan(packages)
@@ -219,7 +217,7 @@ def _make_root(root: Path, manifest: str, pins: dict, say: Say) -> None:
         for name in ("doc", "man", "locale", "perl5"):
             shutil.rmtree(new / "usr" / "share" / name, ignore_errors=True)
         if not (new / "usr" / "bin" / f"python{python}").exists():
-            raise TargetError(f"the arm64 packages hold no python{python}")
+            raise MissingError(f"the arm64 packages hold no python{python}")
         info = {"python": python, "packages": [package.file for package in plan]}
         (new / manifest).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(apt.folder)

@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import MissingError
 from kfcn_mobile.fetch.cache import cache_folder, locked, made_whole
 
 VERSION = "2.5.3"
@@ -38,11 +39,7 @@ PACKAGES = {
 SIZE = "12 MB"
 
 
-class MissingError(Exception):
-    """LiteRT.js is not there and cannot be fetched; one line with the reason."""
-
-
-def litert_js(say: Callable[[str], None]) -> Path:
+def litert_js(say: Say) -> Path:
     """The folder with `core.js`, `wasm-utils.js` and `wasm/`, from the cache or fetched into it.
 
     Raises:

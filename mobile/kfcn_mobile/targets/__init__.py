@@ -8,18 +8,13 @@ one did::
 """
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kfcn_mobile.bundle import Bundle
-
-Say = Callable[[str], None]
-
-
-class TargetError(Exception):
-    """A target that cannot be used here; the message is one line with the reason."""
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import TargetError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from kfcn_mobile.console import Parser
-from kfcn_mobile.targets import KINDS, TargetError, make_targets, spelled
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import KINDS, make_targets, spelled
 
 
 def main(argv: Sequence[str] | None = None) -> int:

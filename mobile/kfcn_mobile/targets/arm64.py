@@ -12,8 +12,10 @@ from pathlib import Path
 from kfcn_mobile import bundle as bundle_module
 from kfcn_mobile import gates, runner
 from kfcn_mobile.bundle import Bundle
-from kfcn_mobile.fetch.arm64_files import Say, arm64_root, find_qemu, qemu_version
-from kfcn_mobile.targets import Outcome, Target, TargetError, Timing, summary
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.fetch.arm64_files import arm64_root, find_qemu, qemu_version
+from kfcn_mobile.targets import Outcome, Target, Timing, summary
 from kfcn_mobile.targets.host import Host, Interpreted
 
 # Kernels differ by what a processor can: a53 has no dot product, a76 and n1 have; n1 is a server's.

@@ -9,16 +9,17 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
 from http import HTTPStatus
 
 import numpy as np
 
 from kfcn_mobile.bundle import Bundle
-from kfcn_mobile.fetch.litert_js import VERSION, MissingError, litert_js
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.fetch.litert_js import VERSION, litert_js
 from kfcn_mobile.server import Handler, Server
 from kfcn_mobile.site import Site, make_site, net_of
-from kfcn_mobile.targets import Outcome, Target, TargetError, Timing, summary
+from kfcn_mobile.targets import Outcome, Target, Timing, summary
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # A browser on its own account looks for updates and services: none of that here.
@@ -44,7 +45,7 @@ def find_chromium() -> str:
     raise TargetError(f"no Chromium on the PATH (looked for {', '.join(PROGRAMS)})")
 
 
-def make(argument: str, say: Callable[[str], None]) -> list[Target]:
+def make(argument: str, say: Say) -> list[Target]:
     """The target of a headless Chromium, on WebAssembly or (argument `webgpu`) on WebGPU."""
     return [Browser(say, argument)]
 
@@ -81,7 +82,7 @@ class Browser(Target):
         engine: "webgpu", or WebAssembly where it is empty.
     """
 
-    def __init__(self, say: Callable[[str], None], engine: str = ""):
+    def __init__(self, say: Say, engine: str = ""):
         self.name = f"browser:{engine}" if engine else "browser"
         self.kernels = "WebGPU" if engine else "XNNPACK"
         self._say, self._engine = say, engine or "wasm"
@@ -99,10 +100,7 @@ class Browser(Target):
         version = re.search(r"(\w+) (\d+)\.", done.stdout)
         named = f"{version[1]} {version[2]}" if version else "Chromium"
         self.machine = f"{named} headless, LiteRT.js {VERSION}"
-        try:
-            litert_js(self._say)
-        except MissingError as error:
-            raise TargetError(str(error)) from None
+        litert_js(self._say)
         self._profile = tempfile.mkdtemp(prefix="kfcn-browser-")
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn_mobile.targets import TargetError
+from kfcn_mobile.errors import TargetError
 
 
 class Device:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError, check_file, read_json
-from kfcn_mobile.targets import Outcome, Say, Target, TargetError, Timing, summary
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import Outcome, Target, Timing, summary
 from kfcn_mobile.targets.apart import Apart
 
 DESCRIPTION = "export.json"

@@ -5,7 +5,6 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kfcn_mobile.bundle import Bundle, save_array
+from kfcn_mobile.console import Say
 from kfcn_mobile.runner import measure, run_apart
 from kfcn_mobile.targets import Outcome, Target, Timing
 
@@ -23,7 +23,7 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def make(argument: str, say: Callable[[str], None]) -> list[Target]:
+def make(argument: str, say: Say) -> list[Target]:
     """The target of this machine, with XNNPACK or (argument `built-in`) without."""
     return [Host("host:built-in", xnnpack=False) if argument else Host()]
 

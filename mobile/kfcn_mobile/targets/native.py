@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from kfcn_mobile.bundle import Bundle
-from kfcn_mobile.fetch.arm64_files import Say, arm64_root, litert_library
-from kfcn_mobile.targets import Outcome, Target, TargetError, Timing, summary
+from kfcn_mobile.console import Say
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.fetch.arm64_files import arm64_root, litert_library
+from kfcn_mobile.targets import Outcome, Target, Timing, summary
 from kfcn_mobile.targets.devices import Adb, Device, Local, Ssh
 
 __all__ = ["Adb", "Local", "Native", "Ssh", "build"]

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 
 import pytest
+from kfcn_mobile.errors import TargetError
 from kfcn_mobile.fetch import apt
-from kfcn_mobile.targets import TargetError
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("apt-get") or not shutil.which("dpkg-deb"), reason="needs apt (Debian)"

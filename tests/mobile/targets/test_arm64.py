@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from kfcn_mobile.bundle import read_bundle
+from kfcn_mobile.errors import TargetError
 from kfcn_mobile.fetch import arm64_files
 from kfcn_mobile.runner import Segmenter
-from kfcn_mobile.targets import TargetError, Timing, make_targets
+from kfcn_mobile.targets import Timing, make_targets
 from kfcn_mobile.validate import main
 from ready import ready
 from shipping import tiny_bundle

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from kfcn_mobile.agreement import boundary_band
 from kfcn_mobile.bundle import read_bundle
+from kfcn_mobile.errors import TargetError
 from kfcn_mobile.runner import Segmenter
 from kfcn_mobile.server import Server
 from kfcn_mobile.site import make_site, net_of, read_net
-from kfcn_mobile.targets import TargetError, Timing, make_targets
+from kfcn_mobile.targets import Timing, make_targets
 from kfcn_mobile.targets.browser import QUIET, find_chromium
 from PIL import Image
 from ready import ready

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from kfcn_mobile.bundle import BundleError, read_bundle, sha256
-from kfcn_mobile.targets import TargetError, exported, make_targets
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import exported, make_targets
 from kfcn_mobile.validate import main
 from shipping import tiny_bundle, tiny_model
 

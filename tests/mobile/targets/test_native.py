@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kfcn_mobile.bundle import read_bundle
-from kfcn_mobile.targets import TargetError, Timing, make_targets
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import Timing, make_targets
 from kfcn_mobile.targets.native import SOURCES, build
 from kfcn_mobile.targets.native import compiler as find_compiler
 from kfcn_mobile.validate import main

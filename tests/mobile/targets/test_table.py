@@ -4,7 +4,8 @@ import importlib
 from pathlib import Path
 
 import pytest
-from kfcn_mobile.targets import KINDS, TargetError, make_targets, spelled
+from kfcn_mobile.errors import TargetError
+from kfcn_mobile.targets import KINDS, make_targets, spelled
 from kfcn_mobile.validate import parser
 
 ROOT = Path(__file__).parents[3]
