@@ -7,11 +7,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kfcn_mobile.errors import MissingError
+
 
 def cache_folder(name: str) -> Path:
-    """`kfcn/<name>` in the user's cache: `XDG_CACHE_HOME`, Windows' `LOCALAPPDATA`, `~/.cache`."""
+    """`kfcn/<name>` in the user's cache: `XDG_CACHE_HOME`, Windows' `LOCALAPPDATA`, `~/.cache`.
+
+    Raises:
+        MissingError: none of these is known.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    path = (Path(root) if root else Path.home() / ".cache") / "kfcn" / name
+    try:
+        path = (Path(root) if root else Path.home() / ".cache") / "kfcn" / name
+    except RuntimeError:  # as in a container, under a number that is no user's
+        raise MissingError(
+            f"no folder to keep {name} in: this user has no home; set XDG_CACHE_HOME to a folder "
+            "that can be written to"
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
