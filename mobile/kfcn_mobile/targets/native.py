@@ -20,8 +20,6 @@ from kfcn_mobile.fetch.arm64_files import arm64_root, litert_library
 from kfcn_mobile.targets import Outcome, Target, Timing, summary
 from kfcn_mobile.targets.devices import Adb, Device, Local, Ssh
 
-__all__ = ["Adb", "Local", "Native", "Ssh", "build"]
-
 SOURCES = Path(__file__).resolve().parent.parent / "c"
 # The oldest glibc that LiteRT's own wheels run on.
 GLIBC = "2.27"
