@@ -28,6 +28,8 @@ from kfcn_mobile.gates import MODES
 FORMAT = 1
 IGNORE_LABEL = 255
 LOGITS_STEP = 8
+SIGNATURE = "segment"
+"""Of a file of label maps: image in, labels out."""
 
 
 class BundleError(Exception):
@@ -271,7 +273,7 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
     except RecursionError:
         raise BundleError(f"{path}: cannot be read (its values are nested too deep)") from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise BundleError(f"{path}: cannot be read ({first_line(error)})") from None
     if not isinstance(info, dict):
         raise BundleError(f"{path}: expected a JSON object, received {reprlib.repr(info)}")
     return info
@@ -375,10 +377,11 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     except BundleError:
         raise
     except Exception as error:  # a damaged head makes NumPy raise what its parser meets
-        raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise BundleError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the path, which the message names already
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -398,4 +401,4 @@ def _read_png(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
                 )
             return np.array(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BundleError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise BundleError(f"{path}: cannot be read ({first_line(error)})") from None

@@ -21,9 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_mobile.bundle import BundleError, save_array
+from kfcn_mobile.bundle import SIGNATURE, BundleError, first_line, save_array
 
-SIGNATURE = "segment"
 # Exit codes, with the reason in one line: a file that cannot be run, a result that cannot be
 # written. Any other is a crash.
 REFUSED, UNWRITTEN = 2, 3
@@ -66,7 +65,7 @@ class Segmenter:
             self._interpreter.allocate_tensors()
             signatures = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError, OSError) as error:
-            raise BundleError(f"{path}: LiteRT cannot load it ({_first_line(error)})") from None
+            raise BundleError(f"{path}: LiteRT cannot load it ({first_line(error)})") from None
         outputs = signatures.get(SIGNATURE, {}).get("outputs", [])
         if "labels" not in outputs:
             raise BundleError(f"{path}: no signature '{SIGNATURE}' with an output 'labels'")
@@ -108,26 +107,27 @@ class Segmenter:
         try:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise BundleError(f"{self.path}: LiteRT cannot run it ({_first_line(error)})") from None
+            raise BundleError(f"{self.path}: LiteRT cannot run it ({first_line(error)})") from None
 
 
-def time_runs(segmenter: Segmenter, runs: int, warmup: int) -> dict[str, float | int]:
-    """Median and 90th percentile over `runs`, in milliseconds, after `warmup` runs."""
+def time_runs(segmenter: Segmenter, runs: int, warmup: int) -> list[float]:
+    """Milliseconds of each of `runs` runs, after `warmup` others."""
     rng = np.random.default_rng(0)
     segmenter.run(rng.integers(0, 256, (*segmenter.size, 3), np.uint8))
     for _ in range(warmup):
         segmenter.time_once()
-    times = [1e3 * segmenter.time_once() for _ in range(runs)]
+    return [1e3 * segmenter.time_once() for _ in range(runs)]
+
+
+def summary(times_ms: Sequence[float], threads: int) -> dict[str, float | int]:
+    """Median, 90th percentile and minimum of times in milliseconds."""
     return {
-        "median_ms": float(np.median(times)),
-        "p90_ms": float(np.percentile(times, 90)),
-        "min_ms": float(np.min(times)),
-        "runs": runs,
+        "median_ms": float(np.median(times_ms)),
+        "p90_ms": float(np.percentile(times_ms, 90)),
+        "min_ms": float(np.min(times_ms)),
+        "runs": len(times_ms),
+        "threads": threads,
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def label_images(path: str, images: str, labels: str, xnnpack: bool = True) -> dict:
@@ -274,7 +274,7 @@ def _measure_here(path: str, threads: int, runs: int, warmup: int, xnnpack: bool
 
     before = resident_peak()
     segmenter = Segmenter(path, threads=threads, xnnpack=xnnpack)
-    figures = time_runs(segmenter, runs, warmup) | {"threads": threads}
+    figures = summary(time_runs(segmenter, runs, warmup), threads)
     peak = resident_peak()
     if before is not None and peak is not None:
         figures |= {"peak_bytes": peak, "model_bytes": peak - before}

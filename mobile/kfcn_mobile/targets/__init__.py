@@ -99,17 +99,6 @@ class Target:
         """Releases what `start` took."""
 
 
-def summary(times_ms, threads: int) -> dict[str, float | int]:
-    """Median, 90th percentile and minimum of times in milliseconds."""
-    return {
-        "median_ms": float(np.median(times_ms)),
-        "p90_ms": float(np.percentile(times_ms, 90)),
-        "min_ms": float(np.min(times_ms)),
-        "runs": len(times_ms),
-        "threads": threads,
-    }
-
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of target, as it is named on the command line.

@@ -15,7 +15,8 @@ from kfcn_mobile.bundle import Bundle
 from kfcn_mobile.console import Say
 from kfcn_mobile.errors import TargetError
 from kfcn_mobile.fetch.arm64_files import arm64_root, find_qemu, qemu_version
-from kfcn_mobile.targets import Outcome, Target, Timing, summary
+from kfcn_mobile.runner import summary
+from kfcn_mobile.targets import Outcome, Target, Timing
 from kfcn_mobile.targets.host import Host, Interpreted
 
 # Kernels differ by what a processor can: a53 has no dot product, a76 and n1 have; n1 is a server's.

@@ -17,9 +17,10 @@ from kfcn_mobile.bundle import Bundle
 from kfcn_mobile.console import Say
 from kfcn_mobile.errors import TargetError
 from kfcn_mobile.fetch.litert_js import VERSION, litert_js
+from kfcn_mobile.runner import summary
 from kfcn_mobile.server import Handler, Server
 from kfcn_mobile.site import Site, make_site, net_of
-from kfcn_mobile.targets import Outcome, Target, Timing, summary
+from kfcn_mobile.targets import Outcome, Target, Timing
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # A browser on its own account looks for updates and services: none of that here.

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError, check_file, read_json
+from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError, check_file, first_line, read_json
 from kfcn_mobile.console import Say
 from kfcn_mobile.errors import TargetError
-from kfcn_mobile.targets import Outcome, Target, Timing, summary
+from kfcn_mobile.runner import summary
+from kfcn_mobile.targets import Outcome, Target, Timing
 from kfcn_mobile.targets.apart import Apart
 
 DESCRIPTION = "export.json"
@@ -149,6 +150,6 @@ def _run(
                     times.append(1e3 * (time.perf_counter() - start))
             latency.append(summary(times, threads))
     except Exception as error:  # the runtimes' own, of which some cannot be sent to another process
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BundleError(f"{path}: {RUNTIMES[name][0]} cannot run it ({first})") from None
+        title = RUNTIMES[name][0]
+        raise BundleError(f"{path}: {title} cannot run it ({first_line(error)})") from None
     return results, latency

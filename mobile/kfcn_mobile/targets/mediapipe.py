@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError
+from kfcn_mobile.bundle import LOGITS_STEP, Bundle, BundleError, first_line
 from kfcn_mobile.console import Say
 from kfcn_mobile.errors import TargetError
-from kfcn_mobile.targets import Outcome, Target, Timing, summary
+from kfcn_mobile.runner import summary
+from kfcn_mobile.targets import Outcome, Target, Timing
 from kfcn_mobile.targets.apart import Apart
 
 WANTED = "pip install 'kfcn[mediapipe]'"
@@ -105,6 +106,5 @@ def _segment(
                 if i >= 0:
                     times.append(1e3 * (time.perf_counter() - start))
     except (ValueError, RuntimeError) as error:
-        first = (str(error).splitlines() or ["no reason given"])[0]
-        raise BundleError(f"{path}: MediaPipe cannot run it ({first})") from None
+        raise BundleError(f"{path}: MediaPipe cannot run it ({first_line(error)})") from None
     return labels, confidences, times

@@ -17,7 +17,8 @@ from kfcn_mobile.bundle import Bundle
 from kfcn_mobile.console import Say
 from kfcn_mobile.errors import TargetError
 from kfcn_mobile.fetch.arm64_files import arm64_root, litert_library
-from kfcn_mobile.targets import Outcome, Target, Timing, summary
+from kfcn_mobile.runner import summary
+from kfcn_mobile.targets import Outcome, Target, Timing
 from kfcn_mobile.targets.devices import Adb, Device, Local, Ssh
 
 SOURCES = Path(__file__).resolve().parent.parent / "c"

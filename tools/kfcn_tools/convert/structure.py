@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Literal
 
 import numpy as np
+from kfcn_mobile.bundle import SIGNATURE
 
 from kfcn.errors import KfcnError
 from kfcn_tools.convert.flatbuffer import kind, unpacked
@@ -45,7 +46,7 @@ def check_structure(
         raise KfcnError(f"{mode}: the weights were not frozen, it has {', '.join(sorted(found))}")
     delegated = open_interpreter(content)
     signatures = delegated.get_signature_list()
-    name, dtype = {"labels": ("segment", np.uint8), "logits": ("logits", np.float32)}[output]
+    name, dtype = {"labels": (SIGNATURE, np.uint8), "logits": ("logits", np.float32)}[output]
     if signatures.get(name) != {"inputs": ["image"], "outputs": [output]}:
         raise KfcnError(f"{mode}: expected the signature {name}(image) -> {output}: {signatures}")
     (given,), (made,) = delegated.get_input_details(), delegated.get_output_details()

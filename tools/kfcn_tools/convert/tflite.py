@@ -4,6 +4,7 @@ import tempfile
 from typing import Literal
 
 import keras
+from kfcn_mobile.bundle import SIGNATURE
 
 FloatMode = Literal["float32", "float16", "dynamic"]
 
@@ -36,7 +37,7 @@ def export_tflite(
         labels = tf.argmax(logits(image)["logits"], axis=-1, output_type=tf.int32)
         return {"labels": tf.cast(labels, tf.uint8)}
 
-    name, function = ("segment", segment) if output == "labels" else ("logits", logits)
+    name, function = (SIGNATURE, segment) if output == "labels" else ("logits", logits)
     archive = keras.export.ExportArchive()
     archive.track(model)
     spec = tf.TensorSpec(model.input.shape, tf.uint8, name="image")
