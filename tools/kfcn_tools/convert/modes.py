@@ -19,12 +19,10 @@ from kfcn_tools.convert.int8.rounding import ConvolutionInputs, round_weights
 from kfcn_tools.convert.int8.scores import CompetingScores, with_competing_scores
 from kfcn_tools.convert.int8.sensitivity import search_layers
 from kfcn_tools.convert.int8.weights import revive_dead_channels
+from kfcn_tools.convert.pictures import HELD_BACK
 from kfcn_tools.convert.structure import check_structure
 from kfcn_tools.convert.tflite import FloatMode, export_tflite
 from kfcn_tools.convert.write_bundle import keras_labels
-
-# One calibration image in this many is held back for the layer search.
-HELD_BACK = 4
 
 
 @dataclass(frozen=True)

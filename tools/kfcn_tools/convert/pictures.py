@@ -9,8 +9,10 @@ from kfcn.data.dataset import Dataset
 from kfcn.errors import UsageError
 
 LEAST_SIDE = 32
-LEAST_CALIBRATION = 4
-"""Of four pictures one is held back, and the search for `mixed` counts on it."""
+HELD_BACK = 4
+"""One calibration picture in this many is held back for the layer search of `mixed`."""
+LEAST_CALIBRATION = HELD_BACK
+"""With fewer none would be held back, and the search counts on one."""
 
 
 @dataclass(frozen=True)
