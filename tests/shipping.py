@@ -83,10 +83,10 @@ def tiny_model():
 
 
 @functools.cache
-def tiny_source():
-    from kfcn_tools.convert.modes import Int8Options, Source
+def tiny_conversion():
+    from kfcn_tools.convert.modes import Conversion, Int8Options
 
-    return Source(tiny_model(), SIZE, [picture(seed) for seed in range(12)], Int8Options())
+    return Conversion(tiny_model(), SIZE, [picture(seed) for seed in range(12)], Int8Options())
 
 
 @functools.cache
@@ -94,7 +94,7 @@ def tiny_files():
     """float32 and int8 files of `tiny_model`: mode -> (content, details)."""
     from kfcn_tools.convert.modes import convert_modes
 
-    return convert_modes(tiny_source(), ("float32", "int8"))
+    return convert_modes(tiny_conversion(), ("float32", "int8"))
 
 
 @functools.cache
@@ -102,7 +102,7 @@ def tiny_scores():
     """The same nets' files of scores."""
     from kfcn_tools.convert.modes import scores_of
 
-    return scores_of(tiny_source(), ("float32", "int8"))
+    return scores_of(tiny_conversion(), ("float32", "int8"))
 
 
 def computed(content, image):

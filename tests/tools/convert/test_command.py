@@ -344,8 +344,8 @@ def test_all_modes_of_a_mobilenet(tmp_path):
     model = fcn8s(5, "mobilenet_v2", alpha=0.35)
     settle(model)
     images = [picture(seed, (96, 128)) for seed in range(12)]
-    source = modes.Source(model, (96, 128), images, modes.Int8Options())
-    files = modes.convert_modes(source, MODES)
+    made = modes.Conversion(model, (96, 128), images, modes.Int8Options())
+    files = modes.convert_modes(made, MODES)
     assert list(files) == list(MODES)
     sizes = {mode: len(content) for mode, (content, _) in files.items()}
     assert sizes["int8"] < sizes["float16"] < sizes["float32"]

@@ -13,7 +13,7 @@ from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
 from kfcn.saved import check_card, load_model, read_card
 from kfcn_tools.convert import metadata, write_bundle
-from kfcn_tools.convert.modes import WAYS, Int8Options, Source, convert_modes, scores_of
+from kfcn_tools.convert.modes import WAYS, Conversion, Int8Options, convert_modes, scores_of
 from kfcn_tools.convert.pictures import (
     check_any,
     check_calibration,
@@ -108,7 +108,7 @@ def convert(
         images = [picture.image for picture in pictures(train, calibration, size)]
         wanted = len(train) if int8.qat_epochs else 0
         training = [picture.image for picture in pictures(train, wanted, size)]
-        made = Source(net, size, images, int8, training, progress)
+        made = Conversion(net, size, images, int8, training, progress)
 
         def write(file, mode, content, details, scores=False):
             about = info | {"mode": mode, "output": "scores" if scores else "labels"}

@@ -45,7 +45,7 @@ class Int8Options:
     qat_epochs: int = 0
 
 
-class Source:
+class Conversion:
     """What the files of one model are made from; each part is made when it is first asked for.
 
     Args:
@@ -113,35 +113,35 @@ class Source:
         }
 
 
-def _float(mode: FloatMode, source: Source) -> tuple[bytes, dict]:
-    source.progress(f"{mode}: converting")
-    return export_tflite(source.fixed, mode), {}
+def _float(mode: FloatMode, conversion: Conversion) -> tuple[bytes, dict]:
+    conversion.progress(f"{mode}: converting")
+    return export_tflite(conversion.fixed, mode), {}
 
 
-def _float_scores(mode: FloatMode, source: Source) -> bytes:
-    source.progress(f"{mode}: converting scores")
-    return export_tflite(source.exact, mode, "logits")
+def _float_scores(mode: FloatMode, conversion: Conversion) -> bytes:
+    conversion.progress(f"{mode}: converting scores")
+    return export_tflite(conversion.exact, mode, "logits")
 
 
-def _int8_scores(source: Source) -> bytes:
-    quantizable = source.quantizable_scores
-    source.progress("int8: quantising scores")
+def _int8_scores(conversion: Conversion) -> bytes:
+    quantizable = conversion.quantizable_scores
+    conversion.progress("int8: quantising scores")
     return quantize_int8(quantizable)
 
 
-def _int8(source: Source) -> tuple[bytes, dict]:
-    quantizable = source.quantizable
-    source.progress("int8: quantising")
-    return quantize_int8(quantizable), source.how()
+def _int8(conversion: Conversion) -> tuple[bytes, dict]:
+    quantizable = conversion.quantizable
+    conversion.progress("int8: quantising")
+    return quantize_int8(quantizable), conversion.how()
 
 
-def _mixed(source: Source) -> tuple[bytes, dict]:
-    quantizable, held = source.quantizable, source.held
-    source.progress(f"mixed: measuring each layer on {len(held)} held-back images")
-    expected = [keras_labels(source.model, image)[0] for image in held]
-    target = source.options.min_agreement
-    found = search_layers(quantizable, held, expected, target, source.progress)
-    return found.content, source.how() | {"search": found.as_dict()}
+def _mixed(conversion: Conversion) -> tuple[bytes, dict]:
+    quantizable, held = conversion.quantizable, conversion.held
+    conversion.progress(f"mixed: measuring each layer on {len(held)} held-back images")
+    expected = [keras_labels(conversion.model, image)[0] for image in held]
+    target = conversion.options.min_agreement
+    found = search_layers(quantizable, held, expected, target, conversion.progress)
+    return found.content, conversion.how() | {"search": found.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class Way:
         one_partition: XNNPACK must run it in one piece.
     """
 
-    make: Callable[[Source], tuple[bytes, dict]]
-    make_scores: Callable[[Source], bytes] | None = None
+    make: Callable[[Conversion], tuple[bytes, dict]]
+    make_scores: Callable[[Conversion], bytes] | None = None
     eight_bit: bool = False
     one_partition: bool = False
 
@@ -177,11 +177,11 @@ WAYS = {
 }
 
 
-def convert_modes(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes, dict]]:
+def convert_modes(conversion: Conversion, modes: Iterable[str]) -> dict[str, tuple[bytes, dict]]:
     """Converts a model to each of the modes and checks the structure of what comes out.
 
     Args:
-        source: the model, and what int8 needs.
+        conversion: from which model, and what int8 needs.
         modes: names of `WAYS`.
 
     Returns:
@@ -189,18 +189,18 @@ def convert_modes(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes
     """
     done = {}
     for mode in modes:
-        content, details = WAYS[mode].make(source)
-        image = source.calibration[0]
+        content, details = WAYS[mode].make(conversion)
+        image = conversion.calibration[0]
         checked = check_structure(content, mode, image, WAYS[mode].one_partition)
         done[mode] = (content, details | checked)
     return done
 
 
-def scores_of(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes, dict]]:
+def scores_of(conversion: Conversion, modes: Iterable[str]) -> dict[str, tuple[bytes, dict]]:
     """Files that give scores in place of labels, for those of the modes that have one.
 
     Args:
-        source: as for `convert_modes`.
+        conversion: as for `convert_modes`.
         modes: names of `WAYS`.
 
     Returns:
@@ -209,8 +209,8 @@ def scores_of(source: Source, modes: Iterable[str]) -> dict[str, tuple[bytes, di
     done = {}
     for mode in modes:
         if (make := WAYS[mode].make_scores) is not None:
-            content = make(source)
-            image = source.calibration[0]
+            content = make(conversion)
+            image = conversion.calibration[0]
             done[mode] = (
                 content,
                 check_structure(content, f"{mode} scores", image, output="logits"),
