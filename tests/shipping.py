@@ -84,7 +84,8 @@ def tiny_model():
 
 @functools.cache
 def tiny_conversion():
-    from kfcn_tools.convert.modes import Conversion, Int8Options
+    from kfcn_tools.convert.modes import Conversion
+    from kfcn_tools.convert.options import Int8Options
 
     return Conversion(tiny_model(), SIZE, [picture(seed) for seed in range(12)], Int8Options())
 

@@ -21,6 +21,7 @@ from kfcn_tools.convert.conversion import _without_eight_bit
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8 import quantize, sensitivity
 from kfcn_tools.convert.int8.ranges import METHODS
+from kfcn_tools.convert.options import Int8Options
 from kfcn_tools.convert.pictures import Picture
 from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
@@ -240,7 +241,7 @@ def test_what_a_bundle_cannot_hold_is_refused_before_the_work(tmp_path):
             tiny_fcn(classes=2),
             tmp_path / "out",
             (48, 64),
-            **{**asked, "modes": ["int8"], "int8": modes.Int8Options(min_agreement=0.5)},
+            **{**asked, "modes": ["int8"], "int8": Int8Options(min_agreement=0.5)},
         )
     (tmp_path / "data/classes.txt").write_text("only\n")
     image = keras.Input((None, None, 3))
@@ -259,6 +260,16 @@ def test_the_tables_and_the_help_speak_of_the_same_modes():
 
 def test_the_ranges_that_are_offered_are_those_there_are():
     assert command.CALIBRATIONS == METHODS
+
+
+def test_the_help_tells_the_defaults_that_hold():
+    shown = " ".join(command.parser().format_help().split())
+    words = {False: "off", True: "on"}
+    for field in dataclasses.fields(Int8Options):
+        value = field.default
+        told = words[value] if isinstance(value, bool) else value
+        (action,) = (a for a in command.parser()._actions if a.dest == field.name)
+        assert f"({told})" in action.help and " ".join(action.help.split()) in shown
 
 
 def test_help_loads_nothing_heavy():
@@ -297,7 +308,7 @@ def test_a_notebook_converts_a_net_that_it_has(tmp_path):
 def quantizable():
     fixed = fix_size(tiny_model(), *SIZE)
     images = [picture(seed) for seed in range(6)]
-    return modes.calibrate(fixed, "labels", images, modes.Int8Options(ranges="min-max"))
+    return modes.calibrate(fixed, "labels", images, Int8Options(ranges="min-max"))
 
 
 @pytest.mark.slow
@@ -344,7 +355,7 @@ def test_all_modes_of_a_mobilenet(tmp_path):
     model = fcn8s(5, "mobilenet_v2", alpha=0.35)
     settle(model)
     images = [picture(seed, (96, 128)) for seed in range(12)]
-    made = modes.Conversion(model, (96, 128), images, modes.Int8Options())
+    made = modes.Conversion(model, (96, 128), images, Int8Options())
     files = modes.convert_modes(made, MODES)
     assert list(files) == list(MODES)
     sizes = {mode: len(content) for mode, (content, _) in files.items()}

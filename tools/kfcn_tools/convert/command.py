@@ -1,6 +1,7 @@
 """kfcn-convert: a trained model becomes a bundle of `.tflite` files with golden images."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from kfcn_mobile.gates import MODES
 
 from kfcn import __version__
 from kfcn.commands._cli import MODEL_HELP, Parser, add_source, run, source_of
+from kfcn_tools.convert.options import Int8Options
 
 CALIBRATIONS = ("min-max", "percentile", "least-squares")
 
@@ -47,51 +49,53 @@ def parser() -> argparse.ArgumentParser:
         help="scores_float32.tflite, as float32_logits.tflite too",
     )
     quantising = cli.add_argument_group("int8 and mixed")
+    usual = Int8Options()
     # Without a default: what is not given is `Int8Options`' own.
     quantising.add_argument(
         "--min-agreement",
         type=float,
         default=argparse.SUPPRESS,
         metavar="0..1",
-        help="target of the layer search (0.993)",
+        help=f"target of the layer search ({usual.min_agreement})",
     )
     quantising.add_argument(
         "--calibrate",
         dest="ranges",
         choices=CALIBRATIONS,
         default=argparse.SUPPRESS,
-        help="how ranges are found (least-squares)",
+        help=f"how ranges are found ({usual.ranges})",
     )
     quantising.add_argument(
         "--equalize",
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help="ranges across layers (off)",
+        help=f"ranges across layers ({_on(usual.equalize)})",
     )
     quantising.add_argument(
         "--correct-rounding",
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help="round weights so that their errors cancel (on)",
+        help=f"round weights so that their errors cancel ({_on(usual.correct_rounding)})",
     )
     quantising.add_argument(
         "--qat-epochs",
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="quantisation-aware fine-tuning on the training split (0)",
+        help=f"quantisation-aware fine-tuning on the training split ({usual.qat_epochs})",
     )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     return cli
 
 
+def _on(switch: bool) -> str:
+    return "on" if switch else "off"
+
+
 def work(args: argparse.Namespace) -> int:
     """Converts, and prints what came of it."""
-    import dataclasses
-
     from kfcn.saved import read_card
     from kfcn_tools.convert.conversion import convert
-    from kfcn_tools.convert.modes import Int8Options
 
     given = {field.name for field in dataclasses.fields(Int8Options)} & vars(args).keys()
     out = convert(

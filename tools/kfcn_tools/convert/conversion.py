@@ -13,7 +13,8 @@ from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
 from kfcn.saved import check_card, load_model, read_card
 from kfcn_tools.convert import metadata, write_bundle
-from kfcn_tools.convert.modes import WAYS, Conversion, Int8Options, convert_modes, scores_of
+from kfcn_tools.convert.modes import WAYS, Conversion, convert_modes, scores_of
+from kfcn_tools.convert.options import Int8Options
 from kfcn_tools.convert.pictures import (
     check_any,
     check_calibration,

@@ -19,30 +19,11 @@ from kfcn_tools.convert.int8.rounding import ConvolutionInputs, round_weights
 from kfcn_tools.convert.int8.scores import CompetingScores, with_competing_scores
 from kfcn_tools.convert.int8.sensitivity import search_layers
 from kfcn_tools.convert.int8.weights import revive_dead_channels
+from kfcn_tools.convert.options import Int8Options
 from kfcn_tools.convert.pictures import HELD_BACK
 from kfcn_tools.convert.structure import check_structure
 from kfcn_tools.convert.tflite import FloatMode, export_tflite
 from kfcn_tools.convert.write_bundle import keras_labels
-
-
-@dataclass(frozen=True)
-class Int8Options:
-    """How int8 files are made; the defaults are what measured best.
-
-    Attributes:
-        equalize: equal channel ranges across layers.
-        correct_rounding: round weights so that their errors cancel, and the biases with them.
-        ranges: a method of `kfcn_tools.convert.int8.ranges`, how they are found.
-        min_agreement: where the layer search of `mixed` stops.
-        qat_epochs: passes of quantisation-aware fine-tuning over the training images. It learns
-            with weights rounded to the nearest, and so they stay after it.
-    """
-
-    equalize: bool = False
-    correct_rounding: bool = True
-    ranges: str = "least-squares"
-    min_agreement: float = 0.993
-    qat_epochs: int = 0
 
 
 class Conversion:

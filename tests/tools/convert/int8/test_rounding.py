@@ -10,7 +10,8 @@ from kfcn_tools.convert.int8 import quantize, ranges, rounding, weights
 from kfcn_tools.convert.int8.graph import convolutions, unshared
 from kfcn_tools.convert.int8.observe import observe
 from kfcn_tools.convert.int8.sensitivity import agreement_of
-from kfcn_tools.convert.modes import Int8Options, calibrate
+from kfcn_tools.convert.modes import calibrate
+from kfcn_tools.convert.options import Int8Options
 from kfcn_tools.convert.tflite import export_tflite
 from kfcn_tools.litert import open_interpreter, runner
 from shipping import SIZE, computed, picture, tiny_files, tiny_model
