@@ -147,6 +147,13 @@ class TestImports:
         for i in found:
             assert i.name.split(".")[0] not in apart.get(i.module.split(".")[0], ()), i
 
+    def test_what_the_tools_take_of_the_mobile_package_is_what_contributing_says(self, found):
+        text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        (said,) = re.findall(r"of `kfcn_mobile` the modules\s([^;]+);", text)
+        taken = {i.name for i in found if i.module.startswith("kfcn_tools")}
+        ours = {name for name in taken if name.startswith("kfcn_mobile")}
+        assert ours == {f"kfcn_mobile.{name}" for name in re.findall(r"`([\w.]+)`", said)}
+
     def test_no_net_knows_a_data_set(self, found):
         rooms = ("kfcn.nets", "kfcn.rewrite", "kfcn.crf", "kfcn.fused", "kfcn.losses")
         ours = [i for i in found if i.module.startswith(rooms)]
