@@ -1,6 +1,7 @@
 """What training, plots or conversion need is imported only there: a server can leave it out."""
 
 import configparser
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imports import read_imports, sources
 from PIL import Image
 from shipping import picture
 
 import kfcn
 
+ROOT = Path(__file__).parents[1]
 SERVING = ("tensorflow", "keras", "numpy", "PIL", "cv2", "tqdm", "filelock")
 """What docs/how-to/app.md names for `kfcn.predict`; these bring more by themselves."""
 LITERT = ("ai_edge_litert", "numpy", "PIL", "cv2", "tqdm", "filelock")
@@ -88,8 +91,6 @@ def test_a_shipped_net_that_was_opened_before_needs_litert_only(tmp_path):
 
 @pytest.mark.parametrize("names", [SERVING, LITERT])
 def test_the_documentation_names_what_predict_needs(names):
-    from test_docs import ROOT
-
     page = (ROOT / "docs/how-to/app.md").read_text(encoding="utf-8")
     packages = {
         "PIL": "pillow",
@@ -108,11 +109,42 @@ def test_an_absent_package_that_predict_needs_is_seen(name, model, tmp_path):
 
 
 def test_the_documentation_names_the_oldest_tensorflow_and_keras():
-    from test_docs import ROOT
-
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = setup["options"]["install_requires"].splitlines()
     bounds = dict(re.findall(r"^(tensorflow|keras) >=([\d.]+),<", "\n".join(lines), re.M))
     page = (ROOT / "docs/reference/platforms.md").read_text(encoding="utf-8")
     assert f"\n| {bounds['tensorflow']} | {bounds['keras']} |" in page
+
+
+PEERS = {"albumentations", "keras_hub", "torch", "torchvision"}
+"""What benchmarks compare with where it is installed."""
+OTHERWISE = {"pydensecrf": "pydensecrf2"}
+"""Distributions of another name than their package's, which need not be installed here."""
+
+
+def declared() -> set[str]:
+    """The distributions that setup.cfg names, needed or of an extra."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    names = (re.match(r"[\w-]+", line) for text in wanted for line in text.splitlines())
+    return {normalised(name[0]) for name in names if name}
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_what_is_imported_is_declared():
+    """What another package brings today it may leave out tomorrow."""
+    imported = {i.name.partition(".")[0] for i in read_imports(sources())}
+    imported -= {*sys.stdlib_module_names, "kfcn", "kfcn_tools", "kfcn_mobile", *PEERS}
+    assert {"PIL", "cv2", "google", "numpy"} < imported
+    brought = importlib.metadata.packages_distributions()
+    missing = [
+        name
+        for name in sorted(imported)
+        if not declared() & {normalised(d) for d in brought.get(name, [OTHERWISE.get(name, name)])}
+    ]
+    assert not missing
