@@ -1,6 +1,7 @@
 """The documentation builds without a warning, agrees with the code, and its commands run."""
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -63,6 +64,27 @@ def flags(parser) -> set[str]:
         for inner in (action.choices or {}).values() if hasattr(action, "add_parser") else ():
             found |= flags(inner)
     return found
+
+
+class _Parsed(Exception):  # noqa: N818 - it ends a `main` where it begins
+    def __init__(self, parser):
+        self.parser = parser
+
+
+@functools.cache
+def module_flags(name: str) -> set[str]:
+    """The flags of `python -m NAME`, whose parser stands in its `main`."""
+    if importlib.util.find_spec(name).submodule_search_locations:
+        name = f"{name}.__main__"
+
+    def parsed(parser, *args, **options):
+        raise _Parsed(parser)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("argparse.ArgumentParser.parse_args", parsed)
+        with pytest.raises(_Parsed) as caught:
+            importlib.import_module(name).main([])
+    return flags(caught.value.parser)
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +188,21 @@ class TestText:
         known = {flag for parser in parsers().values() for flag in flags(parser)} | OTHERS
         text = prose(page)
         for quoted in re.findall(r"`([^`]+)`", text):
+            run = re.search(r"python -m (kfcn_tools\.[\w.]+)", quoted)
             for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", quoted):
-                assert flag in known or "benchmarks" in quoted, f"{flag} in `{quoted}`"
+                there = module_flags(run[1]) if run else known
+                assert flag in there, f"{flag} in `{quoted}`"
             for module in re.findall(r"python -m ([\w.]+)", quoted):
                 assert importlib.util.find_spec(module), module
             for path in re.findall(r"^((?:kfcn|tools|mobile|docs|tests)/[\w./-]+)$", quoted):
                 assert (ROOT / path).exists(), path
+
+
+def test_flags_of_benchmarks_are_their_own():
+    """The control: what one has, another has not."""
+    assert "--ways" in module_flags("kfcn_tools.benchmarks.train")
+    assert "--ways" not in module_flags("kfcn_tools.benchmarks.peers")
+    assert "--help" in module_flags("kfcn_tools.benchmarks.labels")
 
 
 OTHERS = {"--logdir", "--direct_num_workers", "--runner", "--output", "--nodata"}
