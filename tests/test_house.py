@@ -75,6 +75,17 @@ def test_contributing_names_files_and_what_is_in_them(row):
             assert any(name in text for text in texts), name
 
 
+def test_contributing_names_the_variables_that_tests_wait_for():
+    """A test that is skipped where nobody knows of its variable runs nowhere."""
+    files = (ROOT / "tests").rglob("*.py")
+    lines = (line for file in files for line in file.read_text(encoding="utf-8").splitlines())
+    asked = [line for line in lines if "os.environ" in line]
+    names = {name for line in asked for name in re.findall(r'"(KFCN_[A-Z_]+)"', line)}
+    assert {"KFCN_WEIGHTS", "KFCN_ANIMALS"} <= names
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert not [name for name in sorted(names) if f"`{name}`" not in said]
+
+
 FLOORS = (
     ("kfcn.errors", "kfcn.labels", "kfcn.machine", "kfcn.collectives", "kfcn.place", "kfcn"),
     ("kfcn.files", "kfcn.options", "kfcn.metrics", "kfcn.losses", "kfcn.graph", "kfcn.recipes"),
