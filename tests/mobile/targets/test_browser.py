@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kfcn_mobile import site as site_module
 from kfcn_mobile.agreement import boundary_band
 from kfcn_mobile.bundle import read_bundle
 from kfcn_mobile.errors import TargetError
@@ -69,6 +70,48 @@ def test_webgpu_labels_as_the_host_does(target, bundle):
     labels = np.stack(outcome.labels)
     assert len(np.unique(expected)) > 1
     assert np.mean(labels == expected) > 0.999
+
+
+TUNE = """
+import { tried } from './litert/core.js';
+Object.defineProperty(globalThis, 'navigator', {
+  value: { gpu: { requestAdapter: async () => ({ info: { isFallbackAdapter: false } }) } },
+});
+globalThis.fetch = async () => ({ ok: true, arrayBuffer: async () => new ArrayBuffer(1) });
+console.warn = () => {};
+const { Worker } = await import('./net.js');
+for (const classes of [1, 7, 8, 21, 40]) {
+  const worker = new Worker('');
+  Object.assign(worker, { seen: [0], wanted: { file: 'a.tflite', size: [8, 8], classes } });
+  worker.net = { about: () => classes };
+  tried.length = 0;
+  if ((await worker.tune('a.tflite')) !== classes) throw new Error('the net was exchanged');
+  console.log(classes, ...tried);
+}
+"""
+CORE = """
+export const tried = [];
+export async function loadAndCompile(content, { accelerator }) {
+  tried.push(accelerator);
+  throw new Error('this is all that is asked');
+}
+export const [loadLiteRt, supportsFeature, Tensor] = [];
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_net_whose_classes_webgpu_would_pad_is_not_tried_there(tmp_path):
+    """LiteRT.js 2.5.3 fills them up to a multiple of four with classes that do not exist."""
+    web = Path(site_module.__file__).parent / "web"
+    for name in ("net.js", "regions.js"):
+        shutil.copy(web / name, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "tune.js").write_text(TUNE)
+    (tmp_path / "litert").mkdir()
+    (tmp_path / "litert/core.js").write_text(CORE)
+    done = subprocess.run(["node", "tune.js"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1\n7\n8 webgpu\n21\n40 webgpu\n"
 
 
 def test_a_picture_that_is_decoded_otherwise_is_refused(target, bundle):
