@@ -8,9 +8,9 @@ everything else that people have.
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -126,16 +126,13 @@ def open_image(content: bytes, page: int | None) -> Image.Image:
     except UnidentifiedImageError as error:
         known = "not a known image format"
         raise ValueError(outside_pillow(content) or known) from error
-    pages = _pages(content, image)
+    pages = _pages(io.BytesIO(content), image)
     if page is None and len(pages) > 1:
         raise ValueError(
             f"{len(pages)} pages, and a picture is one; save them apart, or read a data set of "
             "such files with --pages all"
         )
-    if page is not None and page >= len(pages):
-        raise ValueError(f"{len(pages)} page(s); asked for number {page + 1}")
-    if pages[page or 0]:
-        image.seek(pages[page or 0])
+    _go_to(image, pages, page)
     check_memory(image.height, image.width, len(image.getbands()) * _bytes_each(image))
     return image
 
@@ -240,14 +237,22 @@ def _bytes_each(image: Image.Image) -> int:
     return 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
 
 
-def _pages(content: bytes, image: Image.Image) -> list[int]:
-    """The numbers of the pages of a file.
+def _pages(file: BinaryIO, image: Image.Image) -> list[int]:
+    """The numbers of the pages of a file, as Pillow counts what is in it.
 
     Layers of a Photoshop file and the further pictures of a phone's JPEG are none.
     """
     if image.format in _ANIMATED:
         return list(range(getattr(image, "n_frames", 1)))
-    return page_numbers(content) if image.format == "TIFF" else [0]
+    return page_numbers(file) if image.format == "TIFF" else [0]
+
+
+def _go_to(image: Image.Image, pages: Sequence[int], page: int | None) -> None:
+    """Turns to a page of `_pages`; to the first where none is asked for."""
+    if page is not None and page >= len(pages):
+        raise ValueError(f"{len(pages)} page(s); asked for number {page + 1}")
+    if number := pages[page or 0]:  # not 0 even for the first, where a reduced copy lies before it
+        image.seek(number)
 
 
 def count_pages(file: str | Path | bytes, name: str | None = None) -> int:
@@ -261,7 +266,7 @@ def count_pages(file: str | Path | bytes, name: str | None = None) -> int:
         if content.startswith(JPEG):
             return 1
         with Image.open(io.BytesIO(content)) as image:
-            return len(_pages(content, image))
+            return len(_pages(io.BytesIO(content), image))
 
 
 def check_memory(height: int, width: int, channels: int) -> None:
@@ -335,8 +340,7 @@ def read_head(
             return ImageHead(size, orientation, False)
         opened.seek(0)
         with Image.open(opened) as image:
-            if page:
-                image.seek(page)
+            _go_to(image, _pages(opened, image), page)
             orientation = _orientation(image)
             width, height = image.size
             # Pillow turns the size of a TIFF itself.

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
@@ -48,10 +48,12 @@ def check_bands(image: Image.Image) -> None:
         raise ValueError(f"{bands} bands; {_BANDS}")
 
 
-def page_numbers(content: bytes) -> list[int]:
+def page_numbers(file: BinaryIO) -> list[int]:
     """The numbers of the pages of a file; reduced copies of a page are none."""
-    file = io.BytesIO(content)
-    head = file.read(16 if content[2:3] == b"+" or content[3:4] == b"+" else 8)
+    file.seek(0)
+    head = file.read(8)
+    if b"+" in head[2:4]:  # BigTIFF
+        head += file.read(8)
     directory, pages, seen = ImageFileDirectory_v2(head), [], set()
     place, number = directory.next, 0
     while place and place not in seen and number < _MOST_PAGES:

@@ -10,7 +10,7 @@ from drawn import mask, picture, save, write
 from PIL import Image
 
 from kfcn import data
-from kfcn.data.formats.images import count_pages, read_image, value_range
+from kfcn.data.formats.images import count_pages, read_image, read_size, value_range
 from kfcn.errors import DataError, UsageError
 
 GREY = picture()[..., 0].astype(np.uint16)
@@ -100,6 +100,27 @@ def test_an_animation_has_pages_and_a_thumbnail_in_a_tiff_is_none(tmp_path):
     save(tmp_path / "b.tif", frames[0], save_all=True, append_images=[small])
     assert count_pages(tmp_path / "b.tif") == 1
     np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), picture(0))
+
+
+def test_heads_and_ranges_are_those_of_the_page_that_is_read(tmp_path):
+    pages = [
+        picture(seed).astype(np.uint16)[:rows, :, 0] + seed for seed, rows in ((1, 48), (2, 30))
+    ]
+    reduced = Image.fromarray(picture(3)).resize((16, 12))
+    images = [Image.fromarray(page) for page in pages]
+    for image in (reduced, *images):
+        image.encoderinfo = {"tiffinfo": {254: int(image is reduced)}}
+    save(tmp_path / "a.tif", images[0], save_all=True, append_images=[reduced, images[1]])
+    save(tmp_path / "b.tif", reduced, tiffinfo={254: 1}, save_all=True, append_images=images)
+    for name in ("a.tif", "b.tif"):
+        for number, page in enumerate(pages):
+            assert read_size(tmp_path / name, page=number) == page.shape
+            assert value_range(tmp_path / name, page=number) == (page.min(), page.max())
+            assert read_image(tmp_path / name, page=number).shape[:2] == page.shape
+        with pytest.raises(DataError, match=r"2 page\(s\); asked for number 3"):
+            read_size(tmp_path / name, page=2)
+    save(tmp_path / "c.tif", reduced, tiffinfo={254: 1}, save_all=True, append_images=images[:1])
+    assert read_size(tmp_path / "c.tif") == read_image(tmp_path / "c.tif").shape[:2] == (48, 64)
 
 
 def tiff(bands, height=2, width=3):
