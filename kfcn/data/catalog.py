@@ -205,7 +205,7 @@ class Source:
         text, file = self.classes, None
         if text is None or text in _own_choices(self.name):
             return text
-        if _is_path(text):
+        if is_path(text):
             try:
                 content = Path(text).read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
@@ -272,7 +272,7 @@ def _opened(source: Source, split: str) -> "Dataset":
             f"{name} has no split {split!r}{place}; expected one of: {', '.join(known)}"
         )
     chosen = source.chosen_classes()
-    own = chosen is None or chosen in _own_choices(name) or _is_path(chosen)
+    own = chosen is None or chosen in _own_choices(name) or is_path(chosen)
     tfds_name = _tfds_name(name, data_dir)
     if tfds_name:
         from kfcn.data.sets.tfds_set import TfdsSet
@@ -299,8 +299,8 @@ def _own_choices(name: str) -> tuple[str, ...]:
     return row.reader.class_choices if row and row.classes else ()
 
 
-def _is_path(text: str) -> bool:
-    """Whether `classes` names a file."""
+def is_path(text: str) -> bool:
+    """Whether `classes` names a file, and does not say them itself."""
     with contextlib.suppress(OSError):  # a list may be longer than the name of a file
         if Path(text).is_file():
             return True

@@ -12,6 +12,7 @@ import keras
 from kfcn import __version__
 from kfcn.data.audit.audit import before_training
 from kfcn.data.audit.check import class_weights
+from kfcn.data.catalog import is_path
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
 from kfcn.data.feed.views import Skipping, cached
@@ -406,9 +407,7 @@ def _card(config: Settings, validation: Dataset) -> dict[str, Any]:
         "output": "logits of the input's size",
         "data": config.data,
         "reading": reading.as_dict(),
-        "grouping": None
-        if config.classes is None or Path(config.classes).is_file()
-        else config.classes,
+        "grouping": None if config.classes is None or is_path(config.classes) else config.classes,
         "split": config.val_split,
         "crf": config.crf,
     }

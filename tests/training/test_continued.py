@@ -14,6 +14,7 @@ from kfcn.saved import open_model, read_card
 from kfcn.training.resolution import OtherStartError, continued, resolve
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.stages import plan
+from kfcn.training.trainer import _card
 
 
 @pytest.fixture
@@ -154,6 +155,17 @@ def test_classes_are_compared_by_what_they_say():
     assert continued(stored, {"classes": "car,road"}, "runs/a") == stored
     with pytest.raises(UsageError, match="classes=car; road; rest = background"):
         continued(stored, {"classes": "road,car"}, "runs/a")
+
+
+def test_a_written_out_list_longer_than_a_file_name_stands_on_the_card():
+    """Linux knows no such name (ENAMETOOLONG), and none of 255 bytes is a list of 40 classes."""
+    names = data.load("scenes", "val").classes.names[1:]
+    listed = "; ".join(f"{name} {'x' * 60} = {name}" for name in names) + "; rest = background"
+    config = resolve(data="scenes", classes=listed)
+    assert len(config.classes) > 300
+    card = _card(config, config.source.open("val"))
+    assert card["grouping"] == config.classes
+    assert card["classes"][1:] == [f"{name} {'x' * 60}" for name in names]
 
 
 CARDS = [
