@@ -29,6 +29,8 @@ _PARTS = (
     ("architecture", str, "a text"),
     ("backbone", str, "a text"),
     ("grouping", str, "a text"),
+    ("data", str, "a text"),
+    ("split", str, "a text"),
     ("net", dict, "an object"),
 )
 """Of a card, beside its classes and how its data were read."""
@@ -348,14 +350,25 @@ class RunData(NamedTuple):
 
 
 def data_of_run(path: Path | str) -> RunData | None:
-    """What the run in a folder was validated on; None where the path is no run's folder.
+    """What a net was validated on: what its run says, or the less that its card does.
+
+    Args:
+        path: a run folder, a model file or the name of a pretrained net.
+
+    Returns:
+        None where neither knows. Of a card alone the folder and the seed are missing, and its
+        classes, which `kfcn.data.Source.open_for` takes from it.
 
     Raises:
-        KfcnError: its `config.json` is damaged.
+        UsageError: there is no model.
+        KfcnError: the run's `config.json` or the card is damaged.
     """
     config = Path(path) / CONFIG
     if not config.is_file():
-        return None
+        card = read_card(path) or {}
+        if not card.get("data"):
+            return None
+        return RunData(card["data"], None, 0, None, card.get("split") or "val", None)
     try:
         values = read_object(config)
         settings, files = values["settings"], values.get("data") or {}

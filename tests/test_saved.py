@@ -1,5 +1,6 @@
 """Model files: how they are called once they are loaded."""
 
+import json
 import re
 import warnings
 import zipfile
@@ -11,9 +12,17 @@ import pytest
 import tensorflow as tf
 from processes import small_disk
 from shipping import picture, tiny_model
+from small_nets import save_colour_run
 
 from kfcn.errors import KfcnError, UsageError, WriteError
-from kfcn.saved import _NEWER, _without_newer, check_classes, load_model, save_model
+from kfcn.saved import (
+    _NEWER,
+    _without_newer,
+    check_classes,
+    data_of_run,
+    load_model,
+    save_model,
+)
 
 STRUCTURE = "structure of `inputs`"
 
@@ -148,3 +157,17 @@ def test_classes_that_differ_further_down_are_told():
         check_classes({"classes": [*names[:3], "fridge"]}, dataset)
     with pytest.raises(UsageError, match=r"4 classes \(sky, path, wall, ...\); rooms has .*\)$"):
         check_classes({"classes": ["sky", "path", *names[2:]]}, dataset)
+
+
+def test_what_a_net_without_a_run_was_validated_on_stands_on_its_card(tmp_path):
+    save_colour_run(tmp_path, {"a": (0, 0, 0), "b": (1, 1, 1), "c": (2, 2, 2)})
+    file = tmp_path / "model.json"
+    card = json.loads(file.read_text())
+    for path in (tmp_path, tmp_path / "model.keras"):
+        file.write_text(json.dumps(card))
+        assert data_of_run(path) is None
+        file.write_text(json.dumps(card | {"data": "camvid", "split": "test"}))
+        assert data_of_run(path) == ("camvid", None, 0, None, "test", None)
+    file.write_text(json.dumps(card | {"data": ["camvid"]}))
+    with pytest.raises(KfcnError, match=r"data .*: expected a text"):
+        data_of_run(tmp_path)

@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
         description="Measure a model on a split, every image at its full resolution.",
     )
     cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    add_source(cli, required=False, purpose="that of the run, or scenes, if none is named; ")
+    add_source(
+        cli, required=False, purpose="that of the run or the card, or scenes, if none is named; "
+    )
     cli.add_argument("--split", metavar="NAME", help="default: val, or what the run calls it")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(

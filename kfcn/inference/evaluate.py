@@ -116,7 +116,7 @@ def evaluate(
         model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
         data: a `kfcn.data.Source`, or a name of `kfcn.data.NAMES`, which `data_dir`, `seed` and
             `classes` then complete; or an open data set (`split` is then its own). None for what
-            the run in the folder `model` was validated on, and "scenes" where it is no run.
+            the net was validated on, as its run or its card says, and "scenes" where neither does.
         split: e.g. "val", which is what None stands for where the run has no other name for it.
         data_dir: folder of the data set; another than the run's where `data` is None.
         seed: of a data set that is drawn; None for the run's where `data` is None, and 0 else.

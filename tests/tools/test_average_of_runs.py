@@ -1,6 +1,7 @@
 """The mean of nets: by value, with a card of its own, and only of nets that have one."""
 
 import json
+import shlex
 
 import keras
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from kfcn_tools.average import average, main
 from small_nets import TINY, randomize, save_colour_run
 
+from kfcn.commands import evaluate
+from kfcn.data import load
 from kfcn.errors import UsageError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s, fcn32s
@@ -87,3 +90,31 @@ def test_the_command_makes_a_new_folder_and_no_other(runs, tmp_path, capsys):
     assert main(given) == 2
     assert "mean: exists already; name a new folder" in capsys.readouterr().err
     assert sha256(tmp_path / "mean/model.keras") == before
+
+
+def test_the_advised_command_measures_the_mean(tmp_path, capsys):
+    """A mean has no run's `config.json`; its card says what the nets were validated on."""
+    classes = load("scenes", "val").classes
+    palette = dict(zip(classes.names, classes.palette, strict=True))
+    for number in (0, 1):
+        run = tmp_path / f"my run{number}"
+        run.mkdir()
+        save_colour_run(run, palette, np.full((3, 7), number), bias=range(7))
+        card = json.loads((run / "model.json").read_text())
+        card |= {"data": "scenes", "split": "val[0/50]"}
+        (run / "model.json").write_text(json.dumps(card))
+    runs = [str(tmp_path / "my run0"), str(tmp_path / "my run1")]
+    assert main([*runs, "--out", str(tmp_path / "the mean")]) == 0
+    command = shlex.split(capsys.readouterr().out.partition("measure ")[2])
+    assert command == ["kfcn-evaluate", str(tmp_path / "the mean")]
+    assert evaluate.main(command[1:]) == 0
+    assert "on scenes/val[0/50], 2 images" in capsys.readouterr().out
+
+
+def test_the_advised_command_names_the_folder_of_the_first_run(runs, tmp_path, capsys):
+    settings = {"data": "folder", "data_dir": "my data", "seed": 4, "classes": None}
+    config = {"settings": settings | {"val_split": "val"}, "data": {"val": "0" * 64}}
+    (runs[0] / "config.json").write_text(json.dumps(config))
+    assert main([str(run) for run in runs] + ["--out", str(tmp_path / "mean")]) == 0
+    told = capsys.readouterr().out
+    assert f"kfcn-evaluate {tmp_path / 'mean'} --data-dir 'my data'\n" in told

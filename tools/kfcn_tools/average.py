@@ -7,12 +7,13 @@
 It costs one more training for each net, and nothing when the mean is used. Nets that were trained
 on from one net lie in one valley of the loss, in the middle of which the loss is lower still
 (Wortsman et al., "Model soups", ICML 2022). Nets that began apart have no such mean: whoever uses
-one measures it first (`kfcn-evaluate runs/mean`).
+one measures it first (`kfcn-evaluate runs/mean --data-dir DIR`).
 
 The moving statistics of batch normalisation are averaged as the weights are.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from kfcn.commands._cli import MODEL_HELP, Parser, run
 from kfcn.errors import UsageError
 from kfcn.files import sha256, write_json
 from kfcn.outputs import new_folder
-from kfcn.saved import CARD, MODEL, model_path, open_model, save_model
+from kfcn.saved import CARD, MODEL, data_of_run, model_path, open_model, save_model
 
 _ALIKE = ("architecture", "backbone", "net", "classes", "input")
 """What cards must agree on: a net of another output stride, say, has the same weights."""
@@ -93,7 +94,10 @@ def parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     """Averages, and says what to do next."""
     out = average(args.models, args.out)
-    print(f"model    {out / MODEL}, the mean of {len(args.models)} nets; kfcn-evaluate measures it")
+    print(f"model    {out / MODEL}, the mean of {len(args.models)} nets")
+    known = data_of_run(args.models[0])
+    place = [] if known is None or known.data_dir is None else ["--data-dir", known.data_dir]
+    print(f"measure  {shlex.join(['kfcn-evaluate', str(out), *place])}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
