@@ -1,5 +1,8 @@
 """Which runtime a net gets, and the programs that are kept."""
 
+import ast
+import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,7 @@ from small_nets import TINY, fit_statistics, randomize
 
 from kfcn.commands import predict as command
 from kfcn.crf import add_crf
-from kfcn.inference.runtime import store
+from kfcn.inference.runtime import from_keras, store
 from kfcn.inference.runtime.from_keras import program_of
 from kfcn.inference.runtime.net import KerasNet, as_net, open_net, quickest
 from kfcn.inference.runtime.program import UnsupportedError
@@ -126,6 +129,33 @@ def test_programs_are_kept_by_what_the_file_holds(model, cache, tmp_path):
     assert store.load(file) is None
     np.testing.assert_array_equal(open_net(file)[0].labels(image), other.labels(image))
     assert store.load(file) is not None  # it was written anew
+
+
+def test_a_program_that_other_code_made_is_not_taken(cache, tmp_path, monkeypatch):
+    """Of the same release, as two commits are."""
+    file, home = tmp_path / "net.keras", tmp_path / "kfcn"
+    file.write_text("a net")
+    store.save(file, program_of(convnet(2)))
+    assert store.load(file) is not None
+    shutil.copytree(store._HOME, home, ignore=shutil.ignore_patterns("*.npz", "*.keras"))
+    monkeypatch.setattr(store, "_HOME", home)
+    for changed in ("inference/runtime/from_keras.py", "fused/norms.py", "rewrite/field.py"):
+        store._reader.cache_clear()
+        assert store.load(file) is not None
+        content = (home / changed).read_text()
+        (home / changed).write_text(f"{content}# another\n")
+        store._reader.cache_clear()
+        assert store.load(file) is None
+        (home / changed).write_text(content)
+    store._reader.cache_clear()
+
+
+def test_all_that_the_reading_of_a_net_imports_counts_for_its_program():
+    counted = {file for name in store._SOURCES for file in store._HOME.glob(name)}
+    tree = ast.parse(Path(from_keras.__file__).read_text())
+    rooms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    for room in (name for name in rooms if name.startswith("kfcn.") and name != "kfcn.crf"):
+        assert Path(importlib.import_module(room).__file__) in counted, room
 
 
 def test_few_programs_are_kept_and_a_folder_that_cannot_be_written_is_no_error(
