@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from kfcn.errors import KfcnError, UsageError
+from kfcn.errors import KfcnError, UsageError, first_line
 
 # Sizes are followed beside the graph where an input leaves them open: a multiple of the strides
 # that nets have (128, 3 and 5), so that no layer meets a size its stride does not divide.
@@ -180,8 +180,9 @@ class Walker:
             return layer.compute_output_spec(*args, **kwargs)
         except Exception as error:
             shapes = [leaf.shape for leaf in keras.tree.flatten(args) if hasattr(leaf, "shape")]
-            reason = str(error).strip().splitlines()[0]
-            raise KfcnError(f"{describe(layer)} does not take {shapes}: {reason}") from error
+            raise KfcnError(
+                f"{describe(layer)} does not take {shapes}: {first_line(error)}"
+            ) from error
 
     def _enter(self, model, args):
         """A model used as a layer: walked by itself and kept as a model in the new one."""

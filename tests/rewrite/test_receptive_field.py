@@ -243,6 +243,23 @@ def test_what_cannot_be_followed_is_named():
         kfcn.receptive_field(keras.Model(inputs, layers.Concatenate(name="join")(pair)))
 
 
+def test_a_layer_that_fails_without_a_word_is_named():
+    class Silent(layers.Layer):
+        ready = False
+
+        def compute_output_spec(self, x):
+            if self.ready:
+                raise NotImplementedError
+            return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+    image = keras.Input((None, None, 3))
+    layer = Silent(name="silent")
+    model = keras.Model(image, layer(image))
+    layer.ready = True
+    with pytest.raises(KfcnError, match=r"'silent' \(Silent\) does not take .*NotImplementedError"):
+        kfcn.receptive_field(model)
+
+
 def test_a_compiled_model_is_read_without_its_loss():
     class Private(keras.losses.Loss):  # nobody can load it
         def call(self, y, p):
