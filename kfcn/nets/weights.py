@@ -1,6 +1,7 @@
 """Weights that a net starts from: those of a classifier, of a file, of another trained net."""
 
 import io
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -182,7 +183,7 @@ def _application(entry: Backbone, backbone: str, weights: str, options: BodyOpti
 
 
 def _fill(model: keras.Model, source: Tensors, caffe: bool) -> int:
-    """Copies tensors by layer name where shapes agree; returns how many."""
+    """Copies tensors by layer name where they fit (`_fits`); returns how many."""
     filled = 0
     # The classifier's Dense layers become the paper's convolutions fc6 and fc7.
     source |= {new: source[old] for old, new in (("fc1", "fc6"), ("fc2", "fc7")) if old in source}
@@ -195,11 +196,21 @@ def _fill(model: keras.Model, source: Tensors, caffe: bool) -> int:
             values[0] = values[0][:, :, ::-1, :]  # the source expects BGR
         first = False
         for variable, value in zip(layer.weights, values, strict=False):
-            # Keras flattens row by row, channels last: (7*7*512, 4096) is (7, 7, 512, 4096).
-            if value.size == np.prod(variable.shape):
+            if _fits(value.shape, variable.shape):
                 variable.assign(value.reshape(variable.shape))
                 filled += 1
     return filled
+
+
+def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a tensor is one of this shape, or the kernel of a Dense layer for a convolution.
+
+    Keras flattens row by row, channels last: (7*7*512, 4096) is (7, 7, 512, 4096). Nothing else
+    is reshaped: as many numbers in another order are other weights.
+    """
+    if len(given) == 2 and len(wanted) == 4:
+        return given == (math.prod(wanted[:3]), wanted[3])
+    return given == tuple(wanted)
 
 
 def carry_weights(

@@ -1,3 +1,4 @@
+import math
 import os
 
 import keras
@@ -193,6 +194,34 @@ def test_a_kfcn_model_that_takes_rgb_keeps_its_colours(tmp_path):
     kernels = [np.asarray(net.get_layer("block1_conv1").kernel) for net in (first, second)]
     np.testing.assert_array_equal(*kernels)
     assert np.abs(kernels[0] - kernels[0][:, :, ::-1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "fits"),
+    [
+        ((1, 1, 4, 3), (1, 1, 4, 3), True),
+        ((1, 1, 4, 3), (1, 1, 3, 4), False),
+        ((3, 4), (1, 1, 3, 4), True),
+        ((4, 3), (1, 1, 3, 4), False),
+        ((18, 4), (3, 2, 3, 4), True),
+        ((3, 2, 3, 4), (3, 2, 3, 4), True),
+        ((2, 3, 3, 4), (3, 2, 3, 4), False),
+    ],
+)
+def test_only_the_kernel_of_a_dense_layer_is_reshaped(tmp_path, given, wanted, fits):
+    """As many numbers in another order would be scrambled, and count as filled."""
+    image = keras.Input((None, None, wanted[2]))
+    layer = keras.layers.Conv2D(wanted[3], wanted[:2], use_bias=False, name="body")
+    net = keras.Model(image, layer(image))
+    before, kernel = layer.get_weights()[0], np.arange(math.prod(given), dtype="float32")
+    np.savez(tmp_path / "body.npz", **{"body/0": kernel.reshape(given)})
+    if fits:
+        assert load_weights(net, "mobilenet_v2", str(tmp_path / "body.npz")) == 1
+        np.testing.assert_array_equal(layer.get_weights()[0].ravel(), kernel)
+    else:
+        with pytest.raises(KfcnError, match="fills no tensor of mobilenet_v2"):
+            load_weights(net, "mobilenet_v2", str(tmp_path / "body.npz"))
+        np.testing.assert_array_equal(layer.get_weights()[0], before)
 
 
 def test_files_that_do_not_fit_are_told(tmp_path):
