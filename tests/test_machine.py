@@ -5,10 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kfcn import machine
+from kfcn.data import load
+from kfcn.data.audit import check
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -122,6 +125,7 @@ def test_a_run_goes_on_with_its_kernels(stored, expected, tmp_path, monkeypatch)
 
 FREED_IN_PIECES = """
 import sys
+from pathlib import Path
 from kfcn.machine import release_memory
 
 def resident():
@@ -175,3 +179,15 @@ def test_memory_that_was_freed_in_pieces_is_given_back():
     before, after = map(float, out)
     assert before > 200
     assert after < 20
+
+
+def test_no_more_threads_than_this_process_may_use_cores(monkeypatch):
+    """As in a container or under taskset, where `os.cpu_count` counts the whole machine."""
+    asked, pool = [], check.ThreadPoolExecutor
+    monkeypatch.setattr(check, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 4}, raising=False)
+    assert len(list(check.for_each(load("scenes", "val[0/50]"), lambda x, i: i))) == 2
+    assert asked == [3]
+    home = Path(machine.__file__)
+    rooms = [room for room in home.parent.rglob("*.py") if room != home]
+    assert not [room for room in rooms if "cpu_count()" in room.read_text(encoding="utf-8")]

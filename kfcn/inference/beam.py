@@ -20,6 +20,7 @@ from kfcn.inference.formats import writer_for
 from kfcn.inference.predict import Predictions, inputs_of, predict_file
 from kfcn.inference.runtime.net import open_net
 from kfcn.inference.writer import Writer
+from kfcn.machine import cores
 from kfcn.outputs import Outputs
 from kfcn.saved import model_path, read_card
 
@@ -152,8 +153,7 @@ def _threads(options) -> int | None:
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return None
-    cores = os.cpu_count() or 1
-    return max(1, cores // (direct.direct_num_workers or cores))
+    return max(1, cores() // (direct.direct_num_workers or cores()))
 
 
 def _handler() -> type:

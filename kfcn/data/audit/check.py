@@ -1,6 +1,5 @@
 """Looks at every pair of a data set once: is it sound, and how often is each class seen?"""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from kfcn.data.dataset import Counts, Dataset, Sample
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
+from kfcn.machine import cores
 
 
 def check(dataset: Dataset, progress: bool = False, training: bool | None = None) -> Counts:
@@ -84,7 +84,7 @@ def for_each(
         leave=False,
         disable=None if progress else True,
     )
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+    with ThreadPoolExecutor(cores()) as pool, bar:
         for start in range(0, len(dataset), 256):
             block = range(start, min(start + 256, len(dataset)))
             for result in pool.map(lambda index: look(dataset, index), block):

@@ -7,7 +7,6 @@ missing, and the files are the same whoever wrote them.
 
 import concurrent.futures
 import multiprocessing
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from kfcn.data.prepare.shard import DONE, Shard, opened, write_shard
 from kfcn.data.stretch import open_splits
 from kfcn.errors import DataError, KfcnError, UsageError, WriteError, first_line, require
 from kfcn.files import make_folder
+from kfcn.machine import cores
 from kfcn.outputs import Outputs
 
 FORMATS = ("array_record", "tfrecord")
@@ -101,7 +101,7 @@ def _write_by_processes(shards, workers: int | None, total: int, progress: bool)
         total=total, initial=total - left, desc="prepare", unit="image",
         disable=None if progress else True,
     )  # fmt: skip
-    workers = min(workers or os.cpu_count() or 1, len(shards))
+    workers = min(workers or cores(), len(shards))
     with bar:
         if workers < 2:
             for shard in shards:
