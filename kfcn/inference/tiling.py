@@ -1,7 +1,7 @@
 """Labels of images too large for one piece: the same labels, in memory that does not grow."""
 
-import functools
 import math
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,12 +41,22 @@ class Tile(NamedTuple):
     target: tuple[slice, slice]
 
 
-@functools.lru_cache(maxsize=1)
+# Of each net for as long as there is one: it takes a walk over the graph, and a cache that held
+# the net itself would keep its weights in the memory.
+_margins: "weakref.WeakKeyDictionary[keras.Model, int | None]" = weakref.WeakKeyDictionary()
+
+
 def margin(model: "keras.Model") -> int | None:
     """How far around a pixel a net looks, in pixels, rounded up to `ALIGNMENT`.
 
     None for a net that looks at the whole image (squeeze-and-excite, a CRF), or may.
     """
+    if model not in _margins:
+        _margins[model] = _margin(model)
+    return _margins[model]
+
+
+def _margin(model):
     from kfcn.rewrite.field import reach
 
     try:

@@ -1,3 +1,7 @@
+import gc
+import weakref
+
+import keras
 import numpy as np
 import pytest
 from small_nets import TINY, fit_statistics, randomize
@@ -64,3 +68,15 @@ def test_a_net_that_sees_the_whole_image_is_not_tiled(net, monkeypatch):
     assert segment(model, picture(40, 50)).shape == (40, 50)
     with pytest.raises(ValueError, match="looks at the whole image"):
         tiling.segment_tiled(KerasNet(model), picture(40, 50))
+
+
+def test_a_net_whose_margin_was_asked_for_does_not_stay_in_the_memory(monkeypatch):
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 129)(image))
+    assert tiling.margin(model) == 128
+    monkeypatch.setattr("kfcn.rewrite.field.reach", None)  # it is not asked for again
+    assert tiling.margin(model) == 128
+    alive = weakref.ref(model)
+    del model, image
+    gc.collect()
+    assert alive() is None
