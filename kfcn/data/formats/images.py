@@ -42,7 +42,9 @@ _ORIENTATION = ExifTags.Base.Orientation  # of TIFF as well
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 # Pillow refuses pictures above 179 megapixels, whatever memory there is, and warns from 89 on.
-# `check_memory` takes its place: before anything is decoded, and by bytes.
+# `check_memory` takes its place: before anything is decoded, and by bytes. For the whole process,
+# which docs/reference/files.md tells: there is one such limit for all threads, and turning it off
+# and on around each picture would let one thread turn it on under another.
 Image.MAX_IMAGE_PIXELS = None
 
 
