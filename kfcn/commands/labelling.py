@@ -1,6 +1,7 @@
 """`kfcn-data next` and `kfcn-data suspects`: what to label next, and which labels are wrong."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def next_pictures(args: argparse.Namespace) -> int:
     from kfcn.saved import open_model
 
     for note in left_out(args.images):
-        print(f"kfcn-data: {note}")
+        print(f"kfcn-data: {note}", file=sys.stderr)
     model, card = open_model(args.model)
     stretch = Reading.of_card(card).stretch
     inputs = [*inputs_of(args.model, args.images), *collect(args.images)]
@@ -59,7 +60,7 @@ def next_pictures(args: argparse.Namespace) -> int:
     with outputs.lock():
         kept = write_proposal(proposal, model, writer)
     for message in proposal.failed.values():
-        print(f"kfcn-data: not read: {message}")
+        print(f"kfcn-data: not read: {message}", file=sys.stderr)
     print(
         f"{len(proposal.chosen)} of {len(proposal.uncertainty)} pictures chosen, "
         f"{proposal.labelled} have the name of a labelled one; "
@@ -87,7 +88,9 @@ def _labelled(model: str, stretch: tuple[int, int] | None) -> "list[Dataset]":
         source = stored.source.stretched(stretch)
         return [source.open(split) for split in (stored.train_split, stored.val_split)]
     except KfcnError as error:
-        print(f"kfcn-data: what {model} was trained on cannot be looked at ({error})")
+        print(
+            f"kfcn-data: what {model} was trained on cannot be looked at ({error})", file=sys.stderr
+        )
         return []
 
 

@@ -63,10 +63,9 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
         str(tmp_path / "todo"),
     ]
     assert main(arguments) == 1  # the broken one
-    told = capsys.readouterr().out
-    assert (
-        "broken.png" in told and "2 of 4 pictures chosen, 2 have the name of a labelled one" in told
-    )
+    told = capsys.readouterr()
+    assert "2 of 4 pictures chosen, 2 have the name of a labelled one" in told.out
+    assert "broken.png" in told.err and "broken.png" not in told.out
     table = rows(tmp_path / "todo" / "next.csv")
     assert [row["order"] for row in table] == ["1", "2", "", ""]
     assert all(row["picture"].rsplit("/", 1)[-1].startswith("new-") for row in table)
@@ -82,6 +81,21 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
     assert main(arguments) == 0
     assert json.loads(first.read_text(encoding="utf-8"))["shapes"] == []
     assert "1 corrected files kept" in capsys.readouterr().out
+
+
+def test_what_next_leaves_out_or_cannot_look_at_goes_to_stderr(painter, pairs, tmp_path, capsys):
+    """So that what it tells about its work can be read by a program."""
+    (tmp_path / "new").mkdir()
+    shutil.copy(next((pairs / "images" / "val").iterdir()), tmp_path / "new/a.png")
+    (tmp_path / "new/c.heic").write_bytes(b"a picture of a phone")
+    settings = resolve(data="folder", data_dir=str(tmp_path / "gone"))
+    RunFolder(painter).start(settings, {})
+    given = ["next", str(painter), str(tmp_path / "new"), "--out", str(tmp_path / "todo")]
+    assert main(given) == 1  # in the end: it is no net of kfcn
+    told = capsys.readouterr()
+    assert told.out == ""
+    for line, note in zip(told.err.splitlines(), ("c.heic", "gone: no such", "score"), strict=True):
+        assert line.startswith("kfcn-data: ") and note in line
 
 
 @pytest.mark.slow
