@@ -7,6 +7,7 @@ from typing import Unpack
 import keras
 
 from kfcn.errors import UsageError
+from kfcn.graph import producer
 from kfcn.nets.backbones import BATCH_NORM_MOMENTUM, BodyOptions, row
 from kfcn.rewrite import receptive_fields, to_atrous
 
@@ -104,7 +105,7 @@ def keep_last_cells(body: keras.Model) -> None:
     for layer in body.layers:
         if not isinstance(layer, CONVOLUTIONS) or layer.padding != "valid":
             continue
-        padding = layer.input._keras_history.operation
+        padding = producer(layer.input)
         if not isinstance(padding, keras.layers.ZeroPadding2D):
             continue
         padding.padding = tuple(

@@ -20,6 +20,7 @@ from kfcn.errors import KfcnError
 from kfcn.graph import is_operation
 from kfcn.nets.upsample import as_trim
 from kfcn.rewrite import geometry
+from kfcn.rewrite.pooling import DilatedPooling2D
 from kfcn.rewrite.walker import Shape, Walker, as_functional, describe, reference_specs
 
 
@@ -148,7 +149,7 @@ class _FieldWalker(Walker):
                 for i, axis in enumerate((field.y, field.x))
             )
             return _Field(y, x, field.unbounded)
-        if type(layer).__name__ == "DilatedPooling2D":
+        if isinstance(layer, DilatedPooling2D):
             parts = zip(
                 (field.y, field.x), layer.pool_size, layer.dilation_rate, layer.pads, strict=True
             )
