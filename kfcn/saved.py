@@ -343,10 +343,33 @@ class RunData(NamedTuple):
     split: str
     fingerprint: str | None
 
-    def completed(self, **given: Any) -> dict[str, Any]:
-        """Some of these by name: what was given, and the run's own where that is None."""
-        own = self._asdict()
-        return {name: own[name] if value is None else value for name, value in given.items()}
+    def other_files(self, dataset: "Dataset") -> str | None:
+        """What is to be told where an open split has other files than the run had; else None."""
+        if self.fingerprint is None or dataset.fingerprint() == self.fingerprint:
+            return None
+        place = self.data if self.data_dir is None else self.data_dir
+        return f"{self.split} of {place} holds other files than the run was validated on"
+
+
+def data_to_measure(model: "keras.Model | Path | str", data: str | None, **given: Any) -> RunData:
+    """What a net is measured on: what was asked for, and the rest as its run or its card says.
+
+    Args:
+        model: a net, its file or its run folder.
+        data: a data set by name, of which the run then says nothing; None for the net's own, or
+            "scenes" where it knows of none.
+        given: data_dir, seed, classes and split; None for what was not given.
+
+    Returns:
+        All of it; the fingerprint where the split is that of the run.
+
+    Raises:
+        UsageError, KfcnError: as `data_of_run`.
+    """
+    known = data_of_run(model) if data is None and isinstance(model, (str, Path)) else None
+    own = known or RunData(data or "scenes", None, 0, None, "val", None)
+    chosen = own._replace(**{name: value for name, value in given.items() if value is not None})
+    return chosen if chosen.split == own.split else chosen._replace(fingerprint=None)
 
 
 def data_of_run(path: Path | str) -> RunData | None:

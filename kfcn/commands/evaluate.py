@@ -50,9 +50,11 @@ def work(args: argparse.Namespace) -> None:
     from kfcn.inference.evaluate import evaluate
     from kfcn.inference.protocol import Protocol
     from kfcn.outputs import one_file
-    from kfcn.saved import files_of, model_path, read_card
+    from kfcn.saved import data_to_measure, files_of, model_path, read_card
 
-    known = _of_the_run(args)
+    given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes", "split")}
+    chosen = data_to_measure(args.model, args.data, **given)
+    vars(args).update(chosen._asdict())
     protocol = Protocol(tuple(args.scales), args.flip)
     claim = contextlib.nullcontext()
     if args.json:
@@ -63,12 +65,8 @@ def work(args: argparse.Namespace) -> None:
     with claim as outputs:
         card = read_card(args.model)
         dataset = source_of(args, card).open_for(card, args.split)
-        if known is not None and dataset.fingerprint() != known:
-            print(
-                f"kfcn-evaluate: {args.split} of {args.data_dir or args.data} holds other files "
-                "than the run was validated on",
-                file=sys.stderr,
-            )
+        if note := chosen.other_files(dataset):
+            print(f"kfcn-evaluate: {note}", file=sys.stderr)
         result = evaluate(
             args.model,
             dataset,
@@ -82,23 +80,6 @@ def work(args: argparse.Namespace) -> None:
             # Which model it was: runs move, and nets are trained on.
             about = {"model": args.model, "model_sha256": sha256(model_path(args.model))}
             outputs.write_json(Path(args.json), {**about, **result.as_dict()})
-
-
-def _of_the_run(args: argparse.Namespace) -> str | None:
-    """Fills in what names the data: where no set is given, that which the run was validated on.
-
-    Returns:
-        The fingerprint that the split of the run had, where that is known.
-    """
-    from kfcn.saved import data_of_run
-
-    run = data_of_run(args.model) if args.data is None else None
-    if run is not None:
-        args.data = run.data
-        given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes", "split")}
-        vars(args).update(run.completed(**given))
-    args.data, args.split = args.data or "scenes", args.split or "val"
-    return run.fingerprint if run is not None and args.split == run.split else None
 
 
 def _is_inside(file: str, folder: str | None) -> bool:

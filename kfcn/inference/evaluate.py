@@ -17,7 +17,7 @@ from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
 from kfcn.labels import IGNORE
-from kfcn.saved import check_classes, data_of_run
+from kfcn.saved import check_classes, data_to_measure
 
 _LARGE = 25_000_000
 """Logits of an image, 100 MB of float32, from which on those of no other are kept beside them."""
@@ -130,14 +130,12 @@ def evaluate(
         DataError: a file that cannot be used.
     """
     net, card = open_net(model, crf, at_once=AT_ONCE)
-    if data is None:
-        run = data_of_run(model) if isinstance(model, (str, Path)) else None
-        if run is not None:
-            given = {"data_dir": data_dir, "seed": seed, "classes": classes, "split": split}
-            data, (data_dir, seed, classes, split) = run.data, run.completed(**given).values()
-    data, split = data or "scenes", split or "val"
-    source = Source(data, data_dir, seed or 0, classes) if isinstance(data, str) else data
-    dataset = source.open_for(card, split) if isinstance(source, Source) else source
+    if data is None or isinstance(data, str):
+        own = data_to_measure(
+            model, data, data_dir=data_dir, seed=seed, classes=classes, split=split
+        )
+        data, split = Source(own.data, own.data_dir, own.seed, own.classes), own.split
+    dataset = data.open_for(card, split or "val") if isinstance(data, Source) else data
     check_classes(card, dataset, net.classes)
     if fault := nothing_in(dataset):
         raise DataError(fault)
