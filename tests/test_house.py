@@ -104,6 +104,7 @@ FLOORS = (
     ("kfcn.data.prepare",),
     ("kfcn.pretrained",),
     ("kfcn.saved",),
+    ("kfcn.cards",),
     ("kfcn.inference",),
     ("kfcn.training",),
     ("kfcn.labelling",),

@@ -13,12 +13,13 @@ from small_nets import TINY
 
 import kfcn
 from kfcn import pretrained
+from kfcn.cards import read_card
 from kfcn.commands import predict
 from kfcn.data.sets import nyudv2
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s
-from kfcn.saved import _NEWER, load_model, model_path, read_card, save_model
+from kfcn.saved import _NEWER, load_model, model_path, save_model
 
 
 @pytest.fixture

@@ -46,11 +46,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    from kfcn.cards import data_to_measure, read_card
     from kfcn.files import sha256
     from kfcn.inference.evaluate import evaluate
     from kfcn.inference.protocol import Protocol
     from kfcn.outputs import one_file
-    from kfcn.saved import data_to_measure, files_of, model_path, read_card
+    from kfcn.saved import files_of, model_path
 
     given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes", "split")}
     chosen = data_to_measure(args.model, args.data, **given)

@@ -39,12 +39,12 @@ def add_next(actions: Any) -> None:
 
 
 def next_pictures(args: argparse.Namespace) -> int:
+    from kfcn.cards import open_model
     from kfcn.inference.collect import collect, left_out
     from kfcn.inference.formats import writer_for
     from kfcn.inference.predict import inputs_of
     from kfcn.labelling.proposal import check_outputs, propose, write_proposal
     from kfcn.outputs import Outputs
-    from kfcn.saved import open_model
 
     for note in left_out(args.images):
         print(f"kfcn-data: {note}", file=sys.stderr)
@@ -120,12 +120,12 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def suspects(args: argparse.Namespace) -> int:
+    from kfcn.cards import check_classes, open_model
     from kfcn.data.stretch import open_splits
     from kfcn.errors import UsageError
     from kfcn.labelling.folds import Fold, train_folds
     from kfcn.labelling.search import FILES, find_suspects, write_suspects
     from kfcn.outputs import Outputs
-    from kfcn.saved import check_classes, open_model
 
     folds = FOLDS if args.folds is None else args.folds
     trains = {"--epochs": args.epochs, "--init-from": args.init_from, "--folds": args.folds}

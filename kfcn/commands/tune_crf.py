@@ -27,12 +27,13 @@ def parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     import numpy as np
 
+    from kfcn.cards import check_classes
     from kfcn.crf.tuning import Trial, tune
     from kfcn.data.audit.check import checked_sample
     from kfcn.inference.runtime.net import NetWithCRF, open_net
     from kfcn.inference.segment import image_logits
     from kfcn.outputs import one_file
-    from kfcn.saved import CRF, check_classes, model_path
+    from kfcn.saved import CRF, model_path
 
     if pretrained.is_name(args.run):
         raise UsageError(

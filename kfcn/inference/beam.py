@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kfcn.cards import read_card
 from kfcn.data.reading import Reading
 from kfcn.errors import KfcnError, UsageError, first_line, require
 from kfcn.files import sha256
@@ -22,7 +23,7 @@ from kfcn.inference.runtime.net import open_net
 from kfcn.inference.writer import Writer
 from kfcn.machine import cores
 from kfcn.outputs import Outputs
-from kfcn.saved import model_path, read_card
+from kfcn.saved import model_path
 
 DEAD_LETTER = "dead-letter.jsonl"
 """Beside the results: a line of JSON for each image that could not be done, with the reason."""

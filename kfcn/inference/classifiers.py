@@ -9,10 +9,11 @@ import keras
 import numpy as np
 
 from kfcn import pretrained
+from kfcn.cards import check_card, read_card
 from kfcn.data.formats.text import read_text
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
-from kfcn.saved import MODEL, check_card, check_input, load_model, read_card
+from kfcn.saved import MODEL, check_input, load_model
 
 SHIPPED = "EfficientNetLite0"
 

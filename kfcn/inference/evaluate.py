@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kfcn import metrics
+from kfcn.cards import check_classes, data_to_measure
 from kfcn.data.audit.check import checked_sample, nothing_in
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset, Sample
@@ -17,7 +18,6 @@ from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
 from kfcn.labels import IGNORE
-from kfcn.saved import check_classes, data_to_measure
 
 _LARGE = 25_000_000
 """Logits of an image, 100 MB of float32, from which on those of no other are kept beside them."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
+from kfcn.cards import open_model
 from kfcn.data import Dataset
 from kfcn.data.catalog import Source
 from kfcn.data.reading import Reading
 from kfcn.errors import UsageError
-from kfcn.saved import open_model
 
 
 @dataclasses.dataclass(frozen=True)

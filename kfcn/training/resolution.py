@@ -70,7 +70,7 @@ def resolve(**given: Any) -> Settings:
         start.pop("output_stride", None)
     name = {**recipe, **given}.get("data", Settings.data)
     if given.get("crf") and "init_from" in given and "crf_options" not in given:
-        from kfcn.saved import read_crf
+        from kfcn.cards import read_crf
 
         given["crf_options"] = read_crf(given["init_from"])
     layers = (DATA_DEFAULTS.get(name, {}), start, recipe, given)
@@ -183,7 +183,7 @@ def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _start_defaults(start: str) -> dict[str, Any]:
     """The net that a run or model has, for one that starts from it; empty where it does not say."""
-    from kfcn.saved import read_card
+    from kfcn.cards import read_card
 
     try:
         card = read_card(start) or {}

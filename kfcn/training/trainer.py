@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kfcn import __version__
+from kfcn.cards import read_card
 from kfcn.data.audit.audit import before_training
 from kfcn.data.audit.check import class_weights
 from kfcn.data.catalog import is_path
@@ -27,7 +28,7 @@ from kfcn.machine import onednn_lacks_avx512
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
-from kfcn.saved import CARD, MODEL, load_model, model_path, read_card
+from kfcn.saved import CARD, MODEL, load_model, model_path
 from kfcn.training import checkpoint, replicas
 from kfcn.training.average import Average
 from kfcn.training.learner import Learner

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from kfcn import pretrained
+from kfcn.cards import read_crf
 from kfcn.commands import tune_crf
 from kfcn.crf import tuning
 from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.evaluate import evaluate
-from kfcn.saved import read_crf
 from kfcn.training.resolution import resolve
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kfcn import evaluate
 from kfcn import predict as predict_pictures
+from kfcn.cards import open_model
 from kfcn.commands import evaluate as command
 from kfcn.commands import heatmap, predict
 from kfcn.crf import add_crf
@@ -17,7 +18,7 @@ from kfcn.data import Source
 from kfcn.errors import DataError, KfcnError, UsageError
 from kfcn.inference.protocol import Protocol
 from kfcn.inference.segment import image_logits
-from kfcn.saved import open_model, save_model
+from kfcn.saved import save_model
 from kfcn.training.resolution import resolve
 from kfcn.training.run_folder import RunFolder
 

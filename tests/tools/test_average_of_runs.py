@@ -9,12 +9,13 @@ import pytest
 from kfcn_tools.average import average, main
 from small_nets import TINY, randomize, save_colour_run
 
+from kfcn.cards import read_card
 from kfcn.commands import evaluate
 from kfcn.data import load
 from kfcn.errors import UsageError
 from kfcn.files import sha256
 from kfcn.nets.fcn import fcn8s, fcn32s
-from kfcn.saved import load_model, read_card, save_model
+from kfcn.saved import load_model, save_model
 
 RED_AND_BLUE = {"background": (0, 0, 0), "red": (255, 0, 0), "blue": (0, 0, 255)}
 

@@ -9,8 +9,8 @@ from PIL import Image
 from small_nets import settings
 
 from kfcn import data, train
+from kfcn.cards import open_model, read_card
 from kfcn.errors import KfcnError, UsageError
-from kfcn.saved import open_model, read_card
 from kfcn.training.resolution import OtherStartError, continued, resolve
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.stages import plan

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from kfcn.cards import data_of_run, open_model
 from kfcn.commands._cli import MODEL_HELP, Parser, run
 from kfcn.errors import UsageError
 from kfcn.files import sha256, write_json
 from kfcn.outputs import new_folder
-from kfcn.saved import CARD, MODEL, data_of_run, model_path, open_model, save_model
+from kfcn.saved import CARD, MODEL, model_path, save_model
 
 _ALIKE = ("architecture", "backbone", "net", "classes", "input")
 """What cards must agree on: a net of another output stride, say, has the same weights."""

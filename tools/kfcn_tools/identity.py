@@ -6,11 +6,12 @@ from typing import Any
 
 import keras
 
+from kfcn.cards import check_classes, read_card
 from kfcn.data.dataset import Dataset
 from kfcn.errors import KfcnError
 from kfcn.files import sha256
 from kfcn.labels import Classes, voc_coloured
-from kfcn.saved import check_classes, model_path, read_card
+from kfcn.saved import model_path
 
 
 def identity(

@@ -80,7 +80,8 @@ def read_run(path: Path | str) -> list[Result]:
         UsageError: no finished run.
         KfcnError: a file that is damaged.
     """
-    from kfcn.saved import CARD, model_path, read_card
+    from kfcn.cards import read_card
+    from kfcn.saved import CARD, model_path
     from kfcn.training.run_folder import RunFolder
 
     folder = RunFolder(path)

@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn import data as data_sets
+from kfcn.cards import check_classes, read_card
 from kfcn.commands._cli import Parser, run
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import (
@@ -45,7 +46,7 @@ from kfcn.labels import tints
 from kfcn.machine import cpu_name, instruction_set
 from kfcn.outputs import new_folder
 from kfcn.pretrained import CARD, MODEL
-from kfcn.saved import check_classes, load_model, model_path, read_card, save_model
+from kfcn.saved import load_model, model_path, save_model
 from kfcn.visualize import overlay, write_image
 
 if TYPE_CHECKING:

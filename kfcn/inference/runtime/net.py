@@ -163,14 +163,15 @@ def open_net(
 
     Args:
         model: a net, its file, or a run folder.
-        crf: put a dense CRF on top, as in `kfcn.saved.open_model`.
+        crf: put a dense CRF on top, as in `kfcn.cards.open_model`.
         threads: on CPUs, but of TensorFlow; all cores of the process when None.
         at_once: callers that share them, as in `quickest`.
 
     Returns:
         The net, and its card; None where there is none.
     """
-    from kfcn.saved import check_card, check_scores, model_path, open_model, read_card
+    from kfcn.cards import check_card, open_model, read_card
+    from kfcn.saved import check_scores, model_path
 
     named = isinstance(model, (str, Path))
     if named and not crf and not _may_have_gpu():

@@ -117,12 +117,12 @@ CARD_OF_A_NET = {
 
 def net_card(rng: np.random.Generator, folder: Path) -> str:
     """`model.json` and `crf.json` beside a net, and all that is made of them before it is used."""
+    from kfcn.cards import check_card, read_card, read_crf
     from kfcn.data.grouping import Grouping
     from kfcn.data.reading import Reading
     from kfcn.errors import KfcnError
     from kfcn.inference.formats import writer_for
     from kfcn.outputs import Outputs
-    from kfcn.saved import check_card, read_card, read_crf
     from kfcn.training.resolution import resolve
 
     (folder / "model.keras").write_bytes(b"")

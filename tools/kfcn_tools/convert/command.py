@@ -94,7 +94,7 @@ def _on(switch: bool) -> str:
 
 def work(args: argparse.Namespace) -> int:
     """Converts, and prints what came of it."""
-    from kfcn.saved import read_card
+    from kfcn.cards import read_card
     from kfcn_tools.convert.conversion import convert
 
     given = {field.name for field in dataclasses.fields(Int8Options)} & vars(args).keys()

@@ -8,10 +8,11 @@ from kfcn_mobile.bundle import BundleError, checked_labels
 
 from kfcn import __version__
 from kfcn import data as data_sets
+from kfcn.cards import check_card, read_card
 from kfcn.crf import DenseCRF
 from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
-from kfcn.saved import check_card, load_model, read_card
+from kfcn.saved import load_model
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Conversion, convert_modes, scores_of
 from kfcn_tools.convert.options import Int8Options

@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> int:
     """Exports, and prints what came of it."""
+    from kfcn.cards import read_card
     from kfcn.errors import UsageError
-    from kfcn.saved import read_card
     from kfcn_tools.export.exporting import DESCRIPTION, export
 
     of_data = ("data_dir", "classes", "ignore", "pages", "unlabelled", "seed")

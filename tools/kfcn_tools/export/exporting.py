@@ -11,11 +11,12 @@ import numpy as np
 
 from kfcn import __version__
 from kfcn import data as data_sets
+from kfcn.cards import read_card
 from kfcn.errors import UsageError
 from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
-from kfcn.saved import load_model, read_card
+from kfcn.saved import load_model
 from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
