@@ -12,7 +12,7 @@ from kfcn.errors import Stopped, UsageError
 from kfcn.training.resolution import resolve
 from kfcn.training.settings import Settings
 from kfcn.training.stages import plan
-from kfcn.training.trainer import build
+from kfcn.training.start import build
 
 FIELDS = ("Command", "Data", "Hardware", "Time", "Metric")
 

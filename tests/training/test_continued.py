@@ -14,7 +14,7 @@ from kfcn.errors import KfcnError, UsageError
 from kfcn.training.resolution import OtherStartError, continued, resolve
 from kfcn.training.run_folder import RunFolder
 from kfcn.training.stages import plan
-from kfcn.training.trainer import _card
+from kfcn.training.start import card_of
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_written_out_list_longer_than_a_file_name_stands_on_the_card():
     listed = "; ".join(f"{name} {'x' * 60} = {name}" for name in names) + "; rest = background"
     config = resolve(data="scenes", classes=listed)
     assert len(config.classes) > 300
-    card = _card(config, config.source.open("val"))
+    card = card_of(config, config.source.open("val"))
     assert card["grouping"] == config.classes
     assert card["classes"][1:] == [f"{name} {'x' * 60}" for name in names]
 

@@ -166,7 +166,7 @@ def bare_loop(
     from kfcn.training.recorder import Progress
     from kfcn.training.run_folder import RunFolder
     from kfcn.training.stages import Stage
-    from kfcn.training.trainer import new_learner
+    from kfcn.training.start import new_learner
 
     with where.strategy.scope():
         learner = new_learner(config, train_set, class_weights, lambda line: None)
