@@ -320,6 +320,13 @@ def split_names(names: Iterable[str]) -> dict[str, str]:
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
+def all_splits(names: Iterable[str]) -> dict[str, str]:
+    """Split -> name, of all folders or lists: `split_names`, then the others as they are called."""
+    names = list(names)
+    named = split_names(names)
+    return named | {name: name for name in names if name not in named.values()}
+
+
 def split_in_path(name: str) -> str | None:
     """The split that a file belongs to by the first folder of its path that is named like one."""
     return next(filter(None, (_SPLITS.get(part.lower()) for part in name.split("/")[:-1])), None)

@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 
 from kfcn.data.listing import (
+    all_splits,
     find_file,
     list_files,
     match_files,
@@ -76,6 +77,9 @@ def test_splits_have_several_names():
     }
     assert split_in_path("monday/Testing/train.jpg") == "test"
     assert split_in_path("train.jpg") is None
+    assert list(all_splits(["other", "Valid", "val", "train"]).items()) == [
+        ("train", "train"), ("val", "val"), ("other", "other"), ("Valid", "Valid"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

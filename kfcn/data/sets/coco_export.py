@@ -13,7 +13,7 @@ from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.coco import Instances
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES
-from kfcn.data.listing import find_file, part, refuse_shared, split_names
+from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
 from kfcn.errors import DataError, shortlist
@@ -122,9 +122,7 @@ def _files(root: Path) -> dict[str, Path]:
         or {path.stem.removeprefix(_INSTANCES): path for path in named}
         or {path.stem.removeprefix("_"): path for path in (*cvat, *beside) if _is_coco(path)}
     )
-    splits = split_names(found)
-    others = {name: path for name, path in found.items() if name not in splits.values()}
-    return {split: found[name] for split, name in splits.items()} | others
+    return {split: found[name] for split, name in all_splits(found).items()}
 
 
 def _is_coco(path: Path) -> bool:

@@ -11,12 +11,12 @@ from kfcn.data.formats.lists import read_names
 from kfcn.data.formats.rgb_masks import read_colours
 from kfcn.data.listing import (
     NO_LABEL_SUFFIXES,
+    all_splits,
     existing,
     left_out_notes,
     list_files,
     part,
     refuse_no_masks,
-    split_names,
 )
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.pairs import FilePairs
@@ -87,6 +87,4 @@ def _lists(root: Path) -> dict[str, Path]:
     lists = {p.stem: p for p in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
     if len(lists) < 2:
         return {}
-    named = split_names(lists)
-    others = {name: path for name, path in lists.items() if name not in named.values()}
-    return {split: lists[name] for split, name in named.items()} | others
+    return {split: lists[name] for split, name in all_splits(lists).items()}

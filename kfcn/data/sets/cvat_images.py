@@ -12,7 +12,7 @@ import numpy as np
 from kfcn.data.formats.cvat_xml import NAME, CvatFile, CvatPicture, as_labelme, read_cvat
 from kfcn.data.formats.images import read_head
 from kfcn.data.formats.labelme import BACKGROUND_NAMES, paint
-from kfcn.data.listing import find_file, part, refuse_shared, split_names
+from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
 from kfcn.errors import DataError, shortlist
@@ -94,9 +94,7 @@ def _subsets(file: CvatFile) -> dict[str, str]:
     subsets = sorted({picture.subset for picture in file.pictures})
     if len(subsets) < 2 or not all(subsets):
         return {}
-    named = split_names(subsets)
-    others = {name: name for name in subsets if name not in named.values()}
-    return {**named, **others}
+    return all_splits(subsets)
 
 
 def _of_split(file: CvatFile, split: str) -> list[CvatPicture]:

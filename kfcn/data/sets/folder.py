@@ -24,6 +24,7 @@ from kfcn.data.formats.label_maps import LABEL_SUFFIXES, mask_mode
 from kfcn.data.formats.rgb_masks import read_colours, read_indices
 from kfcn.data.listing import (
     NO_LABEL_SUFFIXES,
+    all_splits,
     has_file,
     left_out_notes,
     match_files,
@@ -122,9 +123,7 @@ def _flat_beside_splits(root: Path, folders: dict[str, str]) -> bool:
 def _split_folders(root: Path) -> dict[str, str]:
     """Split -> the sub-folder of `images/` and `labels/` that holds it, sorted by split."""
     shared = sorted(_entries(root / "images")[0] & _entries(_label_folder(root))[0])
-    named = split_names(shared)
-    others = {name: name for name in shared if name not in named.values()}
-    return dict(sorted({**others, **named}.items()))
+    return dict(sorted(all_splits(shared).items()))
 
 
 class MaskReader:
