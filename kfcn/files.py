@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from kfcn.errors import KfcnError, WriteError, first_line
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+_Content = TypeVar("_Content")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHERS = (errno.EFBIG, errno.EIO)
@@ -207,6 +209,26 @@ def as_csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def as_json(value: Any) -> str:
     """JSON as kfcn writes it: indented, with the letters of all languages, a newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def until_changed(read: Callable[[Path], _Content]) -> Callable[[Path], _Content]:
+    """`read` of a file, which reads the last four again only where they were written meanwhile.
+
+    For files that hold all splits of a data set, which are opened one after the other.
+    """
+
+    @functools.lru_cache(maxsize=4)
+    def known(path: Path, _changed: int, _size: int) -> _Content:
+        return read(path)
+
+    def current(path: Path) -> _Content:
+        try:
+            status = path.stat()
+        except OSError:  # `read` says it
+            return read(path)
+        return known(path, status.st_mtime_ns, status.st_size)
+
+    return current
 
 
 def sha256(path: Path | str) -> str:

@@ -14,6 +14,7 @@ from kfcn.files import (
     read_object,
     save_picture,
     sha256,
+    until_changed,
     write_json,
     write_text,
     writing,
@@ -222,3 +223,19 @@ def test_a_write_error_passes_from_process_to_process():
     error = WriteError("a could not be written: No space left on device", "free some space")
     again = pickle.loads(pickle.dumps(error.advising("start again")))
     assert str(again) == f"{error.failure}; free some space; start again"
+
+
+def test_a_file_is_read_again_where_it_was_written_meanwhile(tmp_path):
+    file, reads = tmp_path / "a.txt", []
+
+    @until_changed
+    def read(path):
+        reads.append(path)
+        return path.read_text()
+
+    with pytest.raises(FileNotFoundError):
+        read(file)
+    for text in ("one", "three"):
+        file.write_text(text)
+        assert [read(file), read(file)] == [text, text]
+    assert len(reads) == 3

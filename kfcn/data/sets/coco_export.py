@@ -5,7 +5,6 @@ Studio and labelme's converters a JSON file beside the images.
 """
 
 import dataclasses
-import functools
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -17,11 +16,13 @@ from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
 from kfcn.errors import DataError, shortlist
-from kfcn.files import open_file
+from kfcn.files import open_file, until_changed
 from kfcn.labels import IGNORE, voc_coloured
 
 _ROBOFLOW = "_annotations.coco.json"
 _INSTANCES = "instances_"
+
+_read = until_changed(Instances)
 
 
 class CocoExport(Dataset):
@@ -133,17 +134,6 @@ def _is_coco(path: Path) -> bool:
     except OSError:
         return False
     return all(word in content for word in (b'"images"', b'"annotations"', b'"categories"'))
-
-
-def _read(path: Path) -> Instances:
-    status = path.stat()
-    return _instances(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _instances(path: Path, _changed: int, _size: int) -> Instances:
-    """A file, read once for all the splits that are opened one after the other."""
-    return Instances(path)
 
 
 def _categories(files: tuple[Path, ...]) -> dict[int, str]:

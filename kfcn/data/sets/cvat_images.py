@@ -4,7 +4,6 @@
 the subsets of a project.
 """
 
-import functools
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,7 +15,10 @@ from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
 from kfcn.errors import DataError, shortlist
+from kfcn.files import until_changed
 from kfcn.labels import Classes, voc_coloured
+
+_read = until_changed(read_cvat)
 
 
 class CvatImages(Shapes):
@@ -73,20 +75,6 @@ class CvatImages(Shapes):
         if not path.is_file():
             return ()
         return tuple(_subsets(_read(path))) or ("train", "val")
-
-
-def _read(path: Path) -> CvatFile:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return _file(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _file(path: Path, _changed: int, _size: int) -> CvatFile:
-    """A file, read once for all the splits that are opened one after the other."""
-    return read_cvat(path)
 
 
 def _subsets(file: CvatFile) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What `kfcn-data prepare` has written, as a data set."""
 
-import functools
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +9,7 @@ from kfcn.data.dataset import Counts
 from kfcn.data.formats.text import read_json
 from kfcn.data.sets.records import RecordSet
 from kfcn.errors import DataError, UsageError, first_line
+from kfcn.files import until_changed
 from kfcn.labels import Classes
 
 CARD = "kfcn.json"
@@ -28,7 +28,8 @@ class Prepared(RecordSet):
         card = _card(str(data_dir))
         classes = Classes(tuple(card["classes"]), tuple(tuple(c) for c in card["palette"]))
         keys = ("image", "segmentation_mask", "file_name")
-        super().__init__(self.name, split, _info(str(data_dir), _changed(data_dir)), keys, classes)
+        info = _info(Path(data_dir) / "dataset_info.json")
+        super().__init__(self.name, split, info, keys, classes)
         counted = card["splits"][split]
         self.notes = tuple(counted["notes"])
         self.stretch = tuple(card["stretch"]) if card.get("stretch") else None
@@ -99,22 +100,14 @@ def _integers(values, count: int, most: int = 2**62) -> bool:
     )
 
 
-def _changed(data_dir: str | Path) -> tuple[int, int] | None:
-    """What tells a description from one that was written anew."""
-    try:
-        found = (Path(data_dir) / "dataset_info.json").stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
-@functools.lru_cache(maxsize=4)
-def _info(data_dir: str, changed: tuple[int, int] | None):
+@until_changed
+def _info(description: Path):
     import tensorflow_datasets as tfds
 
+    folder = str(description.parent)
     try:
-        return tfds.builder_from_directory(data_dir).info
+        return tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS raises whatever it meets in a damaged description
         raise DataError(
-            f"{data_dir}: is no prepared data set ({first_line(error)}); prepare it anew"
+            f"{folder}: is no prepared data set ({first_line(error)}); prepare it anew"
         ) from error
