@@ -46,6 +46,19 @@ def foldable(model: keras.Model) -> list[tuple[keras.layers.BatchNormalization, 
     return pairs
 
 
+def gain_and_shift(norm: keras.layers.BatchNormalization):
+    """What batch normalisation is for inference, `x * gain + shift`: two float64 `(C,)` tensors."""
+
+    def vector(weight):
+        return ops.cast(weight, "float64")
+
+    gain = ops.rsqrt(vector(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        gain = gain * vector(norm.gamma)
+    shift = -vector(norm.moving_mean) * gain
+    return gain, shift + vector(norm.beta) if norm.center else shift
+
+
 def fold(convolution: keras.Layer, norm: keras.layers.BatchNormalization):
     """Kernel and bias of a convolution with the batch normalisation behind it folded in.
 
@@ -57,18 +70,9 @@ def fold(convolution: keras.Layer, norm: keras.layers.BatchNormalization):
         Kernel and bias `(channels,)`, float32 tensors of Keras' backend; traced, they follow the
         weights.
     """
-
-    def vector(weight):
-        return ops.cast(weight, "float64")
-
-    gain = ops.rsqrt(vector(norm.moving_variance) + norm.epsilon)
-    if norm.scale:
-        gain = gain * vector(norm.gamma)
-    bias = -vector(norm.moving_mean) * gain
+    gain, bias = gain_and_shift(norm)
     if convolution.use_bias:
-        bias = bias + vector(convolution.bias) * gain
-    if norm.center:
-        bias = bias + vector(norm.beta)
+        bias = bias + ops.cast(convolution.bias, "float64") * gain
     kernel = ops.cast(convolution.kernel, "float32")
     if isinstance(convolution, keras.layers.DepthwiseConv2D):
         # Its kernel is (kh, kw, C, multiplier), its output channel C * multiplier.

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kfcn.fused.norms import fold, foldable
+from kfcn.fused.norms import fold, foldable, gain_and_shift
 from kfcn.graph import Call, calls, inputs, is_operation, producer
 from kfcn.inference.runtime.program import FUNCTIONS, Program, Step, UnsupportedError
 from kfcn.inference.tiling import margin
@@ -123,12 +123,7 @@ class _Writer:
         if isinstance(operation, layers.Conv2DTranspose):
             return self._transposed(operation, step)
         if isinstance(operation, layers.BatchNormalization):
-            gain = 1 / np.sqrt(np.asarray(operation.moving_variance, float) + operation.epsilon)
-            if operation.scale:
-                gain = gain * np.asarray(operation.gamma, float)
-            shift = -np.asarray(operation.moving_mean, float) * gain
-            if operation.center:
-                shift = shift + np.asarray(operation.beta, float)
+            gain, shift = map(keras.ops.convert_to_numpy, gain_and_shift(operation))
             return step("affine", weights={"scale": gain, "shift": shift})
         if isinstance(operation, layers.Rescaling):
             scale, shift = (np.ravel(v) for v in (operation.scale, operation.offset))
