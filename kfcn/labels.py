@@ -7,6 +7,8 @@ from typing import Any
 
 IGNORE = 255
 """The label of a pixel that no loss and no metric looks at."""
+VOID_COLOUR = (224, 224, 192)
+"""The cream in which PASCAL VOC, and CVAT after it, paint what is ignored."""
 _NO_OBJECT = re.compile(r"_*(background|void|unlabell?ed|unknown)_*", re.IGNORECASE)
 
 

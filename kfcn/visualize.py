@@ -11,19 +11,17 @@ from PIL import Image, ImageDraw
 
 from kfcn.errors import UsageError
 from kfcn.files import aside, save_picture
-from kfcn.labels import IGNORE
+from kfcn.labels import IGNORE, VOID_COLOUR
 
 Palette = Sequence[Sequence[int]]
 """RGB of each class, 0..255."""
-
-IGNORE_COLOUR = (224, 224, 192)  # the cream of PASCAL VOC's void
 
 
 def colours(palette: Palette) -> np.ndarray:
     """A palette of all 256 values, uint8 `(256, 3)`: the classes', then black, 255 cream."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    table[IGNORE] = IGNORE_COLOUR
+    table[IGNORE] = VOID_COLOUR
     return table
 
 

@@ -15,7 +15,7 @@ def test_label_map_keeps_indices_and_size(tmp_path):
         np.testing.assert_array_equal(np.asarray(picture), labels)
         rgb = np.asarray(picture.convert("RGB"))
     assert tuple(rgb[0, 1]) == PALETTE[1]
-    assert tuple(rgb[1, 1]) == visualize.IGNORE_COLOUR
+    assert tuple(rgb[1, 1]) == (224, 224, 192)
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]  # nothing half-written is left
 
 

@@ -21,9 +21,7 @@ from kfcn.data.listing import (
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.pairs import FilePairs
 from kfcn.errors import DataError
-from kfcn.labels import IGNORE
-
-_VOID = (224, 224, 192)  # the colour that VOC and CVAT give to "ignore"
+from kfcn.labels import IGNORE, VOID_COLOUR
 
 
 class MaskExport(FilePairs):
@@ -63,7 +61,7 @@ class MaskExport(FilePairs):
         ]
         existing(pairs, root)
         refuse_no_masks(place, (mask for _, mask in pairs))
-        colour_of = {_VOID: IGNORE} | {c: index for index, c in enumerate(classes.palette)}
+        colour_of = {VOID_COLOUR: IGNORE} | {c: index for index, c in enumerate(classes.palette)}
 
         def read(path: Path, page: int | None = None) -> np.ndarray:
             return read_colours(path, colour_of, page=page)

@@ -13,7 +13,7 @@ from kfcn.data.formats.rgb_masks import read_indices
 from kfcn.data.listing import existing, find_or, is_file
 from kfcn.data.sets.pairs import FilePairs
 from kfcn.errors import DataError, UsageError, first_line, require
-from kfcn.labels import IGNORE, voc_coloured
+from kfcn.labels import IGNORE, VOID_COLOUR, voc_coloured
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -22,7 +22,7 @@ NAMES = (
 )  # fmt: skip
 CLASSES = voc_coloured(NAMES)
 _LABEL_OF = {colour: label for label, colour in enumerate(CLASSES.palette)}
-_LABEL_OF[224, 224, 192] = IGNORE  # the borders of objects
+_LABEL_OF[VOID_COLOUR] = IGNORE  # the borders of objects
 
 
 class VOC(FilePairs):
