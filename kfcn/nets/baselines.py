@@ -9,6 +9,7 @@ from typing import Unpack
 import keras
 
 from kfcn.nets.backbones import BodyOptions
+from kfcn.nets.fcn import score
 from kfcn.nets.taps import taps
 from kfcn.nets.upsample import match_size, upsample
 
@@ -26,7 +27,7 @@ def heatmap(classes: int, backbone: str = "vgg16", **options: Unpack[BodyOptions
     """
     image = keras.Input((None, None, 3), name="image")
     tap = taps(image, backbone, **options)[32]
-    x = _score(tap.tensor, classes)
+    x = score(tap.tensor, classes, "score_fr")
     x = keras.layers.UpSampling2D(32, interpolation="nearest", dtype="float32", name="upscore")(x)
     return keras.Model(image, match_size(x, image), name="heatmap")
 
@@ -58,10 +59,6 @@ def dilated(
     """
     image = keras.Input((None, None, 3), name="image")
     tap = taps(image, backbone, output_stride, **options)[32]
-    x = _score(tap.tensor, classes)
+    x = score(tap.tensor, classes, "score_fr")
     x = upsample(x, tap.stride, "upscore", offset=tap.offset, dtype="float32")
     return keras.Model(image, match_size(x, image), name="dilated")
-
-
-def _score(x, classes):
-    return keras.layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score_fr")(x)
