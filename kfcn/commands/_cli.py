@@ -102,7 +102,6 @@ def add_flags(
 def add_source(
     parser: argparse.ArgumentParser,
     flag: str = "--data",
-    default: str | None = None,
     required: bool = True,
     purpose: str = "",
 ) -> None:
@@ -111,14 +110,11 @@ def add_source(
     Args:
         parser: gets the flags.
         flag: "data" for an argument without a flag.
-        default: the data set where none is named.
-        required: one has to be named where there is no default.
+        required: one has to be named.
         purpose: what it is for, in words, where the command does not say it.
     """
     more: dict[str, Any] = {"type": _data_set, "metavar": "NAME", "help": purpose + DATA_HELP}
-    if default is not None:
-        more |= {"default": default, "help": f"{DATA_HELP} (default: {default})"}
-    elif flag.startswith("-"):
+    if flag.startswith("-"):
         more["required"] = required
     parser.add_argument(flag, **more)
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")

@@ -102,7 +102,7 @@ def read_image(
         with open_image(content, page) as image:
             check_bands(image)
             inverted = white_is_zero(image)
-            if (deep := deep_values(content, image, page)) is not None:
+            if (deep := deep_values(content, image)) is not None:
                 pixels = _eight_bits(deep, stretch or (0, 65535))
                 return 255 - pixels if inverted else pixels  # Pillow inverts 8 bits and fewer
             image.load()
@@ -196,7 +196,7 @@ def _scaled(values: np.ndarray, low: int, high: int) -> np.ndarray:
     return ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
 
 
-def deep_values(content: bytes, image: Image.Image, page: int | None) -> np.ndarray | None:
+def deep_values(content: bytes, image: Image.Image) -> np.ndarray | None:
     """The stored numbers of a picture of more than 8 bits, upright; None for any other.
 
     Pillow gives such numbers for grey pictures only: of those in colour it keeps the upper 8 bits.
@@ -384,7 +384,7 @@ def value_range(
     with decoding(name or file, "an image"):
         content = contents(file)
         with open_image(content, page) as image:
-            values = deep_values(content, image, page)
+            values = deep_values(content, image)
     if values is None:
         return None
     colours = values[..., :3] if values.ndim == 3 else values  # without the opacity

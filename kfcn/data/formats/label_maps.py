@@ -186,7 +186,7 @@ def stored_mask(content: bytes, page: int | None) -> StoredMask:
         tile = image.tile[0] if isinstance(image, ImageFile) and image.tile else None
         orientation = tiff_tags(image).get(ExifTags.Base.Orientation, 1)
         if mode in ("RGB", "RGBA", "LA"):
-            deep = deep_values(content, image, page)
+            deep = deep_values(content, image)
             if deep is not None:
                 return StoredMask(f"16-bit {mode}", deep, 65535)
         image.load()

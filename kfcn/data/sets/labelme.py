@@ -52,7 +52,7 @@ class Labelme(Shapes):
         root = Path(data_dir)
         files, others = _files(root)
         classes = _classes(root, list(files.values()))
-        found = [(_image(root, files[name]), files[name]) for name in _of_split(root, files, split)]
+        found = [(_image(root, files[name]), files[name]) for name in _of_split(files, split)]
         missing = [path for image, path in found if image is None]
         if missing:
             raise DataError(
@@ -126,7 +126,7 @@ def _is_beside(root: Path, path: Path) -> bool:
     return image is not None and image.parent == path.parent
 
 
-def _of_split(root: Path, files: dict[str, Path], split: str) -> list[str]:
+def _of_split(files: dict[str, Path], split: str) -> list[str]:
     """The names of a split's files, sorted."""
     if any(map(split_in_path, files)):  # files beside a folder such as val are for training
         return [name for name in files if (split_in_path(name) or "train") == split]
