@@ -7,6 +7,7 @@ keeps what gives the best mean IoU, and goes round again, starting from the publ
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,9 @@ import numpy as np
 from kfcn import metrics
 from kfcn.crf.layer import DenseCRF
 
-# Of PASCAL VOC. These are all that `crf.json` may hold.
-PUBLISHED = {
-    "theta_alpha": 160.0,
-    "theta_beta": 3.0,
-    "theta_gamma": 3.0,
-    "spatial_weight": 3.0,
-    "bilateral_weight": 5.0,
-}
+_TUNED = ("theta_alpha", "theta_beta", "theta_gamma", "spatial_weight", "bilateral_weight")
+# Of PASCAL VOC, as `DenseCRF` has them by default. These are all that `crf.json` may hold.
+PUBLISHED = {name: signature(DenseCRF).parameters[name].default for name in _TUNED}
 # In the order of their effect. A weight of 0 switches a filter off.
 GRID = {
     "theta_beta": (3.0, 5.0, 8.0, 13.0, 20.0),
