@@ -25,11 +25,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    import numpy as np
 
     from kfcn.cards import check_classes
     from kfcn.crf.tuning import Trial, tune
     from kfcn.data.audit.check import checked_sample
+    from kfcn.data.dataset import spread
     from kfcn.inference.runtime.net import NetWithCRF, open_net
     from kfcn.inference.segment import image_logits
     from kfcn.outputs import one_file
@@ -45,9 +45,7 @@ def work(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.run} has a CRF already, which was trained with it")
     dataset = source_of(args, card).open_for(card, args.split)
     check_classes(card, dataset, net.classes)
-    count = min(args.images, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).round()
-    samples = [checked_sample(dataset, int(index)) for index in chosen]
+    samples = [checked_sample(dataset, index) for index in spread(len(dataset), args.images)]
 
     def show(trial: Trial) -> None:
         name = "the net alone" if trial.values is None else _listed(trial.values)
@@ -55,14 +53,16 @@ def work(args: argparse.Namespace) -> None:
 
     file = model_path(args.run).with_name(CRF)
     with one_file(file, [model_path(args.run)], args.overwrite, "RUN") as outputs:
-        print(f"mean IoU and boundary IoU on {count} images of {dataset.name}/{dataset.split}")
+        print(
+            f"mean IoU and boundary IoU on {len(samples)} images of {dataset.name}/{dataset.split}"
+        )
         alone, best = tune(
             [sample.image for sample in samples],
             [sample.labels for sample in samples],
             [image_logits(net, sample.image) for sample in samples],
             progress=show,
         )
-        found_on = {"data": f"{dataset.name}/{dataset.split}", "images": count}
+        found_on = {"data": f"{dataset.name}/{dataset.split}", "images": len(samples)}
         found_on |= {"mean_iou": best.mean_iou, "mean_iou_without": alone.mean_iou}
         outputs.write_json(file, {"crf": best.values, "found_on": found_on})
     print(f"best: {_listed(best.values)}")

@@ -191,6 +191,11 @@ class Dataset(ABC):
         return other
 
 
+def spread(length: int, count: int) -> list[int]:
+    """So many indices of a sequence, evenly from the first to the last; all where it has fewer."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
 def _file_size(path: Path | None) -> int | None:
     """Bytes of a file; None where there is none."""
     try:

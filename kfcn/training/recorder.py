@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfcn.data.dataset import Dataset, Sample
+from kfcn.data.dataset import Dataset, Sample, spread
 from kfcn.data.feed.views import Subset
 from kfcn.errors import WriteError, first_line
 from kfcn.files import write_error
@@ -135,8 +135,7 @@ class Recorder:
     ):
         self.run, self.validation, self.epochs = run, validation, epochs
         self.replicas, self.say = replicas, say
-        spread = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
-        self.shown: list[Sample] = [validation[int(i)] for i in spread]
+        self.shown: list[Sample] = [validation[i] for i in spread(len(validation), SHOWN)]
 
     def end_epoch(self, model: keras.Model, progress: Progress, learning_rate: float) -> None:
         """Validates the net, which lies on one device, and adds the epoch's row."""

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from kfcn.data.dataset import spread
 from kfcn.data.listing import (
     all_splits,
     find_file,
@@ -94,3 +95,18 @@ def test_the_rule_keeps_a_picture_where_it_was():
     names = [f"picture{i}" for i in range(300)]
     before, after = part(names[:200], "val"), part(names, "val")
     assert before == after & set(names[:200]) and 15 <= len(after) <= 45
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "expected"),
+    [
+        (0, 3, []),
+        (1, 3, [0]),
+        (3, 8, [0, 1, 2]),
+        (9, 1, [0]),
+        (9, 3, [0, 4, 8]),
+        (6, 4, [0, 2, 3, 5]),
+    ],
+)
+def test_a_few_are_spread_from_the_first_to_the_last(length, count, expected):
+    assert spread(length, count) == expected

@@ -32,6 +32,7 @@ from PIL import Image
 from kfcn import data as data_sets
 from kfcn.cards import check_classes, read_card
 from kfcn.commands._cli import Parser, run
+from kfcn.data.dataset import spread
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import (
     aside,
@@ -196,8 +197,7 @@ def _changed_labels(
     """Share of the pixels of some images whose label is another one with the given weights."""
     from kfcn.inference.segment import segment
 
-    shown = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
-    pictures = [dataset[index].image for index in shown]
+    pictures = [dataset[index].image for index in spread(len(dataset), images)]
     rounded = [segment(net, picture) for picture in pictures]
     kept = net.get_weights()
     net.set_weights(weights)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from kfcn.data.audit.audit import Audit, SplitAudit, sizes_in_words
 from kfcn.data.audit.check import class_weights
-from kfcn.data.dataset import Dataset
+from kfcn.data.dataset import Dataset, spread
 from kfcn.errors import DataError
 from kfcn.labels import tints
 from kfcn.pages import document, figure
@@ -67,8 +67,7 @@ def _split(split: SplitAudit) -> str:
 def _figures(dataset: Dataset):
     names = dataset.classes.names
     palette = tints(names, dataset.classes.palette)
-    spread = np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).astype(int)
-    for index in dict.fromkeys(spread.tolist()):
+    for index in spread(len(dataset), SHOWN):
         try:
             sample = dataset[index]
         except DataError:

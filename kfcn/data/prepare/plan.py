@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kfcn.data.catalog import Source
-from kfcn.data.dataset import Dataset
+from kfcn.data.dataset import Dataset, spread
 from kfcn.data.prepare.shard import Shard, encoded
 from kfcn.errors import DataError, UsageError, first_line
 from kfcn.files import read_object, write_json
@@ -97,6 +97,6 @@ def _state(file: Path | None) -> tuple[int, int] | None:
 
 def _shard_count(dataset: Dataset) -> int:
     """Shards of about `SHARD_BYTES`, judged by a few pictures; no more shards than pictures."""
-    spread = np.linspace(0, len(dataset) - 1, min(8, len(dataset))).astype(int).tolist()
-    size = np.mean([sum(map(len, encoded(dataset, index)[:2])) for index in spread])
+    few = spread(len(dataset), 8)
+    size = np.mean([sum(map(len, encoded(dataset, index)[:2])) for index in few])
     return int(np.clip(np.ceil(size * len(dataset) / SHARD_BYTES), 1, len(dataset)))

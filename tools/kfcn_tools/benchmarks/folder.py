@@ -49,8 +49,9 @@ def draw_pictures(folder: Path, count: int) -> list[Path]:
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
     """So many of the paths, from the first to the last, or all where there are fewer."""
-    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return [paths[number] for number in chosen]
+    from kfcn.data import dataset
+
+    return [paths[number] for number in dataset.spread(len(paths), count)]
 
 
 def ways(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kfcn.data.dataset import Dataset
+from kfcn.data.dataset import Dataset, spread
 from kfcn.errors import UsageError
 
 LEAST_SIDE = 32
@@ -26,10 +26,9 @@ class Picture:
 
 def pictures(dataset: Dataset, count: int, size: tuple[int, int]) -> list[Picture]:
     """`count` samples spread evenly over a data set, at most all of it, brought to one size."""
-    count = min(count, len(dataset))
     found = []
-    for index in np.linspace(0, len(dataset) - 1, count).round().astype(int):
-        sample = dataset[int(index)]
+    for index in spread(len(dataset), count):
+        sample = dataset[index]
         image, labels = sample.image, sample.labels
         if image.shape[:2] != size:
             shape = (size[1], size[0])
