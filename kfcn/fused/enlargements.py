@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 
 from kfcn.graph import hand_on
+from kfcn.machine import onednn_is_on
 from kfcn.nets.upsample import enlargements
 
 
@@ -16,9 +17,14 @@ def by_channel(model: keras.Model) -> dict[keras.Operation, Callable]:
     3.5 times as fast forward and 4.7 with the gradient, on two cores. Where `kfcn.nets.upsample`
     has split the channels into groups, they are enlarged as one.
 
+    All that is oneDNN's doing. TensorFlow's own kernel takes 2 to 8 times as long as the layers, at
+    150 classes as at 12 (docs/benchmarks.md): without oneDNN they stay.
+
     Call it before tracing: weights are looked at.
     """
-    instead = {}
+    instead: dict[keras.Operation, Callable] = {}
+    if not onednn_is_on():
+        return instead
     for enlargement in enlargements(model):
         if enlargement.learns:
             continue

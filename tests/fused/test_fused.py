@@ -5,6 +5,7 @@ from small_nets import TINY, fit_statistics, needs_bfloat16, randomize
 
 import kfcn
 from kfcn.fused import depthwise, run_net
+from kfcn.fused import enlargements as fused_enlargements
 from kfcn.fused.clipped import clipped_after
 from kfcn.fused.cuts import slices
 from kfcn.fused.depthwise import depthwise_convolutions
@@ -180,10 +181,11 @@ def test_a_norm_whose_map_others_need_is_not_folded():
 )
 @pytest.mark.parametrize("known", [True, False])
 def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
-    stride, channels, offset, known
+    stride, channels, offset, known, monkeypatch
 ):
     import tensorflow as tf
 
+    monkeypatch.setattr(fused_enlargements, "onednn_is_on", lambda: True)
     x = keras.Input((None, None, channels))
     model = keras.Model(x, upsample(x, stride, "up", offset=offset))
     (found,) = enlargements(model)
@@ -205,7 +207,26 @@ def test_enlarging_by_channel_has_the_values_and_gradients_of_the_layer(
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_what_mixes_classes_or_learns_is_not_done_by_channel():
+@pytest.mark.parametrize("on", [True, False])
+def test_class_by_class_only_where_onednn_does_it(on, monkeypatch):
+    """In inference and in training; TensorFlow's own kernel is slower than the dense layer."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(fused_enlargements, "onednn_is_on", lambda: on)
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, upsample(image, 8, "up"))
+    values = np.random.default_rng(0).normal(size=(1, 4, 5, 3)).astype("float32")
+    for forward in (_function(model), tf.function(training_forward(model))):
+        graph = forward.get_concrete_function(tf.TensorSpec(values.shape)).graph
+        kinds = [operation.type for operation in graph.get_operations()]
+        assert kinds.count("DepthwiseConv2dNativeBackpropInput") == on
+        assert kinds.count("Conv2DBackpropInput") == (not on)
+        np.testing.assert_allclose(forward(values), model(values), rtol=1e-5, atol=1e-5)
+
+
+def test_what_mixes_classes_or_learns_is_not_done_by_channel(monkeypatch):
+    monkeypatch.setattr(fused_enlargements, "onednn_is_on", lambda: True)
+
     def found(change=None, **options):
         x = keras.Input((None, None, 3))
         model = keras.Model(x, upsample(x, 4, "up", **options))
