@@ -12,6 +12,9 @@ from pathlib import Path
 from kfcn.errors import KfcnError
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+ONEDNN_MOST = "ONEDNN_MAX_CPU_ISA"
+WIDTHS = ("sse41", "avx", "avx2", "avx512")
+"""What `ONEDNN_MOST` can keep oneDNN to, by how they begin; the widest last."""
 _X86 = ("x86_64", "amd64")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -164,14 +167,24 @@ def onednn_is_on() -> bool:
     return bool(_pywrap_util_port.IsMklEnabled())
 
 
+def onednn_instructions() -> str:
+    """What oneDNN in TensorFlow, which is imported, may use: "sse41", "avx", "avx2" or "avx512".
+
+    That is what the processor has, or what `ONEDNN_MAX_CPU_ISA` keeps oneDNN to. Empty where oneDNN
+    is off, and where the instruction set is not known (`instruction_set`) or not that of x86.
+    """
+    own = instruction_set()
+    if not own or not onednn_is_on():
+        return ""
+    kept_to = os.environ.get(ONEDNN_MOST, "").lower().replace("avx10", "avx512")
+    # From the widest: the names begin alike. Another value is one that oneDNN does not heed.
+    most = next((name for name in reversed(WIDTHS) if kept_to.startswith(name)), own)
+    return min(own, most, key=WIDTHS.index)
+
+
 def onednn_lacks_avx512() -> bool:
     """Whether TensorFlow, which is imported, computes with oneDNN and that without AVX-512.
 
-    The processor has none, or `ONEDNN_MAX_CPU_ISA` keeps oneDNN from it. Where the instruction set
-    is not known (`instruction_set`), or not that of x86, this is False.
+    Where it is not known what oneDNN may use (`onednn_instructions`), this is False.
     """
-    kept_to = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() or "ALL"
-    widest = instruction_set()
-    if widest == "avx512" and not kept_to.startswith(("ALL", "DEFAULT", "AVX512", "AVX10")):
-        widest = "avx2"
-    return widest == "avx2" and onednn_is_on()
+    return onednn_instructions() not in ("", "avx512")

@@ -84,14 +84,19 @@ def test_instruction_sets(flags, expected, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("processor", "kept_to", "expected"),
     [
-        ("avx512", None, True),
-        ("avx512", "", True),
-        ("avx512", "avx512_core_vnni", True),
-        ("avx512", "AVX2", False),
-        ("avx512", "SSE41", False),
-        ("avx2", None, False),
-        ("avx2", "ALL", False),
-        ("", None, True),  # not known: nothing is said against it
+        ("avx512", None, "avx512"),
+        ("avx512", "", "avx512"),
+        ("avx512", "avx512_core_vnni", "avx512"),
+        ("avx512", "AVX10_1_512", "avx512"),
+        ("avx512", "AVX2_VNNI", "avx2"),
+        ("avx512", "AVX", "avx"),
+        ("avx512", "SSE41", "sse41"),
+        ("avx2", None, "avx2"),
+        ("avx2", "ALL", "avx2"),
+        ("avx2", "AVX512_CORE", "avx2"),
+        ("avx2", "sse41", "sse41"),
+        ("", None, ""),  # not known: nothing is said against it
+        ("", "AVX2", ""),
     ],
 )
 def test_onednn_keeps_to_what_it_is_given(processor, kept_to, expected, monkeypatch):
@@ -100,9 +105,10 @@ def test_onednn_keeps_to_what_it_is_given(processor, kept_to, expected, monkeypa
     if kept_to is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", kept_to)
     monkeypatch.setattr(machine, "onednn_is_on", lambda: True)
-    assert machine.onednn_lacks_avx512() is not expected
+    assert machine.onednn_instructions() == expected
+    assert machine.onednn_lacks_avx512() == (expected not in ("", "avx512"))
     monkeypatch.setattr(machine, "onednn_is_on", lambda: False)
-    assert not machine.onednn_lacks_avx512()
+    assert machine.onednn_instructions() == "" and not machine.onednn_lacks_avx512()
 
 
 @pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")

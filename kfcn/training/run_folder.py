@@ -12,7 +12,16 @@ from typing import Any
 
 from kfcn.errors import KfcnError, UsageError, first_line, received
 from kfcn.files import TEMPORARY, make_folder, read_object, write_json, write_text
-from kfcn.machine import cores, cpu_name, onednn_is_on
+from kfcn.machine import (
+    ONEDNN,
+    ONEDNN_MOST,
+    WIDTHS,
+    cores,
+    cpu_name,
+    instruction_set,
+    onednn_instructions,
+    onednn_is_on,
+)
 from kfcn.outputs import locked
 from kfcn.saved import CARD, CONFIG, MODEL
 from kfcn.training.resolution import FORMAT, OtherStartError, from_stored
@@ -168,13 +177,22 @@ class RunFolder:
 
     def other_kernels(self) -> str | None:
         """What differs from the start of the run in how this process computes; None for nothing."""
-        before = read_config(self.config).get("machine", {}).get("onednn", onednn_is_on())
-        if before == onednn_is_on():
+        before = read_config(self.config).get("machine", {})
+        on = onednn_is_on()
+        if before.get("onednn", on) != on:
+            state, value = ("off", 0) if on else ("on", 1)
+            return f"oneDNN was {state}; {ONEDNN}={value} goes on exactly"
+        # Older runs do not say with which instructions, nor does a processor that is not known.
+        then, now = before.get("onednn_instructions"), onednn_instructions()
+        if then == now or then not in WIDTHS or now not in WIDTHS:
             return None
-        value = int(before)
-        return (
-            f"oneDNN was {'on' if value else 'off'}; TF_ENABLE_ONEDNN_OPTS={value} goes on exactly"
-        )
+        told = f"oneDNN had {then.upper()} and has {now.upper()} now"
+        own = instruction_set()
+        if then == own:
+            return f"{told}; without {ONEDNN_MOST} it goes on exactly"
+        if WIDTHS.index(then) < WIDTHS.index(own):
+            return f"{told}; {ONEDNN_MOST}={then.upper()} goes on exactly"
+        return told
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Writes `history.csv` from all rows, so that a repeated epoch has one row."""
@@ -214,7 +232,10 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What this process computes on: processor, cores that it may use, oneDNN, GPUs by name."""
+    """What this process computes on: processor, cores that it may use, oneDNN, GPUs by name.
+
+    What oneDNN may use belongs to it: the traced step differs by that (`kfcn.fused`).
+    """
     import tensorflow as tf
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
@@ -222,5 +243,6 @@ def machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": cores(),
         "onednn": onednn_is_on(),
+        "onednn_instructions": onednn_instructions(),
         "gpus": [gpu.get("device_name", "GPU") for gpu in details],
     }

@@ -71,7 +71,8 @@ def config(rng: np.random.Generator, folder: Path) -> str:
     sound = dataclasses.asdict(Settings(data="folder", data_dir="x", iou_loss=0.5))
     content = {
         "format": 2, "settings": sound, "data": {"train": "ab", "val": "cd"},
-        "versions": {"kfcn": "0.1.0"}, "machine": {"cpu": "x", "cores": 2, "onednn": False},
+        "versions": {"kfcn": "0.1.0"},
+        "machine": {"cpu": "x", "cores": 2, "onednn": True, "onednn_instructions": "avx2"},
     }  # fmt: skip
     run = RunFolder(folder)
     run.config.write_bytes(damaged_json(rng, content))
