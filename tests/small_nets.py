@@ -45,8 +45,8 @@ def save_colour_run(folder, palette, kernel=None, bias=(60, 0, 0)):
     (folder / "model.json").write_text(json.dumps(card))
 
 
-def fit_statistics(model, size=64, seed=0):
-    """Sets the moving statistics of every batch normalisation from one random batch."""
+def fit_statistics(model, size=64, seed=0, images=None):
+    """Sets the moving statistics of every batch normalisation from one batch; a random one."""
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     momenta = [x.momentum for x in norms]
     for layer in norms:
@@ -56,7 +56,7 @@ def fit_statistics(model, size=64, seed=0):
         isinstance(x, (keras.layers.Rescaling, keras.layers.Normalization)) for x in model.layers
     ):
         image = (image + 1) * 127.5
-    model(image, training=True)
+    model(image if images is None else images, training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     return model
