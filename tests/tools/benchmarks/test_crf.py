@@ -5,6 +5,9 @@ import re
 import numpy as np
 import pytest
 from kfcn_tools.benchmarks import crf
+from kfcn_tools.benchmarks.timing import onednn
+
+from kfcn.machine import onednn_is_on
 
 pytest.importorskip("pydensecrf")
 
@@ -27,9 +30,11 @@ def test_both_get_one_picture_and_give_the_same_labels():
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
 
 
-def test_a_row_holds_ratios_to_pydensecrf():
+def test_a_row_holds_ratios_to_pydensecrf(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     cells = crf.row((160.0, 3.0), 6, 3).strip("| ").split(" | ")
     assert len(cells) == len(crf.COLUMNS) and cells[1:3] == ["160/3", "6"]
+    assert cells[0] == onednn() == ("kept to AVX2" if onednn_is_on() else "off")
     for cell in cells[4:6]:
         middle, least, most = map(float, re.findall(r"[\d.]+", cell))
         assert 0 < least <= middle <= most

@@ -11,7 +11,16 @@ import time
 import keras
 import numpy as np
 import pytest
-from kfcn_tools.benchmarks import folder, growth, profile_infer, train
+from kfcn_tools.benchmarks import (
+    dense,
+    folder,
+    growth,
+    profile_infer,
+    profile_train,
+    timing,
+    train,
+    upsample,
+)
 from kfcn_tools.benchmarks import peers as bench
 from kfcn_tools.benchmarks.flops import count_flops
 from kfcn_tools.benchmarks.timing import alternate, machine
@@ -123,6 +132,24 @@ def test_operations_are_timed_by_kind():
     (name,) = (kind for kind in kinds if "MatMul" in kind)
     assert kinds[name][1] == 1 and 0 < kinds[name][0] < 1000
     assert "Sum" in kinds and not {"Run", "Process", "Record"} & kinds.keys()
+
+
+@pytest.mark.parametrize("tool", [dense, growth, profile_train, train, upsample])
+def test_onednn_is_told_before_anything_is_measured(tool, monkeypatch):
+    def stop():
+        raise InterruptedError
+
+    monkeypatch.setattr(tool, "machine_and_onednn", stop)
+    with pytest.raises(InterruptedError):
+        tool.main([])
+
+
+def test_the_machine_in_a_line(monkeypatch):
+    monkeypatch.setattr(timing, "onednn_is_on", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert timing.machine_and_onednn().endswith("; oneDNN in TensorFlow: kept to AVX2")
+    monkeypatch.setattr(timing, "onednn_is_on", lambda: False)
+    assert timing.machine_and_onednn().endswith("; oneDNN in TensorFlow: off")
 
 
 def test_exponents():

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from kfcn.machine import import_tensorflow, onednn_is_on, use_onednn
-from kfcn_tools.benchmarks.timing import machine
+from kfcn.machine import import_tensorflow, use_onednn
+from kfcn_tools.benchmarks.timing import machine, onednn
 
 SIZE = (240, 320)
 THETAS = ((80.0, 13.0), (160.0, 3.0))
@@ -158,7 +158,7 @@ def row(thetas: tuple[float, float], classes: int, turns: int) -> str:
     times = np.array([[milliseconds(run) for run in runs] for _ in range(turns)])  # (turn, run)
     ratios = (times[:, 1:] / times[:, :1]).T
     cells = [
-        "on" if onednn_is_on() else "off",
+        onednn(),
         "{:g}/{:g}".format(*thetas),
         str(classes),
         f"{np.median(times[:, 0]):.0f}",

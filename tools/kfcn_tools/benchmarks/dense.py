@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from kfcn_tools.benchmarks.timing import machine
+from kfcn_tools.benchmarks.timing import machine_and_onednn
 
 if TYPE_CHECKING:
     import keras
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import keras
     import tensorflow as tf
 
-    print(machine())
+    print(machine_and_onednn())
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, NumPy {np.__version__}")
     print(f"VGG16 at a quarter width, {args.pixels}x{args.pixels} pixels, output stride 1;")
     print(

@@ -22,7 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from kfcn_tools.benchmarks.timing import machine
+from kfcn.machine import recycle_memory, use_onednn
+from kfcn_tools.benchmarks.timing import machine_and_onednn
 
 SIDES = (240, 320, 375, 427, 480, 500, 640)
 
@@ -106,10 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from kfcn.inference.collect import collect
     from kfcn.inference.runtime.net import quickest
-    from kfcn.machine import recycle_memory
     from kfcn.saved import load_model
 
     recycle_memory()  # as the commands do
+    use_onednn()
 
     if args.model:
         model = load_model(args.model)
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from kfcn import fcn8s
 
         model = fcn8s(21, backbone="mobilenet_v2", alpha=args.alpha)
-    print(machine())
+    print(machine_and_onednn())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if args.folder:

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from kfcn.machine import import_tensorflow, use_onednn
-from kfcn_tools.benchmarks.timing import machine, peak_mib
+from kfcn_tools.benchmarks.timing import machine, machine_and_onednn, peak_mib
 
 HEIGHT, WIDTH, CLASSES, REPEATS = 240, 320, 12, 5
 AXES = {
@@ -255,7 +255,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.error(f"axis {', '.join(sorted(unknown))}: expected some of {', '.join(AXES)}")
     if args.table and args.json:
         cli.error("--json is for what is measured, --table for what was: choose one")
-    print(machine(), flush=True)
+    use_onednn()
+    where = machine() if args.table else machine_and_onednn()
+    print(where, flush=True)
     found = {}
     for path in args.table or ():
         found |= json.loads(path.read_text(encoding="utf-8"))["axes"]
@@ -263,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found[axis] = measure(axis, args.values or AXES[axis])
         print(f"{axis}: done", flush=True)
         if args.json:  # after each, which take minutes
-            content = {"machine": machine(), "axes": found}
+            content = {"machine": where, "axes": found}
             args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if args.plot:
         plot(found, args.plot)

@@ -17,7 +17,7 @@ import numpy as np
 
 from kfcn.commands._cli import run
 from kfcn_tools.benchmarks.profile_train import read
-from kfcn_tools.benchmarks.timing import machine
+from kfcn_tools.benchmarks.timing import machine_and_onednn
 
 REPEATS = 10
 
@@ -53,7 +53,7 @@ def work(args: argparse.Namespace) -> None:
         times.append(1e3 * (time.perf_counter() - start))
     kinds = by_kind(lambda: run_net(model, image))
     total = sum(ms for ms, _ in kinds.values())
-    print(machine())
+    print(machine_and_onednn())
     height, width = args.size
     print(f"{args.arch} on {args.backbone}, {args.classes} classes, {height}x{width}:", end=" ")
     print(f"{np.median(times[2:]):.1f} ms; operations of several threads overlap")

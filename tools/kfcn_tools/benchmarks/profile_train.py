@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from kfcn.machine import use_onednn
 from kfcn_tools.benchmarks import train as bench_train
-from kfcn_tools.benchmarks.timing import peak_mib
+from kfcn_tools.benchmarks.timing import machine_and_onednn, peak_mib
 
 MIB = 2**20
 # By what stands in the operation's name and type; the first that fits.
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_argument("--layers", type=int, default=15, help="how many of the slowest to print")
     args = cli.parse_args(argv)
     use_onednn()
+    print(machine_and_onednn())
     found = profile(args)
     events, total = found.events, sum(time for *_, time in found.events)
     print(

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from kfcn.machine import cores, import_tensorflow, use_onednn
+from kfcn.machine import cores, use_onednn
 from kfcn_tools.benchmarks.folder import SIDES
 from kfcn_tools.benchmarks.peers import Process
-from kfcn_tools.benchmarks.timing import alternate, keep_to_cores, machine, onednn
+from kfcn_tools.benchmarks.timing import alternate, keep_to_cores, machine_and_onednn
 
 # Architecture, backbone, output stride, alpha, classes, height and width.
 NETS = {
@@ -165,8 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown net {unknown.pop()!r}; expected some of {', '.join(NETS)}")
     keep_to_cores(args.cores)
     use_onednn()
-    import_tensorflow()
-    print(f"{machine()}; oneDNN in TensorFlow: {onednn()}")
+    print(machine_and_onednn())
     print(
         f"{args.cores} of the cores; ms a picture, median (range) of {args.rounds} rounds, time by"
     )

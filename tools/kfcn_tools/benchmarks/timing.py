@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kfcn.machine import cores, cpu_name, instruction_set, onednn_is_on
+from kfcn.machine import cores, cpu_name, import_tensorflow, instruction_set, onednn_is_on
 
 SIDE = 4096
 """Rows and columns of the matrices whose product stands for what the CPU can do at most."""
@@ -60,6 +60,12 @@ def machine() -> str:
     """
     parts = (cpu_name(), instruction_set(), f"{cores()} cores")
     return ", ".join((*filter(None, parts), f"load {os.getloadavg()[0]:.1f}"))
+
+
+def machine_and_onednn() -> str:
+    """`machine`, and what oneDNN does in TensorFlow, in one line; imports TensorFlow."""
+    import_tensorflow()
+    return f"{machine()}; oneDNN in TensorFlow: {onednn()}"
 
 
 def peak_mib() -> float:

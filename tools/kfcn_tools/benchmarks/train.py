@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kfcn.machine import use_onednn
-from kfcn_tools.benchmarks.timing import machine, peak_mib
+from kfcn_tools.benchmarks.timing import machine_and_onednn, peak_mib
 
 if TYPE_CHECKING:
     from kfcn.data import Dataset
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = [*(sys.argv[1:] if argv is None else argv), "--measure"]
     height, width = args.crop
     print(f"{args.arch} on {args.backbone}, {args.data} {height}x{width}, batch {args.batch_size}")
-    print(machine())
+    print(machine_and_onednn())
     found: dict[str, list[tuple[float, ...]]] = {way: [] for way in args.ways}
     for number in range(args.rounds):
         for way in args.ways:

@@ -8,10 +8,12 @@ runs, forward and with the gradient.
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Sequence
+
+from kfcn.machine import use_onednn
+from kfcn_tools.benchmarks.timing import machine_and_onednn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_argument("--groups", type=int, nargs="+", default=[8, 16, 32])
     cli.add_argument("--repeats", type=int, default=7)
     args = cli.parse_args(argv)
+    use_onednn()
 
     import keras
     import tensorflow as tf
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return forward, both
 
     default = upsample.GROUP
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.processor()}")
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}; {machine_and_onednn()}")
     others = [f"group {g}" for g in args.groups] + ["as traced", "traced, groups"]
     print("classes  what      dense ms  " + "  ".join(f"{name:>16}" for name in others))
     for classes in args.classes:
