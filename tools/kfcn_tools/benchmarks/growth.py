@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.machine import import_tensorflow, use_onednn
+from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
 from kfcn_tools.benchmarks.timing import machine, machine_and_onednn, peak_mib
 
 HEIGHT, WIDTH, CLASSES, REPEATS = 240, 320, 12, 5
@@ -83,6 +83,7 @@ def steps(axis: str, what: str, values: Sequence[int]) -> list[dict]:
 
 def huge_picture(megapixels: int) -> dict:
     """Time and memory of segmenting a picture, in this process."""
+    recycle_memory()  # as kfcn-predict does
     use_onednn()
     import_tensorflow()
     from kfcn import fcn8s

@@ -11,7 +11,8 @@ random: nothing here says how well a net segments.
 Each library takes as many threads as there are cores, or as `--cores` leaves it. TensorFlow
 computes with oneDNN, which kfcn's commands switch on, unless `TF_ENABLE_ONEDNN_OPTS=0`. With
 `ONEDNN_MAX_CPU_ISA=AVX2` a machine with AVX-512 shows what the convolutions of TensorFlow and torch
-do without; what `torch.compile` writes itself keeps AVX-512, and LiteRT has no such switch.
+do without; what `torch.compile` writes itself keeps AVX-512, and LiteRT has no such switch. Freed
+memory is given back, as `kfcn-train` does; `kfcn-predict` keeps it (`kfcn.machine.recycle_memory`).
 
 `--table FILE...` prints the tables of earlier runs again, as one.
 """

@@ -10,7 +10,8 @@ labels; those are compared, but for torch's, which has weights of its own. "Firs
 size that no picture before had.
 
 Milliseconds are those of a clock, for a picture of a turn, which has five or all sizes: the machine
-should have nothing else to do.
+should have nothing else to do. Freed memory is not kept as `kfcn-predict` keeps it
+(`kfcn.machine.recycle_memory`): that would hold for every runtime of the process.
 """
 
 import argparse
