@@ -59,6 +59,13 @@ def test_every_notebook_is_tested_and_stored_without_outputs():
             assert not cell.get("outputs") and cell.get("execution_count") is None, name
 
 
+def test_onednn_is_chosen_before_anything_can_import_tensorflow():
+    for name in SHORT:
+        parameters, first, *_ = [cell for cell in read(name).cells if cell.cell_type == "code"]
+        assert "import" not in parameters.source
+        assert first.source.startswith("import kfcn\n\nkfcn.use_onednn();"), name
+
+
 @pytest.mark.long
 def test_train_and_look(tmp_path):
     book = execute("train_and_look", tmp_path)
