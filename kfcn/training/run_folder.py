@@ -153,7 +153,7 @@ class RunFolder:
         Args:
             settings: of the run.
             data: split or `UNLABELLED` -> `Dataset.fingerprint`.
-            card: what is known of the net's card; `kfcn.saved.read_card` gives it until there is
+            card: what is known of the net's card; `kfcn.cards.read_card` gives it until there is
                 a card.
             goes_on: whether it goes on from a checkpoint: what it began on is kept then.
         """
