@@ -143,9 +143,12 @@ def run_call(
     function = instead.get(call.operation)
     if function is not None:
         kwargs = {name: value for name, value in kwargs.items() if name not in _CONTEXT}
+        with keras.name_scope(call.operation.name):  # in a profile it is this layer's time
+            outputs = function(*args, **kwargs)
     else:
         function = call.operation
         if isinstance(function, keras.Layer) and function._call_has_training_arg:
             kwargs["training"] = training
-    outputs = keras.tree.flatten(function(*args, **kwargs))
+        outputs = function(*args, **kwargs)
+    outputs = keras.tree.flatten(outputs)
     return {id(x): y for x, y in zip(call.outputs, outputs, strict=True)}

@@ -3,8 +3,11 @@
 import pytest
 import tensorflow as tf
 from kfcn_tools.benchmarks import profile_train
+from small_nets import TINY
 
+from kfcn.fused.training import training_forward
 from kfcn.losses import SegmentationLoss
+from kfcn.nets.fcn import fcn8s
 
 
 @pytest.mark.parametrize(
@@ -73,3 +76,13 @@ def test_the_profiler_s_file_is_read(tmp_path):
     (tmp_path / "vm.xplane.pb").write_bytes(space.SerializeToString())
     read = list(profile_train.read(str(tmp_path)))
     assert read == [("a/b", "Conv2D", 0.001), ("a/b", "Relu", 0.004)]
+
+
+def test_what_is_computed_instead_of_a_layer_counts_as_the_layer():
+    net = fcn8s(3, **TINY)
+    step = tf.function(training_forward(net))
+    graph = step.get_concrete_function(tf.TensorSpec((1, 64, 64, 3))).graph
+    names = [layer.name for layer in net.layers]
+    heavy = [o.name for o in graph.get_operations() if "Depthwise" in o.type or "Norm" in o.type]
+    assert len(heavy) > 50
+    assert {profile_train.layer_of(name, names) for name in heavy} <= set(names)

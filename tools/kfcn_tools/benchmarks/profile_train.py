@@ -5,6 +5,9 @@ profiler of TensorFlow notes each operation of some steps; an operation belongs 
 name stands in its own, and counts forward and back together. Where operations run at the same time
 their sum is longer than the step: look at the shares.
 
+Beside a layer's time stands that of copying its map once: whatever a layer does, forward and back,
+it cannot be much quicker than a few of these.
+
 Memory is how much more the process held at its peak than before its first step. Beside it stands
 the size of all layers' outputs, which make up most of what a backward pass needs.
 """
@@ -12,9 +15,12 @@ the size of all layers' outputs, which make up most of what a backward pass need
 import argparse
 import collections
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from kfcn.machine import use_onednn
 from kfcn_tools.benchmarks import train as bench_train
@@ -42,19 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_onednn()
     print(machine_and_onednn())
     found = profile(args)
-    events, total = found.events, sum(time for *_, time in found.events)
+    events, total = found.events, sum(seconds for *_, seconds in found.events)
     print(
         f"{args.arch} on {args.backbone}: {1e3 * found.seconds:.0f} ms a step of "
         f"{args.batch_size}; memory {found.memory:.0f} MiB, {found.memory / found.maps:.2f} "
         f"times the layers' maps ({found.maps:.0f} MiB)"
     )
     for title, key, rows in (("kind", 1, len(KINDS) + 1), ("layer", 0, args.layers)):
-        print(f"\n{title:36}       ms   share")
+        print(f"\n{title:36}       ms   share{'   a copy, ms' if title == 'layer' else ''}")
         shares: dict[str, float] = collections.defaultdict(float)
         for event in events:
             shares[str(event[key])] += event[2]
-        for name, time in sorted(shares.items(), key=lambda pair: -pair[1])[:rows]:
-            print(f"{name:36} {1e3 * time:8.1f}  {100 * time / total:5.1f} %")
+        for name, took in sorted(shares.items(), key=lambda pair: -pair[1])[:rows]:
+            copy = f"{1e3 * found.copies[name]:13.2f}" if name in found.copies else ""
+            print(f"{name:36} {1e3 * took:8.1f}  {100 * took / total:5.1f} %{copy}")
     return 0
 
 
@@ -66,12 +73,14 @@ class Profile(NamedTuple):
         seconds: of a step.
         memory: MiB held at the peak beyond those before the first step.
         maps: MiB of the outputs of all layers.
+        copies: seconds that a copy of each layer's output takes.
     """
 
     events: list[tuple[str, str, float]]
     seconds: float
     memory: float
     maps: float
+    copies: dict[str, float]
 
 
 def profile(args: argparse.Namespace) -> Profile:
@@ -91,15 +100,29 @@ def profile(args: argparse.Namespace) -> Profile:
         seconds = (loop.progress.seconds - seconds) / args.steps
         names = [layer.name for layer in loop.learner.model.layers]
         events = [
-            (layer_of(path, names), kind_of(f"{path}:{operation}"), time / args.steps)
-            for path, operation, time in read(folder)
+            (layer_of(path, names), kind_of(f"{path}:{operation}"), took / args.steps)
+            for path, operation, took in read(folder)
         ]
         outputs = keras.Model(
             loop.learner.model.inputs, [layer.output for layer in loop.learner.model.layers]
         )
         maps = outputs(tf.zeros((args.batch_size, *args.crop, 3)), training=False)
-        sizes = (x.dtype.size * int(tf.size(x)) for x in keras.tree.flatten(maps))
-        return Profile(events, seconds, memory, sum(sizes) / MIB)
+        sizes = [x.dtype.size * int(tf.size(x)) for x in keras.tree.flatten(maps)]
+        a_byte = seconds_to_copy_a_byte()
+        copies = {name: size * a_byte for name, size in zip(names, sizes, strict=True)}
+        return Profile(events, seconds, memory, sum(sizes) / MIB, copies)
+
+
+def seconds_to_copy_a_byte() -> float:
+    """By a copy of 64 MiB on one core, more than caches hold; the median of five."""
+    source = np.zeros(64 * MIB, np.uint8)
+    target = np.ones_like(source)  # both have been written to: their pages are there
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        np.copyto(target, source)
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times)) / source.size
 
 
 def read(folder: str) -> Iterator[tuple[str, str, float]]:
