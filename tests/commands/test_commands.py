@@ -118,7 +118,7 @@ def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
             "average",
             ("voc_animals", "nyudv2", "--out", "o"),
             2,
-            "nyudv2: other classes than voc_animals",
+            "nyudv2: other backbone, classes than voc_animals",
         ),
     ],
 )

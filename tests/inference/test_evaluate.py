@@ -10,7 +10,7 @@ from PIL import Image
 
 from kfcn import evaluate
 from kfcn import predict as predict_pictures
-from kfcn.cards import open_model
+from kfcn.cards import data_to_measure, open_model
 from kfcn.commands import evaluate as command
 from kfcn.commands import heatmap, predict
 from kfcn.crf import add_crf
@@ -181,12 +181,11 @@ def test_a_mask_of_another_size_is_the_audits_line(run, pairs, tmp_path, capsys)
     assert "is 30x20 (height x width); expected the same size" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "seed"), [([], 3), (["--seed", "7"], 7), (["--seed", "0"], 0)])
-def test_a_seed_that_is_given_goes_before_that_of_the_run(tmp_path, words, seed):
+@pytest.mark.parametrize(("given", "seed"), [(None, 3), (7, 7), (0, 0)])
+def test_a_seed_that_is_given_goes_before_that_of_the_run(tmp_path, given, seed):
     RunFolder(tmp_path).start(resolve(seed=3))
-    args = command.parser().parse_args([str(tmp_path), *words])
-    command._of_the_run(args)
-    assert (args.data, args.seed) == ("scenes", seed)
+    chosen = data_to_measure(tmp_path, None, seed=given)
+    assert (chosen.data, chosen.seed) == ("scenes", seed)
 
 
 def test_a_part_without_pictures_is_no_figure(run, pairs, capsys):
