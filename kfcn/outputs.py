@@ -33,8 +33,7 @@ from kfcn.files import (
     writing,
 )
 
-MANIFEST, LOCK, MANIFEST_LOCK = ".kfcn.jsonl", ".kfcn.lock", ".kfcn.jsonl.lock"
-_PATIENCE = 60  # seconds; a change of the manifest takes milliseconds
+MANIFEST, LOCK = ".kfcn.jsonl", ".kfcn.lock"
 _REMEMBERED = 2  # hashes of a file: a run that is killed between note and rename leaves the older
 
 
@@ -124,14 +123,10 @@ class Outputs:
 
     @contextlib.contextmanager
     def lock(self, name: str = "") -> Iterator[None]:
-        """Keeps other commands from writing the same, and makes the folder.
-
-        The lock of the folder and that of one file in it do not exclude each other: figures may be
-        written into a folder of label maps. What both write, the manifest, has a lock of its own.
+        """Keeps other commands from writing here, and makes the folder.
 
         Args:
-            name: of the only file that is written; empty for a command that writes many, which
-                any other such command would get in the way of.
+            name: of the only file that is written; empty for the whole folder.
 
         Raises:
             UsageError: another command writes here.
@@ -197,13 +192,12 @@ class Outputs:
         line = "\n" + json.dumps({"name": name, "sha256": digest})
         # Appended in one piece: other processes may write into the same folder. Not through a link.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        with self._manifest_lock():  # `_tidy` may be putting a shorter one in its place
-            handle = os.open(self.folder / MANIFEST, flags, 0o666)
-            try:
-                if os.write(handle, line.encode()) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            finally:
-                os.close(handle)
+        handle = os.open(self.folder / MANIFEST, flags, 0o666)
+        try:
+            if os.write(handle, line.encode()) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
         hashes = self._manifest().setdefault(name, [])
         hashes[:] = [*(h for h in hashes if h != digest), digest][-_REMEMBERED:]
 
@@ -221,34 +215,24 @@ class Outputs:
         file = self.folder / MANIFEST
         kept = sum(map(len, self._manifest().values()))
         if sum(1 for _ in _lines(file)) > 2 * kept + 100:
-            with self._manifest_lock():
-                self._hashes = None  # as it is now that nobody adds to it
-                lines = (
-                    "\n" + json.dumps({"name": name, "sha256": digest})
-                    for name, hashes in self._manifest().items()
-                    for digest in hashes
-                )
-                write_text(file, "".join(lines))
+            lines = (
+                "\n" + json.dumps({"name": name, "sha256": digest})
+                for name, hashes in self._manifest().items()
+                for digest in hashes
+            )
+            write_text(file, "".join(lines))
         below = {(self.folder / name).parent for name in self._manifest()}
         for left in (file for folder in {self.folder, *below} for file in folder.glob(TEMPORARY)):
             with contextlib.suppress(OSError):
                 if time.time() - left.lstat().st_mtime > 3600:  # nobody writes that long
                     left.unlink()  # a folder stays
 
-    def _manifest_lock(self) -> contextlib.AbstractContextManager[None]:
-        """Held for one change of the manifest; whoever finds it held waits."""
-        busy = (
-            f"another command has not let go of {self.folder / MANIFEST} for {_PATIENCE} seconds; "
-            f"start again when it has ended, or choose another {self.option}"
-        )
-        return locked(self.folder / MANIFEST_LOCK, busy, _PATIENCE)
-
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
 
 @contextlib.contextmanager
-def locked(file: Path, busy: str, patience: float = 0) -> Iterator[None]:
+def locked(file: Path, busy: str) -> Iterator[None]:
     """Holds a lock file, which is removed in the end.
 
     The operating system releases the lock when the process ends, however it ends.
@@ -256,7 +240,6 @@ def locked(file: Path, busy: str, patience: float = 0) -> Iterator[None]:
     Args:
         file: in a folder that exists.
         busy: the error's message where another process holds the lock.
-        patience: seconds to wait for it.
 
     Raises:
         UsageError: another process holds it.
@@ -264,9 +247,9 @@ def locked(file: Path, busy: str, patience: float = 0) -> Iterator[None]:
     """
     import filelock
 
-    lock = filelock.FileLock(file, timeout=patience)
+    lock = filelock.FileLock(file, timeout=0)
     try:
-        lock.acquire(poll_interval=0.005)
+        lock.acquire()
     except filelock.Timeout as error:
         raise UsageError(busy) from error
     except NotImplementedError:

@@ -6,14 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import filelock
 import pytest
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.files import write_text
 from kfcn.outputs import MANIFEST, Outputs, State, new_folder, one_file
 
 
@@ -142,27 +140,6 @@ def test_the_manifest_stays_short(out):
         lines = [json.loads(x) for x in (out / MANIFEST).read_text().splitlines() if x]
     assert len(lines) == 6  # the last two of each
     assert {int(line["sha256"]) for line in lines} == {149, 148, 147, 146, 145, 144}
-
-
-def test_a_line_that_is_added_while_the_manifest_is_shortened_stays(out, monkeypatch):
-    """By a command that writes one file of the folder: the lock of the folder does not stop it."""
-    outputs, figures = Outputs(out), out / "figures.json"
-    out.mkdir()
-    for number in range(150):
-        outputs.note(out / "a.txt", f"{number:064d}")
-    other = threading.Thread(target=Outputs(out).note, args=(figures, "1" * 64))
-
-    def shorten(file, text):
-        other.start()
-        other.join(0.3)  # it has come through by now, unless it waits
-        write_text(file, text)
-
-    monkeypatch.setattr("kfcn.outputs.write_text", shorten)
-    with outputs.lock():
-        other.join()
-    assert len((out / MANIFEST).read_text().split("\n")) < 10
-    assert Outputs(out).names() == {"a.txt", "figures.json"}
-    assert {path.name for path in out.iterdir()} == {MANIFEST}
 
 
 def test_two_commands_at_once_are_told(out):
