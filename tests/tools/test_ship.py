@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 from kfcn_mobile import gates
-from kfcn_tools.ship import FACTS, draw, main, page, renew, round_kernels, ship
+from kfcn_tools.ship import FACTS, main, renew, round_kernels, ship
+from kfcn_tools.ship_page import draw, page
 from PIL import Image
 from shipping import settle
 from small_nets import TINY
