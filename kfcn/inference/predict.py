@@ -48,7 +48,7 @@ class Predictions:
     @property
     def background_only(self) -> list[Path]:
         """The pictures in which the net saw nothing that it knows, but for a stray pixel."""
-        return [path for path, counts in self.pixels.items() if _is_background(counts)]
+        return [path for path, counts in self.pixels.items() if _seen(counts).keys() <= _BACKGROUND]
 
 
 _BACKGROUND = set(BACKGROUND_NAMES)
@@ -61,18 +61,15 @@ def _seen(counts: Mapping[str, int]) -> dict[str, float]:
     return {name: count / total for name, count in counts.items() if count >= _LEAST * total}
 
 
-def _is_background(counts: Mapping[str, int]) -> bool:
-    return set(_seen(counts)) <= _BACKGROUND
-
-
 def shares(counts: Mapping[str, int]) -> str:
     """Which classes a picture shows and how much of it each takes, in words.
 
     Classes of less than 0.05 % are left out.
     """
-    if _is_background(counts):
+    seen = _seen(counts)
+    if seen.keys() <= _BACKGROUND:
         return "background only"
-    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in _seen(counts).items())
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in seen.items())
 
 
 def predict(
