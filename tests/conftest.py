@@ -18,7 +18,7 @@ _USUAL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kfc
 _OWN = Path(tempfile.mkdtemp(prefix="kfcn-cache-"))
 (_OWN / "kfcn").mkdir()
 for _fetched in _USUAL.glob("[!.]*"):
-    if _fetched.name != "programs":
+    if _fetched.name != "outlines":
         (_OWN / "kfcn" / _fetched.name).symlink_to(_fetched.resolve())
 os.environ["XDG_CACHE_HOME"] = str(_OWN)
 

@@ -1,6 +1,7 @@
 """Nets by name: a tiny one in the place of those that ship, and the hashes of those that do."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,8 @@ from kfcn.commands import predict
 from kfcn.data.sets import nyudv2
 from kfcn.errors import KfcnError, UsageError
 from kfcn.files import sha256
+from kfcn.inference.runtime import store
+from kfcn.inference.runtime.from_keras import program_of
 from kfcn.nets.fcn import fcn8s
 from kfcn.saved import _NEWER, load_model, model_path, save_model
 
@@ -101,13 +104,45 @@ def test_a_damaged_file_is_recognised_by_its_hash(shelf):
 @pytest.mark.parametrize("name", pretrained.names())
 def test_shipped_files_are_those_of_their_cards(name):
     card = pretrained.card(name)
-    assert {"model.keras", "int8.tflite", "float16.tflite"} <= card["files"].keys()
+    expected = {"model.keras", pretrained.OUTLINE, "int8.tflite", "float16.tflite"}
+    assert expected <= card["files"].keys()
     for file in card["files"]:
         assert pretrained.path(name, file).is_file()
     net = pretrained.load(name)
     assert net.outputs[0].shape[-1] == len(card["classes"]) == len(card["palette"])
     for key in ("description", "trained_on", "terms", "does_not_know", "metrics", "command"):
         assert card[key], key
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_shipped_outlines_are_what_is_read_today(name):
+    """Or a net would be another one from its second opening on than from its layers."""
+    shipped, read = store.load(name), program_of(pretrained.load(name))
+    assert shipped is not None and shipped[1:] == read[1:]
+    for ours, theirs in zip(shipped.steps, read.steps, strict=True):
+        assert ours[:3] == theirs[:3]
+        assert ours.weights.keys() == theirs.weights.keys()
+        for weight in ours.weights:
+            np.testing.assert_array_equal(ours.weights[weight], theirs.weights[weight])
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_a_shipped_net_needs_neither_tensorflow_nor_keras(name, tmp_path):
+    """Not even for its first picture: nothing is kept yet in the user's cache."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 51, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    code = (
+        "import sys\n"
+        "from kfcn.commands.predict import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, name, tmp_path / "in.png", "--out", tmp_path / "out"],
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        check=True,
+    )
+    assert (tmp_path / "out" / "in.png").is_file() and not (tmp_path / "cache").exists()
 
 
 def test_the_net_of_rooms_has_the_classes_of_the_data_set():

@@ -4,8 +4,8 @@
     file = kfcn.pretrained.path("voc_animals")  # for `tf.keras.models.load_model`
 
 Wherever a run or a model is named, in Python and on the command line, such a name stands for it.
-Each net is a folder beside this file: `model.keras`, its card `model.json`, `int8.tflite` and
-`float16.tflite`, all listed in the card with their sha256. They are made by
+Each net is a folder beside this file: `model.keras`, its card `model.json`, its outline,
+`int8.tflite` and `float16.tflite`, all listed in the card with their sha256. They are made by
 `python -m kfcn_tools.ship`.
 """
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 CARD, MODEL = "model.json", "model.keras"
+OUTLINE = "outline.json.gz"
+"""What opens the model without Keras (`kfcn.inference.runtime.outline`)."""
 
 
 def names() -> list[str]:

@@ -17,6 +17,7 @@ from kfcn.data.stretch import open_splits
 from kfcn.errors import KfcnError, UsageError, WriteError
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
+from kfcn.inference.runtime import store
 from kfcn.machine import onednn_lacks_avx512
 from kfcn.saved import CARD, MODEL, load_model, model_path
 from kfcn.training import checkpoint, replicas
@@ -221,6 +222,7 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
             }
             recorder.save_overlays(net)
             write_json(run.path / CARD, card)  # last: with it the run is finished
+            store.save(run.path, net)  # its first prediction then waits for no import of Keras
         where.sum(0)
     return Result(run.path, result, where.worker)
 

@@ -21,7 +21,9 @@ import kfcn
 from kfcn import data, pretrained
 from kfcn.errors import UsageError, WriteError
 from kfcn.files import sha256
+from kfcn.inference.runtime.net import open_net
 from kfcn.nets.fcn import fcn8s
+from kfcn.pretrained import OUTLINE
 from kfcn.saved import load_model, save_model
 
 WORDS = {name: f"some {name}" for name in FACTS} | {"measured_on": "drawn scenes"}
@@ -70,13 +72,13 @@ def _card(dataset):
 
 
 def test_renewing_leaves_all_as_it_was_or_all_renewed(tmp_path, monkeypatch):
-    """A full disk at each of the three files in turn, and none."""
-    fresh = {"int8.tflite": b"new int8", "float16.tflite": b"new float16"}
+    """A full disk at each of the four files in turn, and none."""
+    fresh = {"int8.tflite": b"new int8", "float16.tflite": b"new 16", OUTLINE: b"new outline"}
     old = dict.fromkeys(fresh, b"old") | {"model.json": b'{"tflite": {"size": [8, 9]}}'}
 
     def convert(folder, size, source, golden):
-        for name, content in fresh.items():
-            (folder / name).write_bytes(content)
+        for mode in ("int8", "float16"):
+            (folder / f"{mode}.tflite").write_bytes(fresh[f"{mode}.tflite"])
         return {"size": list(size)}
 
     really, written, renamed = shutil.copyfile, [], []
@@ -94,8 +96,10 @@ def test_renewing_leaves_all_as_it_was_or_all_renewed(tmp_path, monkeypatch):
         return path.rename(target)
 
     monkeypatch.setattr("kfcn_tools.ship._convert", convert)
+    monkeypatch.setattr("kfcn_tools.ship.load_model", lambda folder: None)
+    monkeypatch.setattr("kfcn_tools.ship.outline", lambda net, file: fresh[OUTLINE])
     monkeypatch.setattr("shutil.copyfile", copyfile)
-    for fails_at in (1, 2, 3):
+    for fails_at in (1, 2, 3, 4):
         net = tmp_path / str(fails_at)
         net.mkdir()
         for name, content in old.items():
@@ -109,7 +113,7 @@ def test_renewing_leaves_all_as_it_was_or_all_renewed(tmp_path, monkeypatch):
     renew(net, SOURCE)
     assert {name: (net / name).read_bytes() for name in fresh} == fresh
     assert json.loads((net / "model.json").read_text())["files"].keys() == fresh.keys()
-    assert len(list(net.iterdir())) == 3 and renamed[-1] == "model.json"
+    assert len(list(net.iterdir())) == 4 and renamed[-1] == "model.json"
 
 
 @pytest.mark.long
@@ -134,7 +138,9 @@ def test_a_run_becomes_a_net_that_opens_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", shelf)
     assert pretrained.names() == ["scenes"]
     card = kfcn.pretrained.card("scenes")
-    assert set(card["files"]) == {"model.keras", "int8.tflite", "float16.tflite", "example_1.png"}
+    files = {"model.keras", OUTLINE, "int8.tflite", "float16.tflite", "example_1.png"}
+    assert set(card["files"]) == files
+    assert open_net("scenes")[0].name == "litert"
     assert all(pretrained.path("scenes", file).is_file() for file in card["files"])
     kernels = [w for w in load_model(out).get_weights() if w.ndim > 1]
     assert all((k == k.astype(np.float16)).all() for k in kernels)

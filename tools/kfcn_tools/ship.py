@@ -3,15 +3,15 @@
     python -m kfcn_tools.ship RUN NAME --size H W --data D --data-dir DIR --facts FACTS.json
 
 makes `kfcn/pretrained/NAME/` of a run folder (the model with kernels rounded to half precision, its
-card, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its card, with
-what the net sees in the examples. FACTS is what no program knows: `description`, `trained_on`,
-`terms` (of the data), `does_not_know`, `measured_on`, `command` (a line each), `time`, `hardware`,
-and whatever else the card is to hold, as `credits` of the examples, or, where this net has seen all
-pictures there are, the figures of a twin that has not: `unseen` in words and `unseen_class_iou` by
-class.
+card, its outline, `int8.tflite`, `float16.tflite`) and `docs/pretrained/NAME.md`, the page of its
+card, with what the net sees in the examples. FACTS is what no program knows: `description`,
+`trained_on`, `terms` (of the data), `does_not_know`, `measured_on`, `command` (a line each),
+`time`, `hardware`, and whatever else the card is to hold, as `credits` of the examples, or, where
+this net has seen all pictures there are, the figures of a twin that has not: `unseen` in words and
+`unseen_class_iou` by class.
 
-Where RUN is the net in the package itself, its `.tflite` files, their figures and its page are made
-anew, and `--size` and `--facts` are not asked for.
+Where RUN is the net in the package itself, its outline, its `.tflite` files, their figures and its
+page are made anew, and `--size` and `--facts` are not asked for.
 
 Half-precision numbers in a float32 file are half zeros: the wheel, which is compressed, is smaller
 by as much. The card says how many labels the rounding has changed.
@@ -42,9 +42,10 @@ from kfcn.files import (
     write_json,
     write_text,
 )
+from kfcn.inference.runtime.outline import outline
 from kfcn.machine import cpu_name, instruction_set
 from kfcn.outputs import new_folder
-from kfcn.pretrained import CARD, MODEL
+from kfcn.pretrained import CARD, MODEL, OUTLINE
 from kfcn.saved import load_model, model_path, save_model
 from kfcn_tools.ship_page import command, draw, page
 
@@ -111,6 +112,7 @@ def ship(
         shutil.copy(model_path(trained).with_name(CARD), folder / CARD)
         result = measure(net, dataset, SINGLE_SCALE, progress=True)
         changed = _changed_labels(net, before, dataset)
+        (folder / OUTLINE).write_bytes(outline(net, folder / MODEL))
         converted = _convert(folder, size, source, golden)
         for number, example in enumerate(examples, start=1):
             shutil.copy(example, folder / f"example_{number}{example.suffix.lower()}")
@@ -129,7 +131,7 @@ def ship(
 
 
 def renew(shipped: Path, source: data_sets.Source, golden: int = 100) -> None:
-    """Makes the `.tflite` files of a pretrained net anew, and what its card says about them.
+    """Makes the outline and the `.tflite` files of a pretrained net anew, and their figures.
 
     Args:
         shipped: the folder of the net, as `ship` made it.
@@ -141,13 +143,14 @@ def renew(shipped: Path, source: data_sets.Source, golden: int = 100) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / shipped.name
         shutil.copytree(shipped, folder)
+        (folder / OUTLINE).write_bytes(outline(load_model(folder), folder / MODEL))
         converted = _convert(folder, (height, width), source, golden)
         write_json(folder / CARD, card | {"tflite": converted, "files": _hashes(folder)})
         # All are written before the first takes its place: then there are renames left to do, the
         # card's at the end, which goes by what is entered first. A kill between two of them leaves
         # a card whose hashes are not its files', which is told, and mended by doing it again.
         with contextlib.ExitStack() as renamed:
-            for name in (CARD, *(f"{mode}.tflite" for mode in MODES)):
+            for name in (CARD, OUTLINE, *(f"{mode}.tflite" for mode in MODES)):
                 shutil.copyfile(folder / name, renamed.enter_context(aside(shipped / name)))
 
 

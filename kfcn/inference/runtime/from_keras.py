@@ -4,15 +4,14 @@ import keras
 import numpy as np
 from keras import layers
 
-from kfcn.fused.norms import fold, foldable, gain_and_shift
 from kfcn.graph import Call, calls, inputs, is_operation, producer
 from kfcn.inference.runtime.program import FUNCTIONS, Program, Step, UnsupportedError
+from kfcn.inference.runtime.simplify import simplified
 from kfcn.inference.tiling import margin
 from kfcn.nets.upsample import as_trim, enlargements
 from kfcn.rewrite import DilatedPooling2D
 
 _NAMES = {"silu": "swish", "hard_silu": "hard_swish"}
-_ACTIVATED = ("conv", "depthwise", "add", "affine")
 # What only the gathers of `match_size` count with.
 _COUNTING = ("GetItem", "OnesLike", "Cumsum", "Subtract", "Max", "Minimum")
 _LEFT_OUT = (
@@ -35,13 +34,25 @@ def program_of(model: keras.Model) -> Program:
         UnsupportedError: a layer that no step stands for (a CRF, say), or a dtype other than
             float32.
     """
+    return simplified(*read(model))
+
+
+def read(model: keras.Model) -> tuple[list[Step], int, int, int | None]:
+    """The steps of a net as its layers stand, each with the layer's weights, for `simplified`.
+
+    Raises:
+        UnsupportedError: as `program_of`.
+    """
     one = hasattr(model, "operations") and len(model.inputs) == len(model.outputs) == 1
     if not one or tuple(model.inputs[0].shape) != (None, None, None, 3):
         raise UnsupportedError(f"{model.name} is no net from images of any size to one map")
-    writer = _Writer(model)
+    reader = _Reader(model)
     for call in calls(model):
-        writer.visit(call)
-    return writer.program()
+        reader.visit(call)
+    last = reader.numbers.get(id(model.outputs[0]))
+    if last is None or not reader.steps:
+        raise UnsupportedError(f"{model.name} ends in what no step stands for")
+    return reader.steps, last, model.outputs[0].shape[-1], margin(model)
 
 
 def without_crf(model: keras.Model) -> tuple[keras.Model, keras.Layer | None]:
@@ -54,27 +65,16 @@ def without_crf(model: keras.Model) -> tuple[keras.Model, keras.Layer | None]:
     return keras.Model(model.inputs[0], inputs(last)[0], name=model.name), last
 
 
-class _Writer:
+class _Reader:
     def __init__(self, model):
         self.model = model
         self.steps = []
         self.numbers = {id(model.inputs[0]): 0}  # of values, by symbolic tensor
-        self.folds = {convolution: norm for norm, convolution in foldable(model)}
-        self.done = set(self.folds.values())  # norms that are part of a convolution
         found = [x for x in enlargements(model) if x.is_bilinear or x.is_aligned]
         self.enlarging = {part: x for x in found for part in x.parts if x.join is None}
         self.joins = {x.join: x for x in found if x.join is not None}
         self.passed = {x.split for x in found if x.split is not None}
         self.passed |= {part for x in found if x.join is not None for part in x.parts}
-
-    def program(self):
-        last = self.numbers.get(id(self.model.outputs[0]))
-        if last is None or not self.steps:
-            raise UnsupportedError(f"{self.model.name} ends in what no step stands for")
-        steps, number = _only_needed(*_activations_joined(_trims_joined(self.steps), last))
-        assert number == len(steps)  # the last one gives the logits
-        classes = self.model.outputs[0].shape[-1]
-        return Program(_short_trims_marked(steps), classes, margin(self.model))
 
     def visit(self, call: Call):
         operation = call.operation
@@ -86,7 +86,7 @@ class _Writer:
         if getattr(operation, "compute_dtype", "float32") != "float32":
             raise UnsupportedError(f"{operation.name} computes in {operation.compute_dtype}")
         given = [self.numbers.get(id(tensor)) for tensor in tensors]
-        if operation in self.passed or operation in self.done or isinstance(operation, _LEFT_OUT):
+        if operation in self.passed or isinstance(operation, _LEFT_OUT):
             self.numbers |= {id(output): given[0] for output in call.outputs}
             return
         if is_operation(operation, *_COUNTING) and not self._is_map(call):
@@ -123,8 +123,7 @@ class _Writer:
         if isinstance(operation, layers.Conv2DTranspose):
             return self._transposed(operation, step)
         if isinstance(operation, layers.BatchNormalization):
-            gain, shift = map(keras.ops.convert_to_numpy, gain_and_shift(operation))
-            return step("affine", weights={"scale": gain, "shift": shift})
+            return self._norm(operation, step)
         if isinstance(operation, layers.Rescaling):
             scale, shift = (np.ravel(v) for v in (operation.scale, operation.offset))
             return step("affine", weights={"scale": scale, "shift": shift})
@@ -187,15 +186,12 @@ class _Writer:
         return pooled and tuple(operation.target_shape[:2]) == (1, 1)
 
     def _convolution(self, operation, step):
-        kernel, bias = operation.kernel, operation.bias if operation.use_bias else None
-        if operation in self.folds:
-            kernel, bias = fold(operation, self.folds[operation])
         depthwise = isinstance(operation, layers.DepthwiseConv2D)
         if not depthwise and operation.groups != 1:
             raise UnsupportedError(f"{operation.name} convolves in groups")
-        if bias is None:
-            channels = kernel.shape[3] if not depthwise else kernel.shape[2] * kernel.shape[3]
-            bias = np.zeros(channels)
+        weights = {"kernel": operation.kernel}
+        if operation.use_bias:
+            weights["bias"] = operation.bias
         options = {
             "stride": list(operation.strides),
             "dilation": list(operation.dilation_rate),
@@ -204,13 +200,21 @@ class _Writer:
         function = self._function(operation, operation.activation)
         if function in ("relu", "relu6"):
             options["activation"] = function
-        found = step(
-            "depthwise" if depthwise else "conv", options, {"kernel": kernel, "bias": bias}
-        )
+        found = step("depthwise" if depthwise else "conv", options, weights)
         if function is None or "activation" in options:
             return found
         self.steps.append(found)
         return Step("activate", (len(self.steps),), {"function": function}, {})
+
+    def _norm(self, operation, step):
+        if operation.axis not in (-1, 3):
+            raise UnsupportedError(f"{operation.name} is over axis {operation.axis}")
+        weights = {"mean": operation.moving_mean, "variance": operation.moving_variance}
+        if operation.scale:
+            weights["gamma"] = operation.gamma
+        if operation.center:
+            weights["beta"] = operation.beta
+        return step("norm", {"epsilon": operation.epsilon}, weights)
 
     def _transposed(self, operation, step):
         stride = operation.strides[0]
@@ -254,80 +258,3 @@ class _Writer:
         if name not in FUNCTIONS:
             raise UnsupportedError(f"{operation.name} ends in {name}")
         return name
-
-
-def _trims_joined(steps):
-    """Rows and columns of a trim in one step; they stand one behind the other."""
-    found = []
-    for step in steps:
-        before = found[step.inputs[0] - 1] if step.kind == "trim" and step.inputs[0] else None
-        if before is not None and before.kind == "trim" and before.inputs[1] == step.inputs[1]:
-            step = step._replace(
-                inputs=before.inputs,
-                options={"axes": before.options["axes"] + step.options["axes"]},
-            )
-        found.append(step)
-    return [
-        step._replace(options={}) if step.options.get("axes") == [1, 2] else step for step in found
-    ]
-
-
-def _activations_joined(steps, last):
-    """ReLU and ReLU6 as part of the step before, where nothing else reads that one."""
-    readers = [0] * (len(steps) + 1)
-    for step in steps:
-        for number in step.inputs:
-            readers[number] += 1
-    readers[last] += 1
-    found, stands_for = [], {0: 0}
-    for number, step in enumerate(steps, start=1):
-        source = step.inputs[0]
-        before = found[stands_for[source] - 1] if source else None
-        if (
-            step.kind == "activate"
-            and step.options["function"] in ("relu", "relu6")
-            and before is not None
-            and before.kind in _ACTIVATED
-            and "activation" not in before.options
-            and readers[source] == 1
-        ):
-            options = before.options | {"activation": step.options["function"]}
-            found[stands_for[source] - 1] = before._replace(options=options)
-            stands_for[number] = stands_for[source]
-            continue
-        found.append(step._replace(inputs=tuple(stands_for[n] for n in step.inputs)))
-        stands_for[number] = len(found)
-    return found, stands_for[last]
-
-
-def _only_needed(steps, last):
-    """The steps that lead to value `last`, numbered anew."""
-    needed = {last}
-    for number in range(last, 0, -1):
-        if number in needed:
-            needed |= set(steps[number - 1].inputs)
-    kept = [number for number in range(1, last + 1) if number in needed]
-    new = {0: 0} | {number: index for index, number in enumerate(kept, start=1)}
-    found = [
-        steps[number - 1]._replace(inputs=tuple(new[n] for n in steps[number - 1].inputs))
-        for number in kept
-    ]
-    for step in found:
-        if step.kind == "trim" and step.options:
-            raise UnsupportedError("a trim of rows or of columns alone")
-    return found, new[last]
-
-
-def _short_trims_marked(steps):
-    """Says of each trim whether its map may have too few rows: to repeat them is work."""
-    program = Program(tuple(steps), 0, None)
-    # All nets divide by 32 at most, and rows are counted as columns are.
-    sizes = [program.sizes(side, side) for side in range(128, 128 + 64)]
-    found = []
-    for step in steps:
-        if step.kind == "trim":
-            x, reference = step.inputs
-            short = any(size[x][0] < size[reference][0] for size in sizes)
-            step = step._replace(options={"short": short})
-        found.append(step)
-    return tuple(found)

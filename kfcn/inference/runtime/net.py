@@ -158,8 +158,8 @@ def open_net(
 ) -> tuple[Net, dict[str, Any] | None]:
     """The net behind what a caller may give, on the quickest runtime, and its card.
 
-    The program of a model file is kept in the user's cache (`store`): opened again, it needs
-    neither TensorFlow nor Keras, which take seconds to import.
+    A pretrained net needs neither TensorFlow nor Keras, which take seconds to import, and no more
+    does a model file that was opened before: its outline is kept in the user's cache (`store`).
 
     Args:
         model: a net, its file, or a run folder.
@@ -171,11 +171,11 @@ def open_net(
         The net, and its card; None where there is none.
     """
     from kfcn.cards import check_card, open_model, read_card
-    from kfcn.saved import check_scores, model_path
+    from kfcn.saved import check_scores
 
     named = isinstance(model, (str, Path))
     if named and not crf and not _may_have_gpu():
-        program = store.load(model_path(model))
+        program = store.load(model)
         if program is not None:
             with contextlib.suppress(UnsupportedError):
                 net = _on_cpu(program, threads or cores(), at_once)
@@ -187,7 +187,7 @@ def open_net(
     loaded, card = open_model(model, crf)
     net = quickest(loaded, threads, at_once)
     if named and isinstance(net, ProgramNet):
-        store.save(model_path(model), net.program)
+        store.save(model, loaded)
     return net, card
 
 

@@ -4,7 +4,7 @@ A net of kfcn is convolutions, sums, enlargements and little else. Here it is wr
 that: maps are NHWC float32, batch normalisation is folded into the convolutions, weights are NumPy
 arrays. `from_keras` makes it, `tflite_graph` writes it as TFLite for one size, which `on_litert`
 runs, and `onnx_graph` as ONNX for any size, which `on_onnxruntime` runs. This module needs NumPy
-alone, so that a stored program runs without TensorFlow.
+alone, so that a program runs without TensorFlow.
 
 The kinds of steps, with their options and weights (C channels in, F out; pads are
 `((top, bottom), (left, right))`):
@@ -32,9 +32,6 @@ The kinds of steps, with their options and weights (C channels in, F out; pads a
 `conv`, `depthwise`, `add` and `affine` may have `activation` relu or relu6, done at once.
 """
 
-import io
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +39,6 @@ import numpy as np
 from kfcn.errors import KfcnError
 
 FUNCTIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "swish")
-_FORMAT = 1
 
 
 class UnsupportedError(KfcnError):
@@ -94,43 +90,6 @@ class Program(NamedTuple):
                 wide = step.kind == "conv" and kernel.shape[:2] != (1, 1)
                 counts[wide] += kernel.size * height * width
         return counts[True] / max(1, sum(counts.values()))
-
-    def to_bytes(self) -> bytes:
-        """The program as the content of a file: NumPy's `.npz`, and JSON in it."""
-        steps, arrays = [], {}
-        for index, step in enumerate(self.steps):
-            steps.append([step.kind, step.inputs, step.options, list(step.weights)])
-            arrays |= {f"{index}.{name}": array for name, array in step.weights.items()}
-        card = {
-            "format": _FORMAT,
-            "steps": steps,
-            "classes": self.classes,
-            "margin": self.margin,
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, program=np.frombuffer(json.dumps(card).encode(), np.uint8), **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def load(cls, path: Path) -> "Program | None":
-        """The program of a file of `to_bytes`; None where it is damaged or of another format."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                card = json.loads(file["program"].tobytes())
-                if card["format"] != _FORMAT:
-                    return None
-                steps = tuple(
-                    Step(
-                        kind,
-                        tuple(inputs),
-                        options,
-                        {name: file[f"{index}.{name}"] for name in names},
-                    )
-                    for index, (kind, inputs, options, names) in enumerate(card["steps"])
-                )
-                return cls(steps, card["classes"], card["margin"])
-        except Exception:  # a flipped bit makes zipfile, zlib and NumPy raise anything
-            return None
 
 
 def _size(step, given):

@@ -1,59 +1,81 @@
-"""Programs of model files, kept in the user's cache."""
+"""Programs of model files, by outlines: in the package, and kept in the user's cache."""
 
 import contextlib
 import functools
 import hashlib
+import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kfcn import __version__
+from kfcn import __version__, pretrained
 from kfcn.errors import KfcnError
 from kfcn.files import aside, sha256
+from kfcn.inference.runtime.outline import outline, program
 from kfcn.inference.runtime.program import Program
 from kfcn.machine import cache_folder
+from kfcn.saved import model_path
 
-KEPT = 20
-"""Programs, the last used; each is as large as its model."""
+if TYPE_CHECKING:
+    import keras
+
+KEPT = 200
+"""Outlines, the last used; each has some kilobytes."""
 _HOME = Path(__file__).parents[2]
 _SOURCES = (
     "graph.py",
-    "fused/norms.py",
     "inference/runtime/from_keras.py",
     "inference/runtime/program.py",
+    "inference/runtime/simplify.py",
     "inference/tiling.py",
     "nets/upsample.py",
     "rewrite/*.py",
 )
-"""The sources in `kfcn` that decide which program becomes of a net."""
+"""The sources in `kfcn` that decide which outline becomes of a net."""
 
 
-def load(model: Path) -> Program | None:
-    """The program of a model file; None where none is kept or it is damaged."""
+def load(model: Path | str) -> Program | None:
+    """The program of a model file, a run folder or a pretrained net.
+
+    Returns:
+        None where there is no outline of it, or a damaged one.
+
+    Raises:
+        KfcnError: as `kfcn.saved.model_path`.
+    """
+    path = model_path(model)
+    if pretrained.is_name(model) and pretrained.OUTLINE in pretrained.card(str(model))["files"]:
+        return program(pretrained.path(str(model), pretrained.OUTLINE).read_bytes(), path)
     try:
-        file = _file(model)
-    except KfcnError:  # nowhere to keep one
+        file = _file(path)
+        content = file.read_bytes()
+    except (KfcnError, OSError):  # there is none, or nowhere to keep one
         return None
-    program = Program.load(file)
-    if program is not None:
-        with contextlib.suppress(OSError):
-            file.touch()
-    return program
+    with contextlib.suppress(OSError):
+        file.touch()
+    return program(content, path)
 
 
-def save(model: Path, program: Program) -> None:
-    """Keeps the program of a model file. Where that cannot be done, nothing happens."""
-    with contextlib.suppress(OSError, KfcnError):
-        file = _file(model)
+def save(model: Path | str, net: "keras.Model") -> None:
+    """Keeps the outline of a model file. Where that cannot be done, nothing happens.
+
+    Args:
+        model: as for `load`.
+        net: what was loaded from it, or saved as it.
+    """
+    with contextlib.suppress(OSError, KeyError, KfcnError, zipfile.BadZipFile):
+        path = model_path(model)
+        file = _file(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         with aside(file) as temporary:
-            temporary.write_bytes(program.to_bytes())
-        kept = sorted(file.parent.glob(f"*{file.suffix}"), key=lambda path: path.stat().st_mtime)
+            temporary.write_bytes(outline(net, path))
+        kept = sorted(file.parent.glob("*.json.gz"), key=lambda path: path.stat().st_mtime)
         for old in kept[:-KEPT]:
             old.unlink()
 
 
 def _file(model: Path) -> Path:
     """Named by what the model file holds, and by who read it: other code may read it better."""
-    return cache_folder() / "programs" / f"{__version__}-{_reader()}-{sha256(model)}.npz"
+    return cache_folder() / "outlines" / f"{__version__}-{_reader()}-{sha256(model)}.json.gz"
 
 
 @functools.cache

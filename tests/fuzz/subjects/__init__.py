@@ -20,5 +20,5 @@ SUBJECTS = {
     "clusters": runs.cluster,
     "folders": folders.data_folder,
     "manifests": stored.manifest,
-    "programs": stored.program,
+    "outlines": stored.outline,
 }

@@ -1,10 +1,13 @@
-"""Damaged files that kfcn has written for itself: data, bundles, manifests, programs."""
+"""Damaged files that kfcn has written for itself: data, bundles, manifests, outlines."""
 
+import gzip
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 from drawn import SIZE, mask
 from mutations import damaged, damaged_json
@@ -98,24 +101,35 @@ def manifest(rng: np.random.Generator, folder: Path) -> str:
     return READ if states[0] is State.OURS else REFUSED
 
 
-def program(rng: np.random.Generator, folder: Path) -> str:
-    """A net as it is stored for the next start: whole, or made again."""
-    from kfcn.inference.runtime.program import Program, Step
+def outline(rng: np.random.Generator, folder: Path) -> str:
+    """The outline of a net, as it is kept for the next start, or its file: whole, or none."""
+    from kfcn.inference.runtime.outline import program
 
-    weights = {"kernel": np.arange(81, dtype=np.float32).reshape(3, 3, 3, 3), "bias": np.ones(3)}
-    steps = (
-        Step("conv", (0,), {"stride": [1, 1], "dilation": [1, 1], "padding": "same"}, weights),
-        Step("activate", (1,), {"function": "relu"}, {}),
-    )
-    content = Program(steps, 3, 1).to_bytes()
-    path = folder / "x.npz"
-    path.write_bytes(damaged(rng, content))
-    found = Program.load(path)
+    path, kernel = folder / "x.keras", np.arange(81, dtype=np.float32).reshape(3, 3, 3, 3)
+    held = io.BytesIO()
+    with h5py.File(held, "w") as weights:
+        weights["kernel"] = kernel
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", " " * 5000)  # which is not read
+        archive.writestr("model.weights.h5", held.getvalue())
+    window = {"stride": [1, 1], "dilation": [1, 1], "padding": "same"}
+    steps = [
+        ["conv", [0], window, {"kernel": "kernel", "bias": [1, 2, 3]}],
+        ["activate", [1], {"function": "sigmoid"}, {}],
+    ]
+    card = {"format": 1, "steps": steps, "last": 2, "classes": 3, "margin": 1}
+    content = gzip.compress(json.dumps(card).encode())
+    if rng.integers(2):
+        content = damaged(rng, content)
+    else:
+        path.write_bytes(damaged(rng, path.read_bytes()))
+    found = program(content, path)
     if found is None:
         return REFUSED
     assert (found.classes, found.margin, len(found.steps)) == (3, 1, 2)
-    for step, sound in zip(found.steps, steps, strict=True):
-        assert (step.kind, step.inputs, step.options) == (sound.kind, sound.inputs, sound.options)
-        for name, array in sound.weights.items():
-            np.testing.assert_array_equal(step.weights[name], array)
+    assert [(step.kind, list(step.inputs), step.options) for step in found.steps] == [
+        (kind, inputs, options) for kind, inputs, options, _ in steps
+    ]
+    np.testing.assert_array_equal(found.steps[0].weights["kernel"], kernel)
+    np.testing.assert_array_equal(found.steps[0].weights["bias"], [1, 2, 3])
     return READ

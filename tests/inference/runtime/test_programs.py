@@ -1,7 +1,5 @@
 """Nets as programs: in LiteRT, and as ONNX, the values and labels that Keras gives."""
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -203,23 +201,6 @@ def test_what_has_no_step_is_refused_by_name():
         program_of(keras.Model(fixed, keras.layers.Conv2D(2, 1)(fixed)))
 
 
-def test_a_stored_program_is_the_same_and_a_damaged_one_none(tmp_path):
-    program, file = program_of(built("pyramid")), tmp_path / "net.npz"
-    content = program.to_bytes()
-    file.write_bytes(content)
-    again = Program.load(file)
-    assert again is not None
-    assert again.classes == 5 and again.margin == program.margin > 0
-    for one, other in zip(program.steps, again.steps, strict=True):
-        assert one[:3] == (other.kind, other.inputs, other.options)
-        for name, weight in one.weights.items():
-            np.testing.assert_array_equal(weight, other.weights[name])
-    for damaged in (content[:-100], b"", b"PK\x03\x04" + content[4:2000], np.zeros(3).tobytes()):
-        file.write_bytes(damaged)
-        assert Program.load(file) is None
-    assert Program.load(tmp_path / "missing") is None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "pyramid", "fcn2s"])
 def test_a_size_made_from_the_file_of_another_is_written_as_anew(name):
@@ -323,23 +304,6 @@ def test_many_small_pictures_keep_no_more_weights_than_fit():
         key = _Key(1, 100, 100, "uint8", "labels", threads)
         kept[megabytes, threads] = _KEPT_BYTES // net._bytes(key)
     assert kept == {(1.5, 2): 57, (1.5, 64): 5, (500, 2): 0}
-
-
-def test_a_stored_program_runs_without_tensorflow_and_keras(tmp_path):
-    (tmp_path / "net.npz").write_bytes(program_of(built("convnet")).to_bytes())
-    code = (
-        "import sys, pathlib, numpy\n"
-        "from kfcn.inference.runtime.program import Program\n"
-        "from kfcn.inference.runtime.on_litert import LiteRTNet\n"
-        "net = LiteRTNet(Program.load(pathlib.Path(sys.argv[1])), 1)\n"
-        "print(net.labels(numpy.zeros((1, 20, 30, 3), numpy.uint8)).shape)\n"
-        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "net.npz")],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout.strip() == "(1, 20, 30)", done.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,169 @@
+"""The steps of a net as they were read, made the few steps of a `Program`.
+
+Nothing here needs more than NumPy. What stands in the steps as they were read and in no program is
+batch normalisation:
+
+    norm         for inference, over channels; option `epsilon`, weights `mean` and `variance`, and
+                 `gamma` and `beta` where the layer has them, (C,)
+
+and a `trim` of one axis (option `axes`). A `conv` or `depthwise` may come without a `bias`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kfcn.inference.runtime.program import Program, Step, UnsupportedError
+
+_ACTIVATED = ("conv", "depthwise", "add", "affine")
+_CONVOLUTIONS = ("conv", "depthwise")
+
+
+def simplified(steps: Sequence[Step], last: int, classes: int, margin: int | None) -> Program:
+    """The program of steps as they were read; norms are folded into the convolutions before them.
+
+    Args:
+        steps: in order, with the kinds above beside those of a program.
+        last: the number of the value that is the logits.
+        classes, margin: as in `Program`.
+
+    Raises:
+        UnsupportedError: a trim of rows or of columns alone.
+    """
+    joined = _only_needed(*_norms_folded(_trims_joined(steps), last))
+    found, number = _only_needed(*_activations_joined(*joined))
+    assert number == len(found)  # the last one gives the logits
+    if any(step.kind == "trim" and step.options for step in found):
+        raise UnsupportedError("a trim of rows or of columns alone")
+    return Program(_short_trims_marked(found), classes, margin)
+
+
+def _trims_joined(steps):
+    """Rows and columns of a trim in one step; they stand one behind the other."""
+    found = []
+    for step in steps:
+        before = found[step.inputs[0] - 1] if step.kind == "trim" and step.inputs[0] else None
+        if before is not None and before.kind == "trim" and before.inputs[1] == step.inputs[1]:
+            step = step._replace(
+                inputs=before.inputs,
+                options={"axes": before.options["axes"] + step.options["axes"]},
+            )
+        found.append(step)
+    return [
+        step._replace(options={}) if step.options.get("axes") == [1, 2] else step for step in found
+    ]
+
+
+def _norms_folded(steps, last):
+    """Norms as part of the convolution before, where nothing else reads that one, or `affine`."""
+    alone = _read_once(steps, last)
+    found, stands_for = [], {0: 0}
+    for number, step in enumerate(steps, start=1):
+        source = step.inputs[0]
+        before = found[stands_for[source] - 1] if source else None
+        if step.kind == "norm":
+            gain, shift = _gain_and_shift(step)
+            if (
+                before is not None
+                and before.kind in _CONVOLUTIONS
+                and "activation" not in before.options
+                and alone[source]
+            ):
+                found[stands_for[source] - 1] = before._replace(
+                    weights=_folded(before, gain, shift)
+                )
+                stands_for[number] = stands_for[source]
+                continue
+            step = Step("affine", step.inputs, {}, {"scale": gain, "shift": shift})
+        found.append(step._replace(inputs=tuple(stands_for[n] for n in step.inputs)))
+        stands_for[number] = len(found)
+    return [_as_float32(step) for step in found], stands_for[last]
+
+
+def _gain_and_shift(norm):
+    """What batch normalisation is for inference, `x * gain + shift`: two float64 `(C,)`."""
+    weights = {name: weight.astype(np.float64) for name, weight in norm.weights.items()}
+    gain = weights.get("gamma", 1) / np.sqrt(weights["variance"] + norm.options["epsilon"])
+    return gain, weights.get("beta", 0) - weights["mean"] * gain
+
+
+def _folded(convolution, gain, shift):
+    """Kernel and bias of a convolution with the norm behind it."""
+    kernel, bias = convolution.weights["kernel"], convolution.weights.get("bias", 0)
+    # A depthwise kernel is (kh, kw, C, multiplier), its output channel C * multiplier.
+    wide = gain.reshape(kernel.shape[2:] if convolution.kind == "depthwise" else -1)
+    return {"kernel": kernel * wide.astype(np.float32), "bias": shift + bias * gain}
+
+
+def _as_float32(step):
+    """A step with weights as programs have them; each convolution has a bias."""
+    weights = dict(step.weights)
+    if step.kind in _CONVOLUTIONS and "bias" not in weights:
+        shape = weights["kernel"].shape
+        weights["bias"] = np.zeros(shape[3] if step.kind == "conv" else shape[2] * shape[3])
+    weights = {name: np.ascontiguousarray(w, np.float32) for name, w in weights.items()}
+    return step._replace(weights=weights)
+
+
+def _activations_joined(steps, last):
+    """ReLU and ReLU6 as part of the step before, where nothing else reads that one."""
+    alone = _read_once(steps, last)
+    found, stands_for = [], {0: 0}
+    for number, step in enumerate(steps, start=1):
+        source = step.inputs[0]
+        before = found[stands_for[source] - 1] if source else None
+        if (
+            step.kind == "activate"
+            and step.options["function"] in ("relu", "relu6")
+            and before is not None
+            and before.kind in _ACTIVATED
+            and "activation" not in before.options
+            and alone[source]
+        ):
+            options = before.options | {"activation": step.options["function"]}
+            found[stands_for[source] - 1] = before._replace(options=options)
+            stands_for[number] = stands_for[source]
+            continue
+        found.append(step._replace(inputs=tuple(stands_for[n] for n in step.inputs)))
+        stands_for[number] = len(found)
+    return found, stands_for[last]
+
+
+def _read_once(steps, last):
+    """Of each value, whether one step alone reads it, and nobody outside."""
+    readers = [0] * (len(steps) + 1)
+    for step in steps:
+        for number in step.inputs:
+            readers[number] += 1
+    readers[last] += 1
+    return [count == 1 for count in readers]
+
+
+def _only_needed(steps, last):
+    """The steps that lead to value `last`, numbered anew."""
+    needed = {last}
+    for number in range(last, 0, -1):
+        if number in needed:
+            needed |= set(steps[number - 1].inputs)
+    kept = [number for number in range(1, last + 1) if number in needed]
+    new = {0: 0} | {number: index for index, number in enumerate(kept, start=1)}
+    found = [
+        steps[number - 1]._replace(inputs=tuple(new[n] for n in steps[number - 1].inputs))
+        for number in kept
+    ]
+    return found, new[last]
+
+
+def _short_trims_marked(steps):
+    """Says of each trim whether its map may have too few rows: to repeat them is work."""
+    program = Program(tuple(steps), 0, None)
+    # All nets divide by 32 at most, and rows are counted as columns are.
+    sizes = [program.sizes(side, side) for side in range(128, 128 + 64)]
+    found = []
+    for step in steps:
+        if step.kind == "trim":
+            x, reference = step.inputs
+            short = any(size[x][0] < size[reference][0] for size in sizes)
+            step = step._replace(options={"short": short})
+        found.append(step)
+    return tuple(found)
