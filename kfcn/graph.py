@@ -15,6 +15,15 @@ def is_operation(operation: keras.Operation, *names: str) -> bool:
     return kind.__module__.startswith("keras.src.ops") and kind.__name__ in names
 
 
+def is_stock(operation: keras.Operation, *kinds: type) -> bool:
+    """Whether this is of one of these classes of Keras, and of no subclass.
+
+    For whoever computes in the place of a layer, or gives it other settings: a subclass of `Conv2D`
+    that normalises its kernel is called with the same attributes and gives other values.
+    """
+    return type(operation) in kinds
+
+
 def producer(tensor: keras.KerasTensor) -> keras.Operation:
     """The operation that a symbolic tensor comes from."""
     return tensor._keras_history.operation

@@ -15,6 +15,15 @@ needs_bfloat16 = pytest.mark.skipif(
 TINY = {"backbone": "mobilenet_v2", "alpha": 0.35}
 
 
+class StandardizedConv2D(keras.layers.Conv2D):
+    """A layer of a user's own: what a convolution of Keras has, and other values."""
+
+    def call(self, inputs):
+        kernel = self.kernel - keras.ops.mean(self.kernel, (0, 1, 2))
+        kernel = kernel / keras.ops.std(self.kernel, (0, 1, 2))
+        return keras.ops.conv(inputs, kernel, self.strides, self.padding)
+
+
 def randomize(model, seed=0, scale=1.0):
     """Gives every score layer random weights, so that a fresh net does not answer zero."""
     rng = np.random.default_rng(seed)

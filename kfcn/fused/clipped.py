@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+from kfcn.graph import is_stock
+
 
 def clipped_after(model: keras.Model) -> dict[keras.Operation, Callable]:
     """`min(relu(x), 6)` instead of `relu6(x)`, for `kfcn.graph.replay`; the same bits.
@@ -17,9 +19,9 @@ def clipped_after(model: keras.Model) -> dict[keras.Operation, Callable]:
 
 
 def _is_relu6(layer):
-    if isinstance(layer, keras.layers.Activation):
+    if is_stock(layer, keras.layers.Activation):
         return layer.activation is keras.activations.relu6
-    plain = isinstance(layer, keras.layers.ReLU) and not layer.negative_slope
+    plain = is_stock(layer, keras.layers.ReLU) and not layer.negative_slope
     return plain and not layer.threshold and layer.max_value == 6
 
 

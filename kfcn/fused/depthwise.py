@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from kfcn.graph import hand_on, inputs, is_plain, producer, readers, times_called
+from kfcn.graph import hand_on, inputs, is_plain, is_stock, producer, readers, times_called
 from kfcn.machine import onednn_is_on, onednn_lacks_avx512
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # rows above and below, columns left and right
@@ -26,7 +26,7 @@ def depthwise_convolutions(model: keras.Model) -> dict[keras.Operation, Callable
     instead: dict[keras.Operation, Callable] = {}
     for layer in model.layers:
         if not (
-            isinstance(layer, keras.layers.DepthwiseConv2D)
+            is_stock(layer, keras.layers.DepthwiseConv2D)
             and is_plain(layer)
             and tuple(layer.kernel_size) in ((3, 3), (5, 5))
         ):
@@ -40,7 +40,7 @@ def depthwise_convolutions(model: keras.Model) -> dict[keras.Operation, Callable
 
 def _only_pads(operation):
     return (
-        isinstance(operation, keras.layers.ZeroPadding2D)
+        is_stock(operation, keras.layers.ZeroPadding2D)
         and operation.data_format == "channels_last"
         and times_called(operation) == readers(operation) == 1
     )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from kfcn.graph import hand_on, inputs, producer, readers, times_called
+from kfcn.graph import hand_on, inputs, is_stock, producer, readers, times_called
 
 
 def norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The batch normalisation layers of a net."""
-    return [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    return [x for x in model.layers if is_stock(x, keras.layers.BatchNormalization)]
 
 
 def folded(model: keras.Model) -> dict[keras.Operation, Callable]:
@@ -36,7 +36,7 @@ def foldable(model: keras.Model) -> list[tuple[keras.layers.BatchNormalization, 
         layer = producer(inputs(norm)[0])
         if (
             norm.axis in (-1, 3)
-            and isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+            and is_stock(layer, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
             and layer.activation is keras.activations.linear
             and layer.data_format == "channels_last"
             and times_called(norm) == times_called(layer) == readers(layer) == 1

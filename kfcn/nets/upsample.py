@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfcn.graph import inputs, is_operation, is_plain, place, producer
+from kfcn.graph import inputs, is_operation, is_plain, is_stock, place, producer
 
 # Channels of a group. Up to two groups one dense transposed convolution is as fast;
 # `python -m kfcn_tools.benchmarks.upsample` prints both.
@@ -172,7 +172,7 @@ def enlargements(model: keras.Model) -> list[Enlargement]:
 
 
 def _enlarges_by_channel(layer) -> bool:
-    if not isinstance(layer, keras.layers.Conv2DTranspose):
+    if not is_stock(layer, keras.layers.Conv2DTranspose):
         return False
     if layer.output_padding is not None or not is_plain(layer):
         return False
@@ -183,11 +183,11 @@ def _enlarges_by_channel(layer) -> bool:
 
 def _joined(layer) -> Enlargement | None:
     """What `layer` joins, if these are all parts of one split map in order, each behind a layer."""
-    if not isinstance(layer, keras.layers.Concatenate) or layer.axis not in (-1, 3):
+    if not is_stock(layer, keras.layers.Concatenate) or layer.axis not in (-1, 3):
         return None
     calls = [place(x)[:2] for x in inputs(layer)]
     parts = tuple(part for part, _ in calls)
-    if not all(isinstance(part, keras.layers.Conv2DTranspose) for part in parts):
+    if not all(is_stock(part, keras.layers.Conv2DTranspose) for part in parts):
         return None
     sources = [place(inputs(part, call)[0]) for part, call in calls]
     split, call, _ = sources[0]

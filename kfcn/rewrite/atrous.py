@@ -20,6 +20,7 @@ import keras
 from keras import layers
 
 from kfcn.errors import KfcnError, UsageError
+from kfcn.graph import is_stock
 from kfcn.rewrite import geometry
 from kfcn.rewrite.pooling import DilatedPooling2D
 from kfcn.rewrite.walker import Rewriter, as_functional, describe, reference_specs
@@ -95,6 +96,11 @@ class _Atrous(Rewriter):
         if rate == 1 and grid.stride * stride <= self.output_stride:
             return self.copy(layer)(x), _Grid(grid.stride * stride)
 
+        if not is_stock(layer, *geometry.CONVOLUTIONS, *geometry.POOLINGS):
+            raise KfcnError(
+                f"{describe(layer)} is a layer of your own: expected those of Keras, for what it "
+                "does with a dilation is not known"
+            )
         pads, drift, moved = [], [], []
         for axis in (0, 1):
             before, after = window.pads(axis, shape[axis + 1])

@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from kfcn.errors import KfcnError, UsageError
-from kfcn.graph import is_operation
+from kfcn.graph import is_operation, is_stock
 from kfcn.rewrite import geometry
 from kfcn.rewrite.walker import (
     Rewriter,
@@ -60,7 +60,7 @@ class _Convolutionalizer(Rewriter):
         if len(states) > 1:
             raise KfcnError(f"{describe(layer)} joins vectors of different kinds")
         state = states.pop()
-        if isinstance(layer, layers.Dense):
+        if is_stock(layer, layers.Dense):
             kernel = (1, 1) if state == VECTOR else state[:2]
             return self._convolution(layer, kernel)(args[0]), VECTOR
         if self._only_reshapes(layer, facts[0].spec, keras.tree.flatten(specs)[0]):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from rewrite_nets import animate, assert_untouched, images, run, snapshot, tflite_operators
+from small_nets import StandardizedConv2D
 
 import kfcn
 from kfcn.errors import KfcnError, UsageError
@@ -322,6 +323,17 @@ def test_a_classifier_and_a_transposed_convolution_are_refused_by_name():
     up = layers.Conv2DTranspose(2, 4, 2, padding="same", name="up")(x)
     with pytest.raises(KfcnError, match="'up' \\(Conv2DTranspose\\)"):
         kfcn.to_atrous(keras.Model(inputs, up), 1)
+
+
+def test_a_layer_of_ones_own_is_refused():
+    """What a subclass does with a dilation is not known; this one leaves it out."""
+    x = inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    x = StandardizedConv2D(4, 3, padding="same", name="own")(x)
+    model = keras.Model(inputs, x)
+    with pytest.raises(KfcnError, match=r"'own' \(StandardizedConv2D\) is a layer of your own"):
+        kfcn.to_atrous(model, 1)
+    assert kfcn.to_atrous(model, 2).output_shape == (None, None, None, 4)  # nothing is dilated
 
 
 def test_nested_models_shared_at_two_rates():

@@ -267,6 +267,15 @@ def recurrent_head():
     return keras.Model(inputs, layers.LSTM(2)(x))
 
 
+def own_dense():
+    class Normalized(layers.Dense):
+        def call(self, inputs):
+            return keras.ops.matmul(inputs, self.kernel / keras.ops.norm(self.kernel))
+
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, Normalized(2, name="own")(layers.Flatten()(inputs)))
+
+
 def no_head():
     inputs = keras.Input((8, 8, 3))
     return keras.Model(inputs, layers.Conv2D(2, 3, name="only")(inputs))
@@ -280,6 +289,7 @@ def no_head():
         (bypassed_flatten, "'flat_b' \\(Flatten\\) is no bottleneck"),
         (normalized_positions, "'bn_flat' \\(BatchNormalization\\)"),
         (recurrent_head, "'repeat' \\(RepeatVector\\)"),
+        (own_dense, "'own' \\(Normalized\\)"),
         (no_head, "'only' \\(Conv2D\\)"),
     ],
 )

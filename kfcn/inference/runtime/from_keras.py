@@ -1,10 +1,13 @@
 """A Keras net as a `Program`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
 
-from kfcn.graph import Call, calls, inputs, is_operation, producer
+from kfcn.graph import Call, calls, inputs, is_operation, is_stock, producer
 from kfcn.inference.runtime.program import FUNCTIONS, Program, Step, UnsupportedError
 from kfcn.inference.runtime.simplify import simplified
 from kfcn.inference.tiling import margin
@@ -50,7 +53,7 @@ def read(model: keras.Model) -> tuple[list[Step], int, int, int | None]:
     for call in calls(model):
         reader.visit(call)
     last = reader.numbers.get(id(model.outputs[0]))
-    if last is None or not reader.steps:
+    if not last:
         raise UnsupportedError(f"{model.name} ends in what no step stands for")
     return reader.steps, last, model.outputs[0].shape[-1], margin(model)
 
@@ -69,7 +72,7 @@ class _Reader:
     def __init__(self, model):
         self.model = model
         self.steps = []
-        self.numbers = {id(model.inputs[0]): 0}  # of values, by symbolic tensor
+        self.numbers: dict[int, int | None] = {id(model.inputs[0]): 0}  # of values, by tensor
         found = [x for x in enlargements(model) if x.is_bilinear or x.is_aligned]
         self.enlarging = {part: x for x in found for part in x.parts if x.join is None}
         self.joins = {x.join: x for x in found if x.join is not None}
@@ -95,166 +98,185 @@ class _Reader:
             given = [given[0], self.numbers.get(id(trim.reference))]
         if None in given:
             raise UnsupportedError(f"{operation.name}: what it is given stands in no step")
-        step = self._step(operation, call, given)
+        number = given[0]
+        if not is_stock(operation, layers.Activation):
+            number = self._add(self._step(operation, call, given))
+        function = _function(operation)
+        if function is not None:
+            number = self._add(_step("activate", [number], {"function": function}))
+        self.numbers[id(call.outputs[0])] = number
+
+    def _add(self, step):
         self.steps.append(step)
-        self.numbers[id(call.outputs[0])] = len(self.steps)
+        return len(self.steps)
 
     def _is_map(self, call):
         return len(call.outputs[0].shape) == 4
 
     def _step(self, operation, call, given):
-        def step(kind, options=None, weights=None):
-            weights = {
-                name: np.ascontiguousarray(keras.ops.convert_to_numpy(w), np.float32)
-                for name, w in (weights or {}).items()
-            }
-            return Step(kind, tuple(given), options or {}, weights)
-
         if getattr(operation, "data_format", "channels_last") != "channels_last":
             raise UnsupportedError(f"{operation.name} is not channels last")
         if as_trim(operation):
-            return step("trim", {"axes": [operation.axis]})
+            return _step("trim", given, {"axes": [operation.axis]})
         if operation in self.enlarging or operation in self.joins:
             found = self.enlarging.get(operation) or self.joins[operation]
-            given = given[:1]
-            return step("enlarge", {"stride": found.stride, "centred": found.is_bilinear})
-        if isinstance(operation, (layers.Conv2D, layers.DepthwiseConv2D)):
-            return self._convolution(operation, step)
-        if isinstance(operation, layers.Conv2DTranspose):
-            return self._transposed(operation, step)
-        if isinstance(operation, layers.BatchNormalization):
-            return self._norm(operation, step)
-        if isinstance(operation, layers.Rescaling):
-            scale, shift = (np.ravel(v) for v in (operation.scale, operation.offset))
-            return step("affine", weights={"scale": scale, "shift": shift})
-        if isinstance(operation, layers.Normalization) and not operation.invert:
-            mean, variance = (
-                np.ravel(keras.ops.convert_to_numpy(v)).astype(float)
-                for v in (operation.mean, operation.variance)
-            )
-            scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
-            return step("affine", weights={"scale": scale, "shift": -mean * scale})
-        if isinstance(operation, layers.ReLU):
-            return self._relu(operation, step)
-        if isinstance(operation, layers.Activation):
-            return step("activate", {"function": self._function(operation, operation.activation)})
-        if isinstance(operation, (layers.Add, layers.Multiply)):
-            if len(given) != 2 and isinstance(operation, layers.Multiply):
-                raise UnsupportedError(f"{operation.name} multiplies {len(given)} maps")
-            return step("add" if isinstance(operation, layers.Add) else "multiply")
+            options = {"stride": found.stride, "centred": found.is_bilinear}
+            return _step("enlarge", given[:1], options)
         if is_operation(operation, "Add", "Multiply"):
-            return self._arithmetic(operation, call, given, step)
-        if isinstance(operation, (layers.ZeroPadding2D, layers.Cropping2D)):
-            padded = isinstance(operation, layers.ZeroPadding2D)
-            pads = operation.padding if padded else operation.cropping
-            return step("pad" if padded else "crop", {"pads": [list(pair) for pair in pads]})
-        if isinstance(operation, layers.MaxPooling2D):
-            return step(
-                "max_pool",
-                {
-                    "size": list(operation.pool_size),
-                    "stride": list(operation.strides),
-                    "dilation": [1, 1],
-                    "padding": operation.padding,
-                },
-            )
-        # Windows of padding alone, which it makes 0, are another thing to other runtimes.
-        pooled = isinstance(operation, DilatedPooling2D) and not operation.beyond()
-        if pooled and operation.mode == "max":
-            return step(
-                "max_pool",
-                {
-                    "size": list(operation.pool_size),
-                    "stride": [1, 1],
-                    "dilation": list(operation.dilation_rate),
-                    "padding": [list(pair) for pair in operation.pads],
-                },
-            )
-        if isinstance(operation, layers.GlobalAveragePooling2D):
-            return step("mean")
-        if isinstance(operation, layers.Reshape) and self._is_pooled(operation, given):
-            return step("affine", weights={"scale": np.ones(1), "shift": np.zeros(1)})
-        if isinstance(operation, layers.UpSampling2D):
-            stride = operation.size[0]
-            if operation.interpolation == "nearest" and operation.size == (stride, stride):
-                return step("nearest", {"stride": stride})
-        raise UnsupportedError(f"{operation.name} ({type(operation).__name__})")
+            return _arithmetic(operation, call, given)
+        if is_stock(operation, layers.Reshape) and self._is_pooled(operation, given):
+            return _affine(given, 1, 0)
+        # A subclass may compute something else.
+        reading = _READERS.get(type(operation))
+        if reading is None:
+            raise UnsupportedError(f"{operation.name} ({type(operation).__name__})")
+        return reading(operation, given)
 
     def _is_pooled(self, operation, given):
         """Whether this makes (B, 1, 1, C) of what is (B, C) in Keras; a program has it so."""
         pooled = given[0] > 0 and self.steps[given[0] - 1].kind == "mean"
         return pooled and tuple(operation.target_shape[:2]) == (1, 1)
 
-    def _convolution(self, operation, step):
-        depthwise = isinstance(operation, layers.DepthwiseConv2D)
-        if not depthwise and operation.groups != 1:
-            raise UnsupportedError(f"{operation.name} convolves in groups")
-        weights = {"kernel": operation.kernel}
-        if operation.use_bias:
-            weights["bias"] = operation.bias
-        options = {
-            "stride": list(operation.strides),
-            "dilation": list(operation.dilation_rate),
-            "padding": operation.padding,
-        }
-        function = self._function(operation, operation.activation)
-        if function in ("relu", "relu6"):
-            options["activation"] = function
-        found = step("depthwise" if depthwise else "conv", options, weights)
-        if function is None or "activation" in options:
-            return found
-        self.steps.append(found)
-        return Step("activate", (len(self.steps),), {"function": function}, {})
 
-    def _norm(self, operation, step):
-        if operation.axis not in (-1, 3):
-            raise UnsupportedError(f"{operation.name} is over axis {operation.axis}")
-        weights = {"mean": operation.moving_mean, "variance": operation.moving_variance}
-        if operation.scale:
-            weights["gamma"] = operation.gamma
-        if operation.center:
-            weights["beta"] = operation.beta
-        return step("norm", {"epsilon": operation.epsilon}, weights)
+def _step(kind, given, options=None, weights=None):
+    arrays = {
+        name: np.ascontiguousarray(keras.ops.convert_to_numpy(weight), np.float32)
+        for name, weight in (weights or {}).items()
+    }
+    return Step(kind, tuple(given), options or {}, arrays)
 
-    def _transposed(self, operation, step):
-        stride = operation.strides[0]
-        plain = (
-            not operation.use_bias
-            and operation.activation is keras.activations.linear
-            and operation.output_padding is None
-            and set(operation.strides) == {stride}
-            and set(operation.dilation_rate) == {1}
-            and (operation.padding == "valid" or min(operation.kernel_size) >= stride)
-        )
-        if not plain:
-            raise UnsupportedError(f"{operation.name} is no plain transposed convolution")
-        options = {"stride": stride, "padding": operation.padding}
-        return step("transposed", options, {"kernel": operation.kernel})
 
-    def _relu(self, operation, step):
-        plain = not operation.negative_slope and not operation.threshold
-        if not plain or operation.max_value not in (None, 6):
-            raise UnsupportedError(f"{operation.name} is neither ReLU nor ReLU6")
-        return step("activate", {"function": "relu" if operation.max_value is None else "relu6"})
+def _affine(given, scale, shift):
+    return _step("affine", given, weights={"scale": np.ravel(scale), "shift": np.ravel(shift)})
 
-    def _arithmetic(self, operation, call, given, step):
-        """`x + 3`, `x * (1 / 6)`, and sums and products of maps."""
-        if len(given) == 2:
-            return step("add" if is_operation(operation, "Add") else "multiply")
-        numbers = [x for x in (*call.args, *call.kwargs.values()) if np.ndim(x) == 0]
-        if len(numbers) != 1 or not isinstance(numbers[0], (int, float)):
-            raise UnsupportedError(f"{operation.name} is given {call.args}")
-        number = np.array([numbers[0]], np.float32)
-        if is_operation(operation, "Add"):
-            return step("affine", weights={"scale": np.ones(1), "shift": number})
-        return step("affine", weights={"scale": number, "shift": np.zeros(1)})
 
-    def _function(self, operation, function):
-        """The name of an activation; None for none."""
-        if function is keras.activations.linear or function is None:
-            return None
-        name = getattr(function, "__name__", str(function))
-        name = _NAMES.get(name, name)
-        if name not in FUNCTIONS:
-            raise UnsupportedError(f"{operation.name} ends in {name}")
-        return name
+def _convolution(layer, given):
+    if not _is_depthwise(layer) and layer.groups != 1:
+        raise UnsupportedError(f"{layer.name} convolves in groups")
+    options = {
+        "stride": list(layer.strides),
+        "dilation": list(layer.dilation_rate),
+        "padding": layer.padding,
+    }
+    weights = {"kernel": layer.kernel} | ({"bias": layer.bias} if layer.use_bias else {})
+    return _step("depthwise" if _is_depthwise(layer) else "conv", given, options, weights)
+
+
+def _is_depthwise(layer):
+    return is_stock(layer, layers.DepthwiseConv2D)
+
+
+def _transposed(layer, given):
+    stride = layer.strides[0]
+    plain = (
+        not layer.use_bias
+        and layer.output_padding is None
+        and set(layer.strides) == {stride}
+        and set(layer.dilation_rate) == {1}
+        and (layer.padding == "valid" or min(layer.kernel_size) >= stride)
+    )
+    if not plain:
+        raise UnsupportedError(f"{layer.name} is no plain transposed convolution")
+    options = {"stride": stride, "padding": layer.padding}
+    return _step("transposed", given, options, {"kernel": layer.kernel})
+
+
+def _norm(layer, given):
+    if layer.axis not in (-1, 3):
+        raise UnsupportedError(f"{layer.name} is over axis {layer.axis}")
+    weights = {"mean": layer.moving_mean, "variance": layer.moving_variance}
+    weights |= {"gamma": layer.gamma} if layer.scale else {}
+    weights |= {"beta": layer.beta} if layer.center else {}
+    return _step("norm", given, {"epsilon": layer.epsilon}, weights)
+
+
+def _normalization(layer, given):
+    if layer.invert:
+        raise UnsupportedError(f"{layer.name} undoes a normalisation")
+    mean, variance = (
+        keras.ops.convert_to_numpy(v).astype(float) for v in (layer.mean, layer.variance)
+    )
+    scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+    return _affine(given, scale, -mean * scale)
+
+
+def _relu(layer, given):
+    plain = not layer.negative_slope and not layer.threshold
+    if not plain or layer.max_value not in (None, 6):
+        raise UnsupportedError(f"{layer.name} is neither ReLU nor ReLU6")
+    return _step("activate", given, {"function": "relu" if layer.max_value is None else "relu6"})
+
+
+def _multiply(layer, given):
+    if len(given) != 2:
+        raise UnsupportedError(f"{layer.name} multiplies {len(given)} maps")
+    return _step("multiply", given)
+
+
+def _max_pool(layer, given):
+    return _pooled(given, layer.pool_size, layer.strides, (1, 1), layer.padding)
+
+
+def _dilated_pool(layer, given):
+    # Windows of padding alone, which it makes 0, are another thing to other runtimes.
+    if layer.mode != "max" or layer.beyond():
+        raise UnsupportedError(f"{layer.name} ({type(layer).__name__})")
+    pads = _pads(layer.pads)["pads"]
+    return _pooled(given, layer.pool_size, (1, 1), layer.dilation_rate, pads)
+
+
+def _pooled(given, size, stride, dilation, padding):
+    options = {"size": list(size), "stride": list(stride), "dilation": list(dilation)}
+    return _step("max_pool", given, options | {"padding": padding})
+
+
+def _nearest(layer, given):
+    if layer.interpolation != "nearest" or len(set(layer.size)) != 1:
+        raise UnsupportedError(f"{layer.name} is {layer.interpolation}, {layer.size} times")
+    return _step("nearest", given, {"stride": layer.size[0]})
+
+
+def _function(operation):
+    """The name of the activation that a layer ends in; None for none."""
+    function = getattr(operation, "activation", None)
+    if function is None or function is keras.activations.linear:
+        return None
+    name = getattr(function, "__name__", str(function))
+    name = _NAMES.get(name, name)
+    if name not in FUNCTIONS:
+        raise UnsupportedError(f"{operation.name} ends in {name}")
+    return name
+
+
+def _pads(pairs):
+    return {"pads": [list(pair) for pair in pairs]}
+
+
+def _arithmetic(operation, call, given):
+    """`x + 3`, `x * (1 / 6)`, and sums and products of maps."""
+    if len(given) == 2:
+        return _step("add" if is_operation(operation, "Add") else "multiply", given)
+    numbers = [x for x in (*call.args, *call.kwargs.values()) if np.ndim(x) == 0]
+    if len(numbers) != 1 or not isinstance(numbers[0], (int, float)):
+        raise UnsupportedError(f"{operation.name} is given {call.args}")
+    scale, shift = (1, numbers[0]) if is_operation(operation, "Add") else (numbers[0], 0)
+    return _affine(given, scale, shift)
+
+
+_READERS: dict[type, Callable[[Any, list[int]], Step]] = {
+    DilatedPooling2D: _dilated_pool,
+    layers.Add: lambda layer, given: _step("add", given),
+    layers.BatchNormalization: _norm,
+    layers.Conv2D: _convolution,
+    layers.Conv2DTranspose: _transposed,
+    layers.Cropping2D: lambda layer, given: _step("crop", given, _pads(layer.cropping)),
+    layers.DepthwiseConv2D: _convolution,
+    layers.GlobalAveragePooling2D: lambda layer, given: _step("mean", given),
+    layers.MaxPooling2D: _max_pool,
+    layers.Multiply: _multiply,
+    layers.Normalization: _normalization,
+    layers.ReLU: _relu,
+    layers.Rescaling: lambda layer, given: _affine(given, layer.scale, layer.offset),
+    layers.UpSampling2D: _nearest,
+    layers.ZeroPadding2D: lambda layer, given: _step("pad", given, _pads(layer.padding)),
+}

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from small_nets import TINY, fit_statistics, randomize
+from small_nets import TINY, StandardizedConv2D, fit_statistics, randomize
 
 from kfcn.commands import predict as command
 from kfcn.crf import add_crf
@@ -54,6 +54,19 @@ def test_a_crf_stays_on_tensorflow_and_its_net_does_not(model):
         np.testing.assert_allclose(net.logits(image), expected, atol=2e-3 * expected.std())
         assert np.abs(alone - expected).max() > 0.1 * expected.std()  # the CRF does something
         assert (net.labels(image) != expected.argmax(-1)).mean() < 1e-3
+
+
+def test_a_layer_of_ones_own_is_computed_by_itself():
+    """A subclass of what other runtimes know: read as its parent, it gave other labels."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = StandardizedConv2D(8, 3, padding="same", use_bias=False)(image)
+    x = keras.layers.BatchNormalization()(x)
+    model = fit_statistics(keras.Model(image, keras.layers.Conv2D(4, 1)(x)))
+    expected = np.asarray(model(picture(20, 31).astype(np.float32)))
+    net = quickest(model)
+    assert net.name == "tensorflow"
+    np.testing.assert_allclose(net.logits(picture(20, 31)), expected, atol=1e-4 * expected.std())
 
 
 def test_what_litert_cannot_do_stays_on_tensorflow():

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfcn.graph import inputs, producer
+from kfcn.graph import inputs, is_stock, producer
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 # Layers that keep channels apart and commute with a positive factor on each.
@@ -89,6 +89,4 @@ def is_depthwise(layer: keras.Operation) -> bool:
 
 def plain_convolution(operation: keras.Operation) -> bool:
     """A convolution whose input channels can be scaled: Conv2D or depthwise, no groups."""
-    return isinstance(operation, CONVOLUTIONS) and not isinstance(
-        operation, keras.layers.Conv2DTranspose
-    )
+    return is_stock(operation, *CONVOLUTIONS)

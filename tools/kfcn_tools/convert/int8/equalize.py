@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kfcn.graph import producer
+from kfcn.graph import is_stock, producer
 from kfcn_tools.convert.int8.channels import (
     channel_statistics,
     is_depthwise,
@@ -63,7 +63,7 @@ def _pairs(model):
     """(ReLU6, convolution before it, convolutions that alone read it)."""
     found, readers_by_name = [], readers_of(model)
     for layer in model.layers:
-        if not isinstance(layer, keras.layers.ReLU) or not layer.max_value:
+        if not is_stock(layer, keras.layers.ReLU) or not layer.max_value:
             continue
         conv = producer(layer.input)
         readers = readers_by_name[layer.name]
