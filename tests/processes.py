@@ -29,6 +29,10 @@ def train_command(pairs, run_dir, *more):
     ]
 
 
+EACH_STEP = ("--save-minutes", 0)
+"""Flags with which a run saves its state after each step."""
+
+
 def launch_command(command, workers=2, restarts=0):
     head = [BIN / "kfcn-launch", "--workers", workers, "--restarts", restarts, "--"]
     return [str(x) for x in (*head, *command)]
@@ -122,6 +126,12 @@ def finish(command, log, **environment):
 
 def checkpoints(run_dir):
     return sorted((Path(run_dir) / "checkpoints").glob("step-*.npz"))
+
+
+def newest(run_dir):
+    """The step of the last checkpoint; 0 where there is none."""
+    found = checkpoints(run_dir)
+    return int(found[-1].stem[5:]) if found else 0
 
 
 def load(path):
