@@ -1,6 +1,8 @@
 """Training runs in processes of their own, for what must be killed, and for several workers."""
 
 import contextlib
+import importlib
+import io
 import json
 import os
 import signal
@@ -122,6 +124,18 @@ def finish(command, log, **environment):
     """Runs a command to its end; returns the exit code and the output."""
     with Process(command, log, **environment) as process:
         return process.wait(), process.output
+
+
+def finish_here(command):
+    """As `finish`, but in this process, which has TensorFlow already: what a command says and does.
+
+    Not for what depends on how a process starts or ends.
+    """
+    name = Path(command[0]).name.removeprefix("kfcn-").replace("-", "_")
+    main = importlib.import_module(f"kfcn.commands.{name}").main
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        return main(command[1:]), said.getvalue()
 
 
 def checkpoints(run_dir):

@@ -13,6 +13,8 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 TINY = {"backbone": "mobilenet_v2", "alpha": 0.35}
+PLAIN = {"arch": "convnet", "alpha": None}
+"""For `settings`: eight convolutions, of which a step is made in a third of the time."""
 
 
 def randomize(model, seed=0, scale=1.0):

@@ -11,6 +11,7 @@ from processes import (
     Process,
     checkpoints,
     finish,
+    finish_here,
     load,
     newest,
     small_disk,
@@ -24,7 +25,7 @@ from kfcn.files import TEMPORARY
 def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
     with small_disk(tmp_path / "small", "700k") as small:
         command = train_command(pairs, small / "run", *EACH_STEP, "--keep", 99)
-        code, output = finish(command, tmp_path / "log.txt")
+        code, output = finish_here(command)
         assert code == 1
         last = output.splitlines()[-1]
         assert last.startswith(f"kfcn-train: error: {small}/run/")
@@ -36,7 +37,7 @@ def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
         assert not list(small.rglob(TEMPORARY))
         done, _ = load(checkpoints(small / "run")[-1])
         subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        code, output = finish(command, tmp_path / "again.txt")
+        code, output = finish_here(command)
         assert code == 0, output
         assert f"continuing {small}/run after step {done['step'] % 3}" in output
 
@@ -44,7 +45,7 @@ def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
 @pytest.mark.slow
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path, pairs):
     (tmp_path / "file").write_text("")
-    code, output = finish(train_command(pairs, tmp_path / "file" / "run"), tmp_path / "log.txt")
+    code, output = finish_here(train_command(pairs, tmp_path / "file" / "run"))
     assert code == 1
     assert "could not be made: Not a directory" in output
     assert "Traceback" not in output
@@ -114,9 +115,8 @@ def test_skipping_within_the_stream():
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_step_names_and_state(pairs, tmp_path):
-    code, output = finish(
-        train_command(pairs, tmp_path / "run", *EACH_STEP, "--learning-rate", 1e30),
-        tmp_path / "log.txt",
+    code, output = finish_here(
+        train_command(pairs, tmp_path / "run", *EACH_STEP, "--learning-rate", 1e30)
     )
     assert code == 1
     message = output.splitlines()[-1]

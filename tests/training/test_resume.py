@@ -13,15 +13,18 @@ from processes import (
     checkpoints,
     difference,
     finish,
+    finish_here,
     launch_command,
     load,
     newest,
+    signalled,
     train_command,
 )
-from small_nets import settings
+from small_nets import PLAIN, settings
 
 from kfcn.errors import UsageError
 from kfcn.training import train
+from kfcn.training.loop import Loop
 
 WAYS = {
     "one process": lambda command: command,
@@ -166,7 +169,7 @@ def test_two_processes_do_not_train_in_one_folder(pairs, tmp_path):
     command = train_command(pairs, tmp_path / "run", *EACH_STEP, "--epochs", 500)
     with Process(command, tmp_path / "first.txt") as process:
         process.until(lambda: newest(tmp_path / "run") >= 1)
-        code, output = finish(command, tmp_path / "second.txt")
+        code, output = finish_here(command)
         assert code == 2
         told = output.splitlines()[-1]
         assert f"another process is training in {tmp_path / 'run'}; wait for it" in told
@@ -174,8 +177,9 @@ def test_two_processes_do_not_train_in_one_folder(pairs, tmp_path):
         process.send(signal.SIGKILL)
         process.wait()
     before = newest(tmp_path / "run")
-    with Process(command, tmp_path / "third.txt") as process:
-        process.until(lambda: newest(tmp_path / "run") > before)
+    with signalled(Loop, "one_step", signal.SIGTERM, lambda _: newest(tmp_path / "run") > before):
+        code, output = finish_here(command)
+    assert code == 143, output
 
 
 @pytest.mark.long
@@ -211,7 +215,7 @@ def test_killed_at_random_again_and_again(pairs, tmp_path):
 @pytest.mark.slow
 def test_a_run_goes_on_after_what_it_started_from_has_moved(pairs, tmp_path):
     """Its checkpoint holds everything; only a run without one needs the start."""
-    given = settings(pairs, epochs=1)
+    given = settings(pairs, epochs=1, **PLAIN)
     train(run_dir=tmp_path / "start", **given)
     begun = tmp_path / "run"
     train(run_dir=begun, init_from=tmp_path / "start", **given)
@@ -236,7 +240,7 @@ def test_a_run_goes_on_after_what_it_started_from_has_moved(pairs, tmp_path):
 
 @pytest.mark.slow
 def test_other_kernels_than_at_the_start_are_told(pairs, tmp_path, capfd, monkeypatch):
-    given = settings(pairs, epochs=1)
+    given = settings(pairs, epochs=1, **PLAIN)
     train(run_dir=tmp_path / "run", **given)
     (tmp_path / "run/model.json").unlink()
     config = json.loads((tmp_path / "run/config.json").read_text())
