@@ -318,13 +318,13 @@ def test_slurm_gives_the_cluster(monkeypatch):
 def test_a_worker_that_never_comes_is_told(pairs, tmp_path):
     """TensorFlow alone would wait for an hour."""
     code = (
-        "from kfcn.training import replicas; replicas.CLUSTER_SECONDS = 8\n"
+        "from kfcn.training import replicas; replicas.CLUSTER_SECONDS = 3\n"
         "replicas.start('multiworker')"
     )
     text = config(cluster={"worker": ["127.0.0.1:28881", "127.0.0.1:28882"]})
     status, output = finish([sys.executable, "-c", code], tmp_path / "log.txt", TF_CONFIG=text)
     assert status == 1
-    assert "worker 0 (127.0.0.1:28881) waits for 127.0.0.1:28882 (ends in 8 s" in output
+    assert "worker 0 (127.0.0.1:28881) waits for 127.0.0.1:28882 (ends in 3 s" in output
 
 
 def test_shares_of_all_replicas_are_the_batch():
