@@ -10,7 +10,8 @@ from kfcn_mobile.server import Server
 @contextlib.contextmanager
 def running(site, **options):
     server = Server(site, **options)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # It looks so often whether it is to stop; by itself twice a second.
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server
     finally:
