@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,9 +36,25 @@ def with_a_terminal():
 
 
 @pytest.fixture(scope="session")
-def pairs(tmp_path_factory):
+def shared(tmp_path_factory):
+    """A folder of all processes that test, and the lock with which one of them fills it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return folder, filelock.FileLock(folder / "shared.lock")
+
+
+@pytest.fixture(scope="session")
+def pairs(shared):
     """A folder data set of 9 + 4 drawn pairs: a red square and a green disc on grey."""
-    root = tmp_path_factory.mktemp("pairs")
+    folder, lock = shared
+    with lock:
+        if not (folder / "pairs").exists():
+            draw(folder / "pairs")
+    return folder / "pairs"
+
+
+def draw(root):
+    root.mkdir()
     (root / "classes.txt").write_text("ground #808080\nsquare #ff0000\ndisc #00ff00\n")
     rng = np.random.default_rng(0)
     for split, count in (("train", 9), ("val", 4)):
@@ -60,12 +77,16 @@ def pairs(tmp_path_factory):
                 root / "images" / split / f"{name}.png"
             )
             Image.fromarray(labels).save(root / "labels" / split / f"{name}.png")
-    return root
 
 
 @pytest.fixture(scope="session")
-def run(pairs, tmp_path_factory):
-    """A finished training run of three epochs on the pairs."""
+def run(pairs, shared):
+    """A finished training run of three epochs on the pairs.
+
+    Who comes second is told again what the first has trained.
+    """
     from kfcn import train
 
-    return train(tmp_path_factory.mktemp("runs") / "run", **settings(pairs))
+    folder, lock = shared
+    with lock:
+        return train(folder / "run", **settings(pairs))

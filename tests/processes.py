@@ -1,6 +1,8 @@
 """Training runs in processes of their own, for what must be killed, and for several workers."""
 
 import contextlib
+import importlib
+import io
 import json
 import os
 import signal
@@ -27,6 +29,10 @@ def train_command(pairs, run_dir, *more):
     return [
         str(x) for x in (BIN / "kfcn-train", *named, "--crop", 32, 40, "--deterministic", *more)
     ]
+
+
+EACH_STEP = ("--save-minutes", 0)
+"""Flags with which a run saves its state after each step."""
 
 
 def launch_command(command, workers=2, restarts=0):
@@ -120,8 +126,26 @@ def finish(command, log, **environment):
         return process.wait(), process.output
 
 
+def finish_here(command):
+    """As `finish`, but in this process, which has TensorFlow already: what a command says and does.
+
+    Not for what depends on how a process starts or ends.
+    """
+    name = Path(command[0]).name.removeprefix("kfcn-").replace("-", "_")
+    main = importlib.import_module(f"kfcn.commands.{name}").main
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        return main(command[1:]), said.getvalue()
+
+
 def checkpoints(run_dir):
     return sorted((Path(run_dir) / "checkpoints").glob("step-*.npz"))
+
+
+def newest(run_dir):
+    """The step of the last checkpoint; 0 where there is none."""
+    found = checkpoints(run_dir)
+    return int(found[-1].stem[5:]) if found else 0
 
 
 def load(path):

@@ -13,6 +13,8 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 TINY = {"backbone": "mobilenet_v2", "alpha": 0.35}
+PLAIN = {"arch": "convnet", "alpha": None}
+"""For `settings`: eight convolutions, of which a step is made in a third of the time."""
 
 
 class StandardizedConv2D(keras.layers.Conv2D):
@@ -75,7 +77,8 @@ def box_twin(model):
     """The same geometry with box filters only: linear, positive, average pooling.
 
     Its gradient at one output cell is a sum of shifted boxes, symmetric around the centre of the
-    receptive field; the gradient of the net itself is lopsided by max pooling and dead units.
+    receptive field; the gradient of the net itself is lopsided by max pooling and dead units. All
+    channels would be the same: there is one.
     """
 
     def visit(op, *args, **kwargs):
@@ -93,10 +96,14 @@ def box_twin(model):
             kind = keras.layers.AveragePooling2D
         if config.get("activation") not in (None, "linear"):
             config["activation"] = "linear"
+        if "filters" in config:
+            config["filters"] = 1
+        if "target_shape" in config:
+            config["target_shape"] = (*config["target_shape"][:-1], 1)
         layer = kind.from_config(config)
         out = layer(*args, **kwargs)
         if isinstance(layer, keras.layers.Conv2DTranspose):
-            layer.set_weights(op.get_weights())
+            layer.set_weights([w[..., :1, :1] if w.ndim == 4 else w[:1] for w in op.get_weights()])
         elif layer.weights:
             kernel = np.ones(layer.weights[0].shape, "float32")
             kernel /= kernel.size / (kernel.shape[-1] if kernel.shape[-1] > 1 else kernel.shape[-2])
@@ -110,10 +117,15 @@ def gradient_centre(model, size, cell):
     """Centre of mass of the gradient of output `cell` (row, column slices) in input pixels."""
     import tensorflow as tf
 
-    image = tf.Variable(tf.random.stateless_uniform((1, size, size, 3), (0, 0)))
-    with tf.GradientTape() as tape:
-        value = tf.reduce_sum(model(image)[0, cell[0], cell[1]])
-    mass = np.abs(tape.gradient(value, image).numpy())[0].sum(-1)
+    @tf.function  # which leaves out the gradients of the kernels: TensorFlow 2.21 crashes in some
+    def gradient(image):
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            value = tf.reduce_sum(model(image)[0, cell[0], cell[1]])
+        return tape.gradient(value, image)
+
+    mass = np.abs(gradient(tf.random.stateless_uniform((1, size, size, 3), (0, 0))).numpy())[0]
+    mass = mass.sum(-1)
     positions = np.arange(size)
     return (
         (mass.sum(1) * positions).sum() / mass.sum(),

@@ -40,6 +40,9 @@ THREADS = "TF_NUM_INTRAOP_THREADS"
 GRACE = 20.0
 """Seconds between asking a worker to stop and killing it; a signal is answered after a step."""
 
+LEFT = 5.0
+"""Seconds in which the others may say that they cannot go on without the worker that was lost."""
+
 SHOWN = 8
 """How many of the last lines of a worker are shown again where it crashes."""
 
@@ -240,7 +243,7 @@ def _end(processes: list[subprocess.Popen], stopped: list[int]) -> None:
     if stopped:
         for process in processes:
             _ask(process, stopped[0])
-    until = time.monotonic() + (GRACE if stopped else 5.0)
+    until = time.monotonic() + (GRACE if stopped else LEFT)
     while time.monotonic() < until and any(process.poll() is None for process in processes):
         time.sleep(0.1)
     _kill(processes)

@@ -1,5 +1,6 @@
 """The commands as a person calls them: in a process of their own."""
 
+import functools
 import json
 import os
 import shlex
@@ -100,37 +101,78 @@ def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+WRONG = [
+    ("results", ("--nope",), 2, "unrecognized arguments: --nope"),
+    ("results", ("nothing",), 2, "nothing: expected the folder of a finished run"),
+    ("results", ("--store", "s.json", "--out", NO_TEXT), 2, "is no page of results"),
+    ("ship", (), 2, "the following arguments are required: RUN, NAME"),
+    ("ship", ("nothing", "n", *SHIP), 2, "nothing.json: No such file or directory"),
+    ("port_weights", (), 2, "the following arguments are required: NPZ"),
+    ("port_weights", ("nothing.npz", "--out", "o"), 2, "nothing.npz: No such file"),
+    ("port_weights", (".", "--out", "o"), 2, ".: is a folder"),
+    ("port_weights", (__file__, "--out", "o"), 2, "is no .npz file: "),
+    ("average", ("a", "b"), 2, "the following arguments are required: --out"),
+    (
+        "average",
+        ("voc_animals", "nyudv2", "--out", "o"),
+        2,
+        "nyudv2: other backbone, classes than voc_animals",
+    ),
+]
+"""What is asked of a module of kfcn_tools, the exit code, and what is said."""
+
+EACH = """
+import json, os, runpy, sys
+name, *calls = json.loads(sys.argv[1])
+own, said = os.dup(2), []
+for number, words in enumerate(calls):
+    file = os.open(f"../{number}.txt", os.O_CREAT | os.O_RDWR)
+    os.dup2(file, 2)
+    sys.argv[1:] = words
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        code = None
+    except SystemExit as end:
+        code = end.code
+    sys.stderr.flush()
+    os.dup2(own, 2)
+    os.lseek(file, 0, os.SEEK_SET)
+    said.append([code, os.read(file, 10_000).decode(), os.listdir(".")])
+print(json.dumps(said))
+"""
+"""Calls a module as `python -m` does, one call after the other, and prints what became of them."""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Module, arguments -> exit code, error output, files; the calls of a module in one process.
+
+    The first that needs TensorFlow imports it, which takes most of the time of each.
+    """
+
+    @functools.cache
+    def of(module):
+        calls = [list(args) for name, args, *_ in WRONG if name == module]
+        folder = tmp_path_factory.mktemp(module) / "here"
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", EACH, json.dumps([f"kfcn_tools.{module}", *calls])],
+            capture_output=True, text=True, cwd=folder, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return dict(zip(map(tuple, calls), json.loads(done.stdout), strict=True))
+
+    return lambda module, args: of(module)[args]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "args", "status", "told"),
-    [
-        ("results", ("--nope",), 2, "unrecognized arguments: --nope"),
-        ("results", ("nothing",), 2, "nothing: expected the folder of a finished run"),
-        ("results", ("--store", "s.json", "--out", NO_TEXT), 2, "is no page of results"),
-        ("ship", (), 2, "the following arguments are required: RUN, NAME"),
-        ("ship", ("nothing", "n", *SHIP), 2, "nothing.json: No such file or directory"),
-        ("port_weights", (), 2, "the following arguments are required: NPZ"),
-        ("port_weights", ("nothing.npz", "--out", "o"), 2, "nothing.npz: No such file"),
-        ("port_weights", (".", "--out", "o"), 2, ".: is a folder"),
-        ("port_weights", (__file__, "--out", "o"), 2, "is no .npz file: "),
-        ("average", ("a", "b"), 2, "the following arguments are required: --out"),
-        (
-            "average",
-            ("voc_animals", "nyudv2", "--out", "o"),
-            2,
-            "nyudv2: other backbone, classes than voc_animals",
-        ),
-    ],
-)
-def test_what_makes_the_package_says_its_errors_in_one_line(module, args, status, told, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", f"kfcn_tools.{module}", *args],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    assert done.stderr.startswith(f"python -m kfcn_tools.{module}: error: ")
-    assert told in done.stderr and done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(("module", "args", "status", "told"), WRONG)
+def test_what_makes_the_package_says_its_errors_in_one_line(answers, module, args, status, told):
+    code, said, files = answers(module, args)
+    assert code == status, said
+    assert said.startswith(f"python -m kfcn_tools.{module}: error: ")
+    assert told in said and said.count("\n") == 1
+    assert not files
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")

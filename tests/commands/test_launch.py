@@ -17,9 +17,13 @@ ENV = (
 )
 
 
-def launch(tmp_path, code, workers=2, restarts=0):
+AT_ONCE = "import sys; from kfcn.commands import launch; launch.LEFT = 0.5; sys.exit(launch.main())"
+"""As kfcn-launch, but what does not end by itself after a loss is killed sooner."""
+
+
+def launch(tmp_path, code, workers=2, restarts=0, start=()):
     command = launch_command([sys.executable, "-c", ENV + code], workers, restarts)
-    return finish(command, tmp_path / "log.txt")
+    return finish([*start, *command[1:]] if start else command, tmp_path / "log.txt")
 
 
 def test_each_worker_has_its_number_and_all_addresses(tmp_path):
@@ -53,14 +57,16 @@ def test_the_workers_divide_the_cores(tmp_path, monkeypatch):
 
 def test_a_lost_worker_stops_the_others_and_all_start_again_on_new_ports(tmp_path):
     code = (
-        f"seen = os.path.join({str(tmp_path)!r}, 'seen')\n"
+        f"seen, told = (os.path.join({str(tmp_path)!r}, n) for n in ('seen', 'told'))\n"
         "print('port', c['cluster']['worker'][0])\n"
         "if os.path.exists(seen): sys.exit(0)\n"
-        "if w == 1: time.sleep(1); open(seen, 'w'); os.kill(os.getpid(), 9)\n"
+        "if w == 0: open(told, 'w')\n"
+        "while not os.path.exists(told): time.sleep(0.02)\n"
+        "if w == 1: open(seen, 'w'); os.kill(os.getpid(), 9)\n"
         "time.sleep(100)\n"
         "print('slept on')\n"
     )
-    status, output = launch(tmp_path, code, restarts=2)
+    status, output = launch(tmp_path, code, restarts=2, start=[sys.executable, "-c", AT_ONCE])
     assert status == 0, output
     assert "slept on" not in output  # stopped, not waited for
     assert "lost worker 1 (killed by SIGKILL); starting all again (1 of 2)" in output
@@ -77,7 +83,8 @@ def test_no_more_restarts_than_wanted(tmp_path):
 
 @pytest.mark.parametrize("code", [1, 2])
 def test_an_error_that_was_told_is_not_tried_again(tmp_path, code):
-    status, output = launch(tmp_path, f"time.sleep(w); sys.exit({code} if w else 75)", restarts=3)
+    other = f"time.sleep(w / 2); sys.exit({code} if w else 75)"
+    status, output = launch(tmp_path, other, restarts=3)
     assert status == code
     assert "again" not in output
 
@@ -88,7 +95,7 @@ def test_a_signal_is_passed_on_and_the_workers_may_save(tmp_path, name, status):
     """SIGHUP comes when the terminal is closed, and to kfcn-launch alone."""
     code = (
         "import signal\n"
-        f"def save(*_): time.sleep(1); print('saved'); sys.exit({status})\n"
+        f"def save(*_): time.sleep(0.3); print('saved'); sys.exit({status})\n"
         f"signal.signal(signal.{name}, save); print('ready'); time.sleep(100)\n"
     )
     command = launch_command([sys.executable, "-c", ENV + code], 2, 3)
@@ -130,9 +137,15 @@ def test_a_worker_whose_output_nobody_reads_is_read_to_its_end(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_workers_that_do_not_stop_are_killed(tmp_path):
-    code = "print('pid', os.getpid()); w and time.sleep(1000); time.sleep(1); sys.exit(75)"
-    status, output = launch(tmp_path, code)
-    assert status == 1
+    code = (
+        f"told = os.path.join({str(tmp_path)!r}, 'told')\n"
+        "print('pid', os.getpid())\n"
+        "if w: open(told, 'w'); time.sleep(1000)\n"
+        "while not os.path.exists(told): time.sleep(0.02)\n"
+        "sys.exit(75)\n"
+    )
+    status, output = launch(tmp_path, code, start=[sys.executable, "-c", AT_ONCE])
+    assert status == 1 and output.count("pid") == 2
     for line in output.splitlines():
         if "pid" in line:
             with pytest.raises(ProcessLookupError):
@@ -159,7 +172,7 @@ CRASH = (
     "m.reach({steps}[before]); print('reached', {steps}[before])\n"
     "print('what the library said')\n"
     "if w == 1: {end}\n"
-    "time.sleep(2)\n"
+    "time.sleep(0.3)\n"
 )
 
 
@@ -213,9 +226,7 @@ def test_other_losses_are_tried_again(tmp_path, steps, end):
 
 
 def test_a_crash_before_the_first_step_repeats_too(tmp_path):
-    code = (
-        "from kfcn.place import Marker; m = Marker(); w or (time.sleep(2), sys.exit(0)); os.abort()"
-    )
+    code = "from kfcn.place import Marker; m = Marker(); w and os.abort(); time.sleep(0.3)"
     status, output = launch(tmp_path, code, restarts=3)
     assert status == 1, output
     assert "(killed by SIGABRT) before its first step twice" in output

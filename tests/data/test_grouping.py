@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_nets import settings
+from small_nets import PLAIN, settings
 
 from kfcn import data, evaluate, train
 from kfcn.data.audit.audit import Audit, audit_split
@@ -195,7 +195,7 @@ def test_a_net_keeps_its_classes(pairs, tmp_path):
     """In config.json and on the card; measured on the raw data set as it was trained."""
     file = tmp_path / "mine.txt"
     file.write_text("shape = square, disc\n")
-    given = {**settings(pairs, epochs=1), "classes": str(file)}
+    given = settings(pairs, epochs=1, classes=str(file), **PLAIN)
     result = train(tmp_path / "run", **given)
     written = "shape = square, disc; rest = background"
     config = json.loads((tmp_path / "run/config.json").read_text())

@@ -53,7 +53,8 @@ def test_values_gradients_and_statistics_are_those_of_a_step_without(name, in_pa
         x = keras.layers.Dropout(0.5)(x)
         model = keras.Model(image, keras.layers.Conv2D(3, 1)(keras.layers.Conv2D(4, 1)(x)))
     else:
-        model = fit_statistics(randomize(kfcn.fcn8s(4, **TINY), scale=0.1))
+        net = convnet(4) if name == "crf" else kfcn.fcn8s(4, **TINY)
+        model = fit_statistics(randomize(net, scale=0.1))
         model = add_crf(model, iterations=1, spatial_weight=0.5) if name == "crf" else model
     images = np.random.default_rng(1).uniform(0, 255, (2, 37, 64, 3)).astype("float32")
     usual, ours = (step(model, images, recompute) for recompute in (False, True))

@@ -4,6 +4,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from base import NetTests
 from small_nets import box_twin, fit_statistics, gradient_centre
 
@@ -43,34 +44,49 @@ class TestEfficientNetV2B0(NetTests):
     backbone = "efficientnet_v2_b0"
 
 
-@pytest.mark.slow
-def test_taps_are_as_declared(backbone):
+def tapped(backbone, output_stride=32):
+    """Its taps, a net that ends in them, and what that gives of zeros of any size."""
     image = keras.Input((None, None, 3))
-    tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
+    tap_of = taps(image, backbone, output_stride, **NARROW.get(backbone, {}))
     net = keras.Model(image, {str(s): t.tensor for s, t in tap_of.items()})
-    maps = net(np.zeros((1, 64, 96, 3), "float32"))
+    # As one function of unknown size, which is made once.
+    run = tf.function(net, input_signature=[tf.TensorSpec((1, None, None, 3), tf.float32)])
+
+    def maps(height, width):
+        found = run(np.zeros((1, height, width, 3), "float32"))
+        return {stride: found[str(stride)] for stride in tap_of}
+
+    return tap_of, net, maps
+
+
+@pytest.fixture(scope="module")
+def usual(backbone):
+    return tapped(backbone)
+
+
+@pytest.mark.slow
+def test_taps_are_as_declared(usual):
+    tap_of, net, maps = usual
+    found = maps(64, 96)
     for stride, tap in tap_of.items():
-        assert maps[str(stride)].shape == (1, 64 // stride, 96 // stride, tap.channels)
+        assert found[stride].shape == (1, 64 // stride, 96 // stride, tap.channels)
         assert tap.layer in [layer.name for layer in net.layers]
 
 
 @pytest.mark.slow
-def test_odd_and_tiny_maps_keep_their_last_cell(backbone):
-    image = keras.Input((None, None, 3))
-    tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
-    net = keras.Model(image, {str(s): t.tensor for s, t in tap_of.items()})
+def test_odd_and_tiny_maps_keep_their_last_cell(usual):
+    tap_of, _, maps = usual
     for size in (1, 33):
-        maps = net.predict_on_batch(np.zeros((1, size, size, 3), "float32"))
+        found = maps(size, size)
         for stride in tap_of:
-            assert maps[str(stride)].shape[1:3] == (-(-size // stride),) * 2
+            assert found[stride].shape[1:3] == (-(-size // stride),) * 2
 
 
 @pytest.mark.slow
-def test_offsets_measured_by_gradient(backbone):
-    image = keras.Input((None, None, 3))
-    tap_of = taps(image, backbone, **NARROW.get(backbone, {}))
+def test_offsets_measured_by_gradient(usual, backbone):
+    tap_of, net, _ = usual
     for stride, tap in tap_of.items():
-        twin = box_twin(keras.Model(image, tap.tensor))
+        twin = box_twin(keras.Model(net.inputs, tap.tensor))
         # Cut off by the border, the field of 979 pixels and more would not be centred at its cell.
         size = 1088 if "efficientnet_lite" in backbone and stride == 32 else 448
         middle = size // 2 // stride
@@ -91,18 +107,16 @@ def test_offsets_measured_by_gradient(backbone):
     ],
 )
 def test_a_dilated_backbone_has_finer_taps_where_it_says(body, output_stride):
-    image = keras.Input((None, None, 3))
-    tap_of = taps(image, body, output_stride, **NARROW.get(body, {}))
-    net = keras.Model(image, {str(s): t.tensor for s, t in tap_of.items()})
+    tap_of, net, maps = tapped(body, output_stride)
     for size in ((64, 96), (33, 47)):
-        maps = net.predict_on_batch(np.zeros((1, *size, 3), "float32"))
+        found = maps(*size)
         for stride, tap in tap_of.items():
             assert tap.stride == min(stride, output_stride)
-            assert maps[str(stride)].shape[1:3] == tuple(-(-n // tap.stride) for n in size)
+            assert found[stride].shape[1:3] == tuple(-(-n // tap.stride) for n in size)
     tap = tap_of[32]
     middle = 448 // 2 // tap.stride
     cell = (slice(middle, middle + 1), slice(middle, middle + 1))
-    centre = gradient_centre(box_twin(keras.Model(image, tap.tensor)), 448, cell)
+    centre = gradient_centre(box_twin(keras.Model(net.inputs, tap.tensor)), 448, cell)
     assert centre == pytest.approx([tap.stride * middle + tap.offset] * 2, abs=0.6)
 
 

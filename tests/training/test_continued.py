@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from PIL import Image
-from small_nets import settings
+from small_nets import PLAIN, settings
 
 from kfcn import data, train
 from kfcn.cards import open_model, read_card
@@ -209,7 +209,7 @@ def test_what_is_no_card_is_refused(finished, text):
 def test_epochs_that_follow_the_pictures_are_stored(pairs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kfcn.training.settings.MOST_STEPS", 4)
-    given = settings(pairs, verbose=True)
+    given = settings(pairs, verbose=True, **PLAIN)
     del given["epochs"]
     result = train(**given)
     written = json.loads((result.run_dir / "config.json").read_text())["settings"]["epochs"]

@@ -16,17 +16,21 @@ from processes import checkpoints, difference, finish, launch_command, load, tra
 
 from kfcn.errors import UsageError
 
+STEPS = 90
+"""Of three epochs."""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same run of 300 steps in three ways, and what the two workers held on the way.
+    """The same run of 90 steps in three ways, and what the two workers held on the way.
 
     Batches of 3 pictures, so the shares are 1 and 2; how much of them is ignored differs from
     picture to picture. By momentum SGD: AdamW divides by the gradient's size, and where that is no
     more than rounding noise the weights drift apart by noise (7e-5 after 300 steps of 1e-5).
+    A step has six exchanges: what each of them left behind would be hundreds after an epoch.
     """
     root = tmp_path_factory.mktemp("ways")
-    pairs = draw_pairs(root / "pairs", 300, validation=4)
+    pairs = draw_pairs(root / "pairs", STEPS, validation=4)
     flags = ("--optimizer", "sgd", "--learning-rate", 1e-5, "--ema", 0.5)
     flags = (*flags, "--batch-size", 3, "--epochs", 3)
     ways = {
@@ -36,8 +40,8 @@ def runs(tmp_path_factory):
     }
     rows = {}
     for name, command in ways.items():
-        run = training_run(command, root / name, 300, launched=name == "workers")
-        rows[name] = watch(run, root / f"{name}.txt", every=100)
+        run = training_run(command, root / name, STEPS, launched=name == "workers")
+        rows[name] = watch(run, root / f"{name}.txt", every=STEPS // 3)
     return root, {name: (root / f"{name}.txt").read_text() for name in ways}, rows["workers"]
 
 
@@ -47,7 +51,7 @@ def test_weights_loss_and_metrics_are_the_same(runs, way):
     root, outputs, _ = runs
     assert f"2 replicas on {1 if way == 'mirrored' else 2} worker(s)" in outputs[way]
     (one, other) = (checkpoints(root / name)[-1] for name in ("one", way))
-    assert one.name == other.name == "step-00000300.npz"
+    assert one.name == other.name == f"step-{STEPS:08d}.npz"
     assert difference(one, other) < 1e-6
     for row, same in zip(load(one)[0]["rows"], load(other)[0]["rows"], strict=True):
         for name in row.keys() - {"seconds"}:
@@ -73,8 +77,8 @@ def test_the_weights_move_much_further_than_they_differ(runs):
 def test_the_workers_threads_and_files_do_not_grow(runs):
     """With a time limit, each exchange of TensorFlow left two threads for minutes."""
     _, _, rows = runs
-    settled, *later = [row.uses for row in rows if row.count >= 100]
-    assert rows[-1].count >= 200 and len(settled) == 2
+    settled, *later = [row.uses for row in rows if row.count >= STEPS // 3]
+    assert rows[-1].count >= 2 * STEPS // 3 and len(settled) == 2
     for uses in later:
         for before, now in zip(settled, uses, strict=True):
             assert now.threads <= before.threads + SPARE
@@ -88,13 +92,13 @@ def test_the_workers_output_has_their_numbers_and_is_told_once(runs):
     assert outputs["workers"].count("best net on folder/val") == 1
 
 
-STEPS = Path(__file__).with_name("replica_steps.py")
+MEASURED = Path(__file__).with_name("replica_steps.py")
 
 
 @pytest.fixture(scope="module")
 def steps():
     """What `replica_steps.py` measures in a process with two logical CPU devices."""
-    done = subprocess.run([sys.executable, STEPS], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, MEASURED], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -314,13 +318,13 @@ def test_slurm_gives_the_cluster(monkeypatch):
 def test_a_worker_that_never_comes_is_told(pairs, tmp_path):
     """TensorFlow alone would wait for an hour."""
     code = (
-        "from kfcn.training import replicas; replicas.CLUSTER_SECONDS = 8\n"
+        "from kfcn.training import replicas; replicas.CLUSTER_SECONDS = 3\n"
         "replicas.start('multiworker')"
     )
     text = config(cluster={"worker": ["127.0.0.1:28881", "127.0.0.1:28882"]})
     status, output = finish([sys.executable, "-c", code], tmp_path / "log.txt", TF_CONFIG=text)
     assert status == 1
-    assert "worker 0 (127.0.0.1:28881) waits for 127.0.0.1:28882 (ends in 8 s" in output
+    assert "worker 0 (127.0.0.1:28881) waits for 127.0.0.1:28882 (ends in 3 s" in output
 
 
 def test_shares_of_all_replicas_are_the_batch():

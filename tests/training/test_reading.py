@@ -20,9 +20,9 @@ from kfcn.inference.segment import segment
 from kfcn.saved import load_model
 from kfcn.training import train
 
-TINY = {
-    "weights": "none", "backbone": "mobilenet_v2", "alpha": 0.35, "epochs": 1, "crop": (32, 32),
-    "batch_size": 2, "verbose": False,
+SHORT = {
+    "arch": "convnet", "weights": "none", "epochs": 1, "crop": (32, 32), "batch_size": 2,
+    "verbose": False,
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def deep(root, value=255):
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("deep")
     deep(root / "data")
-    run = train(root / "run", data="folder", data_dir=root / "data", ignore="none", **TINY)
+    run = train(root / "run", data="folder", data_dir=root / "data", ignore="none", **SHORT)
     return root / "data", run.run_dir
 
 
@@ -166,5 +166,5 @@ def test_a_flag_leaves_the_rest_to_the_card():
 def test_a_second_class_stored_as_255_stops_the_training(tmp_path):
     deep(tmp_path / "data")
     with pytest.raises(DataError, match=r"18\.2 % are 255 = ignore.*--ignore none"):
-        train(tmp_path / "run", data="folder", data_dir=tmp_path / "data", **TINY)
+        train(tmp_path / "run", data="folder", data_dir=tmp_path / "data", **SHORT)
     assert not (tmp_path / "run/model.keras").exists()

@@ -3,7 +3,7 @@
 import types
 
 import pytest
-from small_nets import settings
+from small_nets import PLAIN, settings
 
 from kfcn import train
 from kfcn.errors import UsageError
@@ -21,7 +21,7 @@ def test_a_run_computes_again_and_has_the_figures_of_one_without(pairs, tmp_path
         return replay(*arguments)
 
     monkeypatch.setattr(training, "replay_in_segments", noted)
-    options = settings(pairs, epochs=1)
+    options = settings(pairs, epochs=1, **PLAIN)
     usual = train(tmp_path / "usual", **options)
     assert not used
     again = train(tmp_path / "again", **options, recompute=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import signalled
-from small_nets import settings
+from small_nets import PLAIN, settings
 
 from kfcn import data as data_sets
 from kfcn import evaluate, predict, train
@@ -159,11 +159,18 @@ def test_bad_pair_stops_before_training(pairs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def plain(pairs, tmp_path_factory):
+    """An epoch of a small net."""
+    return train(tmp_path_factory.mktemp("plain") / "run", **settings(pairs, epochs=1, **PLAIN))
+
+
 @pytest.mark.slow
-def test_init_from_a_run(run, pairs, tmp_path):
-    again = train(tmp_path / "again", **settings(pairs, epochs=1), init_from=run.run_dir)
+def test_init_from_a_run(plain, run, pairs, tmp_path):
+    given = settings(pairs, epochs=1, **PLAIN)
+    again = train(tmp_path / "again", **given, init_from=plain.run_dir)
     assert again.evaluation.images == 4
-    assert again.evaluation.cross_entropy < 1.05 * run.evaluation.cross_entropy
+    assert again.evaluation.cross_entropy < 1.05 * plain.evaluation.cross_entropy
     with pytest.raises(KfcnError, match="fits nothing there"):
         train(tmp_path / "back", **settings(pairs), arch="fcn32s", init_from=run.run_dir)
     assert not (tmp_path / "back").exists()
@@ -199,11 +206,11 @@ def test_evaluating_on_other_classes_is_refused(run):
 
 
 @pytest.mark.slow
-def test_crf_rnn_is_trained_from_a_run_and_saved(run, pairs, tmp_path):
+def test_crf_rnn_is_trained_from_a_run_and_saved(plain, pairs, tmp_path):
     with pytest.raises(UsageError, match="name its run with --init-from"):
         train(tmp_path / "crf", **settings(pairs), crf=True)
-    short = settings(pairs, epochs=1, crop=(32, 32), deterministic=False)
-    result = train(tmp_path / "crf", **short, crf=True, init_from=run.run_dir)
+    short = settings(pairs, epochs=1, crop=(32, 32), deterministic=False, **PLAIN)
+    result = train(tmp_path / "crf", **short, crf=True, init_from=plain.run_dir)
     assert json.loads((result.run_dir / "model.json").read_text())["crf"]
     from kfcn.saved import load_model
 
