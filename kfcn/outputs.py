@@ -1,10 +1,10 @@
 """What a command may write: nothing of the user's is ever replaced.
 
 A folder that results are written into holds `.kfcn.jsonl`, a line of JSON with name and SHA-256 for
-each file that kfcn has written there. A file is kfcn's own as long as its content is what such a
-line says. Everything else is the user's: pictures, files of other programs, and what kfcn wrote and
-a person has corrected since. It is replaced only where `overwrite` says so, and the inputs of a
-command never.
+each file that kfcn has written there, and what it was made by where that is noted. A file is kfcn's
+own as long as its content is what such a line says. Everything else is the user's: pictures, files
+of other programs, and what kfcn wrote and a person has corrected since. It is replaced only where
+`overwrite` says so, and the inputs of a command never.
 """
 
 import contextlib
@@ -36,6 +36,9 @@ from kfcn.files import (
 MANIFEST, LOCK = ".kfcn.jsonl", ".kfcn.lock"
 _REMEMBERED = 2  # hashes of a file: a run that is killed between note and rename leaves the older
 
+_Hashes = dict[str, str | None]
+"""Hashes of a file, the last one at the end, each with what that content was made by."""
+
 
 class State(enum.Enum):
     """Whose a file is."""
@@ -54,6 +57,7 @@ class Outputs:
         inputs: files that the command reads, which no result may replace, under whatever name.
         overwrite: replace files that kfcn did not write, or that have been changed.
         option: of the command line, by which another place is chosen.
+        by: what the files are made by, noted with each of them (`made_by`).
     """
 
     def __init__(
@@ -62,17 +66,18 @@ class Outputs:
         inputs: Iterable[Path | str] = (),
         overwrite: bool = False,
         option: str = "--out",
+        by: str | None = None,
     ):
         self.folder = Path(folder)
-        self.overwrite, self.option = overwrite, option
+        self.overwrite, self.option, self.by = overwrite, option, by
         self._inputs = {identity for path in inputs if (identity := _identity(path))}
-        self._hashes: dict[str, list[str]] | None = None
+        self._hashes: dict[str, _Hashes] | None = None
 
     def state(self, path: Path) -> State:
         """Whose the file is that stands at `path`, in or below the folder."""
         if not os.path.lexists(path):
             return State.FREE
-        known = self._manifest().get(self._name(path), [])
+        known = self._manifest().get(self._name(path))
         if not known:
             return State.FOREIGN
         try:
@@ -80,6 +85,18 @@ class Outputs:
             return State.OURS if regular and sha256(path) in known else State.CHANGED
         except OSError:  # it cannot be read: nobody can say that it is kfcn's
             return State.CHANGED
+
+    def made_by(self, path: Path) -> str | None:
+        """What the file at `path` was made by (`by`).
+
+        Returns:
+            None where there is none, where it is not as kfcn wrote it, or where nothing was noted.
+        """
+        known = self._manifest().get(self._name(path), {})
+        try:
+            return known.get(sha256(path)) if known else None
+        except OSError:
+            return None
 
     def names(self) -> set[str]:
         """What kfcn has written here, seen from the folder; it may have been removed since."""
@@ -188,8 +205,7 @@ class Outputs:
             OSError: the folder cannot be written to.
         """
         name = self._name(path)
-        # A newline first: it ends a line that was cut off when the disk was full.
-        line = "\n" + json.dumps({"name": name, "sha256": digest})
+        line = _line(name, digest, self.by)
         # Appended in one piece: other processes may write into the same folder. Not through a link.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         handle = os.open(self.folder / MANIFEST, flags, 0o666)
@@ -198,16 +214,14 @@ class Outputs:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(handle)
-        hashes = self._manifest().setdefault(name, [])
-        hashes[:] = [*(h for h in hashes if h != digest), digest][-_REMEMBERED:]
+        _remember(self._manifest(), name, digest, self.by)
 
-    def _manifest(self) -> dict[str, list[str]]:
+    def _manifest(self) -> dict[str, _Hashes]:
         """The last hashes of each file that kfcn wrote."""
         if self._hashes is None:
             self._hashes = {}
-            for name, digest in _lines(self.folder / MANIFEST):
-                hashes = self._hashes.setdefault(name, [])
-                hashes[:] = [*(h for h in hashes if h != digest), digest][-_REMEMBERED:]
+            for name, digest, by in _lines(self.folder / MANIFEST):
+                _remember(self._hashes, name, digest, by)
         return self._hashes
 
     def _tidy(self) -> None:
@@ -216,9 +230,9 @@ class Outputs:
         kept = sum(map(len, self._manifest().values()))
         if sum(1 for _ in _lines(file)) > 2 * kept + 100:
             lines = (
-                "\n" + json.dumps({"name": name, "sha256": digest})
+                _line(name, digest, by)
                 for name, hashes in self._manifest().items()
-                for digest in hashes
+                for digest, by in hashes.items()
             )
             write_text(file, "".join(lines))
         below = {(self.folder / name).parent for name in self._manifest()}
@@ -321,8 +335,22 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Name and hash of each line of a manifest; a line that was cut off says nothing."""
+def _remember(manifest: dict[str, _Hashes], name: str, digest: str, by: str | None) -> None:
+    hashes = manifest.setdefault(name, {})
+    hashes.pop(digest, None)  # it is the last one from now on
+    hashes[digest] = by
+    for old in list(hashes)[:-_REMEMBERED]:
+        del hashes[old]
+
+
+def _line(name: str, digest: str, by: str | None) -> str:
+    entry = {"name": name, "sha256": digest} | ({} if by is None else {"by": by})
+    # A newline first: it ends a line that was cut off when the disk was full.
+    return "\n" + json.dumps(entry)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Name, hash and maker of each line of a manifest; a line that was cut off says nothing."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     except (OSError, UnicodeDecodeError):
@@ -331,4 +359,5 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry["name"], str) and isinstance(entry["sha256"], str):
-                yield entry["name"], entry["sha256"]
+                by = entry.get("by")
+                yield entry["name"], entry["sha256"], by if isinstance(by, str) else None

@@ -12,6 +12,7 @@ import filelock
 import pytest
 
 from kfcn.errors import KfcnError, UsageError
+from kfcn.files import sha256
 from kfcn.outputs import MANIFEST, Outputs, State, new_folder, one_file
 
 
@@ -241,3 +242,22 @@ def test_beams_workers_get_it_pickled(out, tmp_path):
     assert Outputs(out).state(out / "a.txt") is State.OURS
     with pytest.raises(UsageError, match="one of the inputs"):
         Outputs(tmp_path, [tmp_path / "in.txt"]).check([Path(f"{out}/../in.txt")])
+
+
+def test_what_a_file_was_made_by_is_noted_until_it_changes(out):
+    file = out / "a.txt"
+    one = write(out, "a.txt", "same", by="one")
+    assert one.made_by(file) == Outputs(out).made_by(file) == "one"
+    assert one.made_by(out / "b.txt") is None
+    write(out, "a.txt", "same", by="other")
+    assert Outputs(out).made_by(file) == "other"
+    write(out, "a.txt", "different")
+    assert Outputs(out).made_by(file) is None and Outputs(out).state(file) is State.OURS
+    one = write(out, "a.txt", "again", by="one")
+    for _ in range(200):  # so that the next one shortens the manifest
+        one.note(file, sha256(file))
+    with one.lock():
+        assert len((out / MANIFEST).read_text().splitlines()) < 20
+    assert Outputs(out).made_by(file) == "one"
+    file.write_text("a person's")
+    assert Outputs(out).made_by(file) is None

@@ -7,6 +7,7 @@ Every worker must see the folders by the same paths. The files are the same byte
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ from kfcn.inference.runtime.net import open_net
 from kfcn.inference.writer import Writer
 from kfcn.machine import cores
 from kfcn.outputs import Outputs
-from kfcn.saved import model_path
+from kfcn.saved import files_of, model_path
 
 DEAD_LETTER = "dead-letter.jsonl"
 """Beside the results: a line of JSON for each image that could not be done, with the reason."""
@@ -54,7 +55,8 @@ def predict_by_beam(
 
     Returns:
         What was written and what could not be done (also in `DEAD_LETTER`), and how many images
-        were left out because their results were there already.
+        were left out because the same model had made their results before. Results of another
+        one are written anew.
 
     Raises:
         UsageError: Beam is not installed, or what `kfcn.predict` raises.
@@ -65,7 +67,8 @@ def predict_by_beam(
     # Not `resolve`: results have the names of links, not of the files that these lead to.
     paths = [path.absolute() for path in collect(images)]
     model = model_path(model).resolve()
-    outputs = Outputs(Path(out).resolve(), [*inputs_of(model, images), *paths], overwrite)
+    inputs = [*inputs_of(model, images), *paths]
+    outputs = Outputs(Path(out).resolve(), inputs, overwrite, by=_maker(model, crf))
     card = read_card(model)
     # The net itself is the workers' affair; here only its number of classes may be wanted.
     writer = writer_for(None if card else open_net(model)[0].classes, card, outputs, format)
@@ -79,7 +82,7 @@ def predict_by_beam(
         writer.start()
         letters.unlink(missing_ok=True)
         chosen = [path for path in paths if path not in kept]
-        missing = [path for path in chosen if overwrite or not writer.targets(path)[-1].is_file()]
+        missing = [path for path in chosen if overwrite or not _is_done(writer, path)]
         if missing:
             _segment(model, crf, missing, writer, letters, flags)
         failed = _failed(letters)
@@ -93,6 +96,18 @@ def predict_by_beam(
     written = [writer.targets(path)[-1] for path in done if path in new]
     result = Predictions(written, failed, list(kept.values()))
     return result, len(chosen) - len(missing)
+
+
+def _maker(model: Path, crf: bool) -> str:
+    """What results follow from beside the pictures: the model, what is read beside it, the CRF."""
+    found = [sha256(file) if file.is_file() else None for file in files_of(model)]
+    return hashlib.sha256(json.dumps([*found, crf]).encode()).hexdigest()
+
+
+def _is_done(writer: Writer, path: Path) -> bool:
+    """Whether the same model has made all results of an image."""
+    outputs = writer.outputs
+    return all(outputs.made_by(target) == outputs.by for target in writer.targets(path))
 
 
 def _segment(

@@ -218,6 +218,6 @@ def _total_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     """Sum of the negative log likelihoods of the labelled pixels."""
     valid = labels != IGNORE
     logits, labels = logits[valid], labels[valid].astype(np.int64)  # (n, C), (n,)
-    logits = logits - logits.max(-1, keepdims=True)
+    logits -= logits.max(-1, keepdims=True)  # of a copy
     chosen = np.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
-    return float((np.log(np.exp(logits).sum(-1)) - chosen).sum(dtype=np.float64))
+    return float((np.log(np.exp(logits, out=logits).sum(-1)) - chosen).sum(dtype=np.float64))

@@ -48,7 +48,7 @@ class Protocol:
         the image before and the logits after the net, bilinear, averaging where they shrink.
 
         Args:
-            net: gives logits `(B, H, W, C)`.
+            net: returns logits `(B, H, W, C)`.
             image: uint8 `(H, W, 3)`.
 
         Returns:
@@ -83,8 +83,10 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities `(..., C)` of logits."""
-    exponents = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponents / exponents.sum(-1, keepdims=True)
+    shares = logits - logits.max(-1, keepdims=True)
+    np.exp(shares, out=shares)  # in place: of a large picture each copy takes as much as its logits
+    shares /= shares.sum(-1, keepdims=True)
+    return shares
 
 
 SINGLE_SCALE = Protocol()

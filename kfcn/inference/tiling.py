@@ -1,8 +1,15 @@
-"""Labels of images too large for one piece: the same labels, in memory that does not grow."""
+"""Images too large for one piece: what a net returns for them, in memory that does not grow.
+
+A window has about as many pixels as an image that is computed in one piece. Of its side s only
+s - 2m pixels are new, m being the net's margin, so that a large image costs about (s / (s - 2m))^2
+of one piece. With s = 2828, the side of `LARGE` pixels: 1.2 at a margin of 128, 1.5 at 256, 2.8 at
+576 (`nyudv2`) and 4.0 at 704 (`voc_animals`). At the image's borders nothing is repeated: with a
+margin of 704 an image of 3000x4000 costs 1.7, one of 8661x11548 (100 megapixels) 3.1.
+"""
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,13 +19,11 @@ from kfcn.errors import KfcnError
 if TYPE_CHECKING:
     import keras
 
-    from kfcn.inference.runtime.net import Net
-
 # Where a tile may begin: a multiple of every stride a net has, so that its cells lie where those
 # of the whole image lie.
 ALIGNMENT = 64
-# Pixels of an image that is cut into tiles: FCN-8s on MobileNetV2 takes about 2 GB for this many,
-# and tiles compute everything about twice.
+# Pixels of an image that is still computed in one piece, and of a window of a larger one: FCN-8s on
+# MobileNetV2 takes about 2 GB for this many.
 LARGE = 8_000_000
 
 
@@ -31,8 +36,8 @@ class Tile(NamedTuple):
     """One piece of an image, as slices of rows and columns.
 
     Attributes:
-        window: what the net is given.
-        inside: the part of the window's answer that is right.
+        window: the net's input.
+        inside: the part of the window's output that is that of the whole image.
         target: where that part lies in the image.
     """
 
@@ -68,53 +73,76 @@ def _margin(model):
     return -(-int(pixels) // ALIGNMENT) * ALIGNMENT
 
 
-def tiles(height: int, width: int, side: int, margin: int) -> Iterator[Tile]:
-    """Cuts an image into windows of at most `side` pixels each way that overlap by 2 margins.
+def tiles(height: int, width: int, most: int, margin: int) -> list[Tile]:
+    """Cuts an image into windows that overlap by 2 margins, with as few pixels in all as can be.
 
     Args:
         height: of the image.
         width: of the image.
-        side: of a window; what remains of it after the margins is at least one margin.
+        most: pixels of a window. It is exceeded where the windows would repeat more than 3 x 3
+            times what they add: each adds at least one margin both ways.
         margin: a multiple of `ALIGNMENT`.
     """
-    step = max(((side - 2 * margin) // ALIGNMENT - 1) * ALIGNMENT, margin, ALIGNMENT)
-    for rows in _spans(height, step, margin):
-        for columns in _spans(width, step, margin):
-            window, inside, target = zip(rows, columns, strict=True)
-            yield Tile(window, inside, target)
+    least = max(margin, ALIGNMENT)
+    choices = []
+    for row_step in range(least, height + least, ALIGNMENT):
+        rows = _spans(height, row_step, margin)
+        room = most // _longest(rows) - 2 * margin - width % ALIGNMENT
+        columns = _spans(width, max(room // ALIGNMENT * ALIGNMENT, least), margin)
+        choices.append((rows, columns))
+
+    def cost(choice):
+        rows, columns = choice
+        over = max(_longest(rows) * _longest(columns) - most, 0)
+        return over, _total(rows) * _total(columns)
+
+    rows, columns = min(choices, key=cost)
+    return [Tile(*zip(row, column, strict=True)) for row in rows for column in columns]
 
 
-def _spans(length: int, step: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
-    for start in range(0, length, step):
-        end = min(start + step, length)
+def _spans(length: int, step: int, margin: int) -> list[tuple[slice, slice, slice]]:
+    """Windows `step` apart along one axis, each as in `Tile`."""
+    found = []
+    starts = range(0, max(length - 2 * margin, 1), step)
+    for start in starts:
         # Padding 'same' puts the cells of a strided layer elsewhere at odd sizes than at even ones:
         # a window's size leaves the remainder that the whole image leaves.
-        first, last = max(start - margin, 0), min(end + margin + length % ALIGNMENT, length)
-        yield slice(first, last), slice(start - first, end - first), slice(start, end)
+        end = min(start + step + 2 * margin + length % ALIGNMENT, length)
+        first = start + margin if start else 0
+        last = length if start == starts[-1] else start + step + margin
+        found.append((slice(start, end), slice(first - start, last - start), slice(first, last)))
+    return found
 
 
-def segment_tiled(net: "Net", image: np.ndarray, side: int = 2048) -> np.ndarray:
-    """The class of each pixel of a large image, computed in overlapping tiles.
+def _longest(spans):
+    return max(window.stop - window.start for window, _, _ in spans)
 
-    A tile's margin covers the reach of a pixel, so that each sees what it would see in one piece:
+
+def _total(spans):
+    return sum(window.stop - window.start for window, _, _ in spans)
+
+
+def in_tiles(
+    compute: Callable[[np.ndarray], np.ndarray], image: np.ndarray, margin: int
+) -> np.ndarray:
+    """What a net returns for a large image, computed in overlapping windows.
+
+    A window's margin covers the reach of a pixel, so that each sees what it would see in one piece:
     the labels are the same, up to ties within float32 rounding.
 
     Args:
-        net: whose margin is known.
-        image: uint8 `(H, W, 3)`, RGB.
-        side: of a tile in pixels; memory grows with its square.
+        compute: from images `(1, h, w, 3)` to `(1, h, w, ...)`.
+        image: `(H, W, 3)`, RGB.
+        margin: of the net, see `margin`.
 
     Returns:
-        uint8 `(H, W)`.
-
-    Raises:
-        ValueError: the net looks at the whole image, see `margin`.
+        `(H, W, ...)`.
     """
-    reach = net.margin
-    if reach is None:
-        raise ValueError("the net looks at the whole image; it has no tiles")
-    labels = np.empty(image.shape[:2], np.uint8)
     height, width = image.shape[:2]
-    for tile in tiles(height, width, side, reach):
-        labels[tile.target] = net.labels(image[tile.window][None])[0][tile.inside]
-    return labels
+    whole = np.empty(0)
+    for number, tile in enumerate(tiles(height, width, LARGE, margin)):
+        found = compute(image[tile.window][None])[0]
+        if number == 0:
+            whole = np.empty((height, width, *found.shape[2:]), found.dtype)
+        whole[tile.target] = found[tile.inside]
+    return whole

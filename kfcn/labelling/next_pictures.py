@@ -29,7 +29,10 @@ def pixel_uncertainty(logits: np.ndarray) -> np.ndarray:
         float32 `(H, W)` in 0..1: 0 where the net is sure, 1 where all classes are alike to it.
     """
     shares = softmax(logits)
-    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(-1)
+    terms = np.maximum(shares, 1e-12)
+    np.log(terms, out=terms)
+    terms *= shares
+    entropy = -terms.sum(-1)
     return (entropy / np.log(logits.shape[-1])).astype(np.float32)
 
 

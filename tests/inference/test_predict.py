@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import keras
@@ -16,6 +17,7 @@ from kfcn.errors import UsageError
 from kfcn.inference.beam import DEAD_LETTER, predict_by_beam
 from kfcn.inference.predict import Predictions, shares
 from kfcn.inference.segment import segment
+from kfcn.saved import save_model
 
 NAMES = ("background", "red", "green")
 
@@ -375,3 +377,29 @@ def test_beam_writes_the_same_bytes_and_goes_on_where_it_stopped(run, pictures, 
     assert ([path.name for path in result.written], skipped) == (["p2.png"], 3)
     assert all((tmp_path / f"beam/{p}.png").stat().st_mtime_ns == t for p, t in times.items())
     assert segment(keras.saving.load_model(run / "model.keras"), np.zeros((2, 2, 3))).max() == 0
+
+
+def test_beam_writes_anew_what_another_model_or_a_crf_has_made(run, pictures, tmp_path):
+    pytest.importorskip("apache_beam")
+    folder, truth = pictures
+    out = tmp_path / "out"
+
+    def labels():
+        with Image.open(out / "p0.png") as written:
+            return np.asarray(written)
+
+    assert predict_by_beam(run, folder, out)[1] == 0
+    assert predict_by_beam(run, folder, out)[1] == 4
+    other = shutil.copytree(run, tmp_path / "other")
+    model = keras.saving.load_model(other / "model.keras")
+    model.layers[-1].set_weights([-weight for weight in model.layers[-1].get_weights()])
+    save_model(model, other / "model.keras")
+    result, skipped = predict_by_beam(other, folder, out)
+    assert (len(result.written), skipped) == (4, 0)
+    assert (labels() != truth["p0"]).mean() > 0.5
+    assert predict_by_beam(other, folder, out)[1] == 4
+    # What `kfcn.predict` wrote, nobody knows by which model.
+    predict(run, folder, out)
+    assert predict_by_beam(run, folder, out)[1] == 0
+    np.testing.assert_array_equal(labels(), truth["p0"])
+    assert predict_by_beam(run, folder, out, crf=True)[1] == 0
