@@ -19,6 +19,7 @@ _PUBLIC = {
     "fcn8s_fpn": "kfcn.nets.fcn_fpn",
     "dilated": "kfcn.nets.baselines",
     "convnet": "kfcn.nets.convnet",
+    "SegmentationLoss": "kfcn.losses",
     "train": "kfcn.training",
     "evaluate": "kfcn.inference.evaluate",
     "predict": "kfcn.inference.predict",
@@ -33,15 +34,20 @@ _PUBLIC = {
     "add_crf": "kfcn.crf",
 }
 
-_MODULES = ("pretrained",)
+_MODULES = ("crf", "data", "losses", "metrics", "pretrained")
 
 if TYPE_CHECKING:  # The same table for type checkers, editors and the reference; a test compares.
+    from kfcn import crf as crf
+    from kfcn import data as data
+    from kfcn import losses as losses
+    from kfcn import metrics as metrics
     from kfcn import pretrained as pretrained
     from kfcn.crf import DenseCRF as DenseCRF
     from kfcn.crf import add_crf as add_crf
     from kfcn.inference.class_heatmaps import class_heatmap as class_heatmap
     from kfcn.inference.evaluate import evaluate as evaluate
     from kfcn.inference.predict import predict as predict
+    from kfcn.losses import SegmentationLoss as SegmentationLoss
     from kfcn.machine import use_onednn as use_onednn
     from kfcn.nets.baselines import dilated as dilated
     from kfcn.nets.convnet import convnet as convnet

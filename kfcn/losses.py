@@ -18,6 +18,7 @@ CONFIDENT = 0.95
 """Above this probability a class is a pseudo-label (FixMatch, Sohn et al. 2020; UniMatch)."""
 
 
+@keras.saving.register_keras_serializable(package="kfcn")
 class SegmentationLoss(keras.losses.Loss):
     """Cross entropy over the pixels that have a label, plus the weighted soft IoU loss.
 

@@ -215,6 +215,16 @@ def test_a_net_needs_no_data_set_and_no_picture_reader():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
+def test_modules_that_the_documentation_names_are_there_after_import_kfcn():
+    done = python(
+        "import kfcn\n"
+        "kfcn.data.Source, kfcn.data.load, kfcn.crf.NO_WEIGHT_DECAY, kfcn.metrics.NAMES\n"
+        "print(kfcn.losses.SegmentationLoss is kfcn.SegmentationLoss)"
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 class TestTables:
     """Help and documentation say what the light tables say."""
 

@@ -112,6 +112,20 @@ def test_config_round_trip():
     assert isinstance(again, keras.losses.Loss)
 
 
+def test_a_compiled_net_loads_with_its_loss(tmp_path):
+    inputs = keras.Input((2, 2, 3))
+    net = keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
+    net.compile("sgd", SegmentationLoss(class_weights=[1, 2, 3], iou_weight=0.5))
+    x = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype("float32")
+    y = np.tile(np.array([[0, 1], [2, 255]], "uint8"), (4, 1, 1))
+    before = net.evaluate(x, y, verbose=0)
+    net.save(tmp_path / "net.keras")
+    again = keras.models.load_model(tmp_path / "net.keras")
+    assert again.evaluate(x, y, verbose=0) == pytest.approx(before, rel=1e-6)
+    again.compile("sgd", SegmentationLoss())
+    assert abs(again.evaluate(x, y, verbose=0) - before) > 1e-2  # weights are seen
+
+
 def soft_iou(labels, logits):
     """What an `iou_weight` of one adds."""
     whole = SegmentationLoss(iou_weight=1.0)(labels, logits)
