@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,15 +12,15 @@ from kfcn.data.formats.text import nfc
 from kfcn.data.listing import find_file, left_out_notes
 from kfcn.errors import UsageError, shortlist
 from kfcn.inference.formats.png import result_names
-from kfcn.outputs import Outputs
+from kfcn.outputs import Outputs, State
 
 
 def collect(images: Sequence[Path | str]) -> list[Path]:
     """All images that are meant, each once, in order.
 
-    A folder and a pattern (`*`, `?`, `[`) give theirs sorted by name, without what is hidden and
-    without the label maps and overlays that kfcn has written beside them; a `.txt` file holds a
-    path a line.
+    Folders and patterns (`*`, `?`, `[`) are sorted by name, without hidden files; a `.txt` file
+    holds one path per line. Label maps and overlays that kfcn has written are left out, wherever
+    they come from: the shell expands `g/*.jpg` to file names, overlays among them.
 
     Raises:
         UsageError: there is none, or two would be written to one file.
@@ -32,8 +33,7 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
             inside = sorted(file for file in found if not file.is_dir())
             if not inside:
                 raise UsageError(f"{path}: no file is named like this")
-            own = {folder: _own_results(folder) for folder in {file.parent for file in inside}}
-            paths += [file for file in inside if file.name not in own[file.parent]]
+            paths += inside
         elif _is_list(path):
             paths += _listed(path)
         elif path.is_dir():
@@ -50,6 +50,13 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
         else:
             paths.append(path)  # a missing file is reported with the unreadable ones
     paths = list(dict.fromkeys(paths))  # `*.jpg a.jpg` names one twice
+    own = _own_among(paths)
+    if own and len(own) == len(paths):
+        raise UsageError(
+            f"{shortlist(paths)}: expected photographs; these are label maps and overlays "
+            "that kfcn has written"
+        )
+    paths = [path for path in paths if path not in own]
     seen: dict[str, Path] = {}
     for path in paths:
         stem = nfc(path.stem)  # two spellings of one name on some disks
@@ -66,22 +73,29 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
 
 def left_out(images: Iterable[Path | str]) -> list[str]:
     """What lies in the folders that are meant and is not taken, a line for each folder."""
-    notes = []
+    notes, named = [], []
     for path in map(Path, images):
-        if _is_pattern(path) or not path.is_dir():
+        if _is_pattern(path):
+            named += map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+            continue
+        if not path.is_dir():
+            named += _listed(path) if _is_list(path) else [path]
             continue
         _, others, folders, own = _in_folder(path)
         notes += left_out_notes(path, others)
         if own:
+            notes.append(_left_out_own(path, len(own)))
+        if holding := _holding_images(folders):
             notes.append(
-                f"{path}: left out {len(own)} label maps and overlays that kfcn has written"
+                f"{path}: left out its {len(holding)} folder(s) with images, which have to be "
+                f"named themselves: {shortlist(holding)}"
             )
-        if named := _holding_images(folders):
-            notes.append(
-                f"{path}: left out its {len(named)} folder(s) with images, which have to be "
-                f"named themselves: {shortlist(named)}"
-            )
-    return notes
+    counts = Counter(path.parent for path in _own_among(dict.fromkeys(named)))
+    return notes + [_left_out_own(folder, count) for folder, count in counts.items()]
+
+
+def _left_out_own(folder, count):
+    return f"{folder}: left out {count} label maps and overlays that kfcn has written"
 
 
 def _is_pattern(path: Path) -> bool:
@@ -124,6 +138,22 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[Path], list[st
         else:
             others.append(entry.name)
     return images, others, folders, own
+
+
+def _own_among(paths: Iterable[Path]) -> set[Path]:
+    """Those that are results of kfcn, as it wrote them: a corrected one may be a picture by now."""
+    own = set()
+    for folder, inside in _by_folder(paths).items():
+        results, outputs = _own_results(folder), Outputs(folder)
+        own |= {x for x in inside if x.name in results and outputs.state(x) is State.OURS}
+    return own
+
+
+def _by_folder(paths):
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    return folders
 
 
 def _own_results(folder: Path) -> set[str]:

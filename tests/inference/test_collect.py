@@ -7,6 +7,7 @@ from drawn import picture, save, write
 
 from kfcn.errors import DataError, UsageError
 from kfcn.inference.collect import collect, left_out
+from kfcn.outputs import Outputs
 
 
 @pytest.fixture
@@ -77,3 +78,22 @@ def test_a_pattern_takes_nothing_hidden_and_no_folders(tmp_path):
     names = [str(path.relative_to(tmp_path)) for path in collect([str(tmp_path / "**/*.png")])]
     assert names == ["a.png", "c.png/d.png", "deep/b.png"]
     assert collect([tmp_path / ".thumbs/*.png"]) == [tmp_path / ".thumbs/z.png"]
+
+
+def test_results_that_the_shell_names_are_no_photographs(folder):
+    """`kfcn-predict NET in/*.jpg --out in`, done again, names the overlays of the first time."""
+    outputs = Outputs(folder)
+    for name in ("b.png", "b_overlay.jpg"):
+        with outputs.aside(folder / name) as temporary:
+            save(temporary, picture(), format="PNG")
+    photo, labels, overlay = folder / "b.JPG", folder / "b.png", folder / "b_overlay.jpg"
+    listed = write(folder / "list.txt", "b.JPG\nb_overlay.jpg\n")
+    for named in ([overlay, photo, labels], ["in/b*"], [listed]):
+        assert [path.name for path in collect(named)] == ["b.JPG"]
+    note = "in: left out 2 label maps and overlays that kfcn has written"
+    assert left_out(["in/b.JPG", "in/b.png", "in/b_overlay.jpg"]) == left_out(["in/b*"]) == [note]
+    with pytest.raises(UsageError, match=r"b\.png, .*b_overlay\.jpg: expected photographs"):
+        collect([labels, overlay])
+    # Another picture under that name is a picture.
+    save(overlay, picture(3), format="PNG")
+    assert collect([overlay]) == [overlay]
