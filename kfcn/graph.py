@@ -46,6 +46,18 @@ def inputs(operation: keras.Operation, call: int = 0) -> list[keras.KerasTensor]
     return operation._inbound_nodes[call].input_tensors
 
 
+def outputs(operation: keras.Operation, call: int = 0) -> list[keras.KerasTensor]:
+    """The symbolic tensors that an operation returned; `call` as in `inputs`."""
+    return operation._inbound_nodes[call].output_tensors
+
+
+def arguments(tensor: keras.KerasTensor) -> list:
+    """What the operation that a symbolic tensor comes from was given: tensors, numbers and all."""
+    operation, call, _ = place(tensor)
+    given = operation._inbound_nodes[call].arguments
+    return [*given.args, *given.kwargs.values()]
+
+
 def times_called(operation: keras.Operation) -> int:
     """How often an operation is called."""
     return len(operation._inbound_nodes)

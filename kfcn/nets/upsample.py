@@ -10,13 +10,24 @@ zero here: what a stage has in excess lies at the bottom and the right, and is c
 file too; whatever rewrites a net asks them.
 """
 
+import collections
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from kfcn.graph import inputs, is_operation, is_plain, is_stock, place, producer
+from kfcn.graph import (
+    arguments,
+    calls,
+    inputs,
+    is_operation,
+    is_plain,
+    is_stock,
+    outputs,
+    place,
+    producer,
+)
 
 # Channels of a group. Up to two groups one dense transposed convolution is as fast;
 # `python -m kfcn_tools.benchmarks.upsample` prints both.
@@ -166,7 +177,10 @@ def enlargements(model: keras.Model) -> list[Enlargement]:
     The weights decide: a layer whose kernel has learned to mix the channels is not one of them.
     """
     layers = {layer for layer in model.layers if _enlarges_by_channel(layer)}
-    joined = [x for x in map(_joined, model.layers) if x and layers.issuperset(x.parts)]
+    joins = [layer for layer in model.layers if is_stock(layer, keras.layers.Concatenate)]
+    uses = _Uses.of(model) if joins else None  # a Sequential, which has no joins, has no calls
+    joined = [x for x in (_joined(layer, uses) for layer in joins) if x]
+    joined = [x for x in joined if layers.issuperset(x.parts)]
     grouped = {layer for enlargement in joined for layer in enlargement.parts}
     return joined + [Enlargement((x,)) for x in model.layers if x in layers - grouped]
 
@@ -181,18 +195,43 @@ def _enlarges_by_channel(layer) -> bool:
     return square and not kernel[:, :, ~np.eye(kernel.shape[-1], dtype=bool)].any()
 
 
-def _joined(layer) -> Enlargement | None:
-    """What `layer` joins, if these are all parts of one split map in order, each behind a layer."""
-    if not is_stock(layer, keras.layers.Concatenate) or layer.axis not in (-1, 3):
+class _Uses(NamedTuple):
+    """How often a net calls each operation and reads each symbolic tensor (by its id)."""
+
+    calls: collections.Counter
+    reads: collections.Counter
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "_Uses":
+        made = list(calls(model))
+        given = keras.tree.flatten([(call.args, call.kwargs) for call in made])
+        return cls(
+            collections.Counter(call.operation for call in made),
+            collections.Counter(map(id, [*given, *model.outputs])),
+        )
+
+
+def _joined(layer, uses) -> Enlargement | None:
+    """What `layer` joins, if these are all groups of one split map in order, each behind a layer.
+
+    Nothing else may read the groups: whoever takes the place of the whole computes none of them.
+    """
+    if layer.axis not in (-1, 3):
         return None
-    calls = [place(x)[:2] for x in inputs(layer)]
-    parts = tuple(part for part, _ in calls)
+    ends = inputs(layer)
+    places = [place(x)[:2] for x in ends]
+    parts = tuple(part for part, _ in places)
     if not all(is_stock(part, keras.layers.Conv2DTranspose) for part in parts):
         return None
-    sources = [place(inputs(part, call)[0]) for part, call in calls]
+    sources = [place(inputs(part, call)[0]) for part, call in places]
     split, call, _ = sources[0]
-    in_order = sources == [(split, call, index) for index in range(len(parts))]
-    return Enlargement(parts, split, layer) if in_order and is_operation(split, "Split") else None
+    if not is_operation(split, "Split"):
+        return None
+    groups = outputs(split, call)
+    in_order = sources == [(split, call, index) for index in range(len(groups))]
+    alone = all(uses.reads[id(x)] == 1 for x in (*groups, *ends))
+    own = all(uses.calls[x] == n for x, n in collections.Counter((split, *parts, layer)).items())
+    return Enlargement(parts, split, layer) if in_order and alone and own else None
 
 
 def match_size(x: keras.KerasTensor, reference: keras.KerasTensor) -> keras.KerasTensor:
@@ -244,20 +283,52 @@ def trims(model: keras.Model) -> list[Trim]:
 
 
 def as_trim(operation: keras.Operation) -> Trim | None:
-    """The gather of `match_size` that an operation of a net is, or None."""
+    """The gather of `match_size` that an operation of a net is, or None.
+
+    All that `match_size` builds is followed back: a gather of other rows and columns is none.
+    """
     if not is_operation(operation, "Take") or operation.axis not in (1, 2):
         return None
     x, *indices = inputs(operation)
-    of_map = len(x.shape) == 4 and len(indices) == 1
-    if not of_map or not is_operation(producer(indices[0]), "Minimum"):
+    if len(x.shape) != 4 or len(indices) != 1 or not _is_from(indices[0], "Minimum"):
         return None
-    positions, *last = inputs(producer(indices[0]))
-    if not last:  # positions that were constants when the net was built
-        return Trim(operation, operation.axis, indices[0], None)
-    # Back along the positions of the reference (`_positions`) to the line they were counted on.
-    line = producer(positions)
-    while not is_operation(line, "GetItem"):
-        if not is_operation(line, "Subtract", "Cumsum", "OnesLike"):
-            return None
-        line = producer(inputs(line)[0])
-    return Trim(operation, operation.axis, indices[0], inputs(line)[0])
+    axis = operation.axis
+    positions, last = arguments(indices[0])
+    if not _is_from(last, "Max") or producer(last).initial is not None or last.shape != ():
+        return None
+    if _counted(arguments(last)[0], axis) is not x:
+        return None
+    if not isinstance(positions, keras.KerasTensor):  # of a reference that is no part of the net
+        return Trim(operation, axis, indices[0], None) if _is_line(positions) else None
+    reference = _counted(positions, axis)
+    return None if reference is None else Trim(operation, axis, indices[0], reference)
+
+
+def _counted(positions: keras.KerasTensor, axis: int) -> keras.KerasTensor | None:
+    """The map `(B, H, W, C)` whose `_positions` these are, or None."""
+    if positions.dtype != "int32" or not _is_from(positions, "Subtract"):
+        return None
+    counts, one = arguments(positions)
+    if isinstance(one, keras.KerasTensor) or one != 1 or not _is_from(counts, "Cumsum"):
+        return None
+    ones = arguments(counts)[0]
+    if len(ones.shape) != 1 or not _is_from(ones, "OnesLike"):
+        return None
+    line = arguments(ones)[0]
+    if not _is_from(line, "GetItem"):
+        return None
+    x, key = arguments(line)
+    whole = [0, slice(None), 0, 0] if axis == 1 else [0, 0, slice(None), 0]
+    plain = all(isinstance(part, (int, slice)) for part in key) and list(key) == whole
+    return x if plain and len(x.shape) == 4 else None
+
+
+def _is_line(positions) -> bool:
+    """Whether these are the numbers 0 .. n-1."""
+    values = ops.convert_to_numpy(positions)
+    return values.ndim == 1 and np.array_equal(values, np.arange(len(values)))
+
+
+def _is_from(value, name: str) -> bool:
+    """Whether this is a symbolic tensor that an operation of `keras.ops` of this name returned."""
+    return isinstance(value, keras.KerasTensor) and is_operation(producer(value), name)

@@ -174,3 +174,86 @@ def test_trims_are_found_in_a_net_from_a_file_and_nothing_else_is(tmp_path):
     rows, columns = sizes([np.zeros((1, 3, 4, 2)), np.zeros((1, 5, 2, 1))])
     np.testing.assert_array_equal(rows, [0, 1, 2, 2, 2])
     np.testing.assert_array_equal(columns, [0, 1])
+
+
+def _positions_of(x, axis):
+    line = x[0, :, 0, 0] if axis == 1 else x[0, 0, :, 0]
+    return ops.cumsum(ops.ones_like(line, dtype="int32")) - 1
+
+
+def _gather(change, x, reference):
+    """As `match_size` of rows, but for one change."""
+    counted = {"axis": 2}.get(change, 1)
+    positions = _positions_of(reference, counted)
+    last = ops.max(_positions_of(x, 1), initial=9 if change == "initial" else None)
+    if change == "shifted":
+        positions = positions + 1 - 1
+    if change == "twice":
+        positions = ops.cumsum(ops.ones_like(reference[0, :, 0, 0], dtype="int32") * 2) - 1
+    if change == "of another":
+        last = ops.max(_positions_of(reference, 1))
+    if change == "a constant":
+        positions = ops.convert_to_tensor([0, 2, 1], "int32")
+    if change == "a last one":
+        last = 1
+    return ops.take(x, ops.minimum(positions, last), axis=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("", 1),
+        ("axis", 0),
+        ("initial", 0),
+        ("shifted", 0),
+        ("twice", 0),
+        ("of another", 0),
+        ("a constant", 0),
+        ("a last one", 0),
+    ],
+)
+def test_a_gather_of_other_rows_is_no_trim(change, found, tmp_path):
+    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    net = keras.Model([x, reference], _gather(change, x, reference))
+    assert len(trims(net)) == len(trims(reloaded(net, tmp_path))) == found
+
+
+def test_a_trim_to_a_size_that_is_no_maps_has_no_reference():
+    x = keras.Input((None, None, 2))
+    (rows, columns) = trims(keras.Model(x, match_size(x, ops.zeros((1, 3, 4, 1)))))
+    assert (rows.axis, columns.axis) == (1, 2) and rows.reference is columns.reference is None
+
+
+def _in_groups(extra):
+    """40 channels enlarged in groups of 16, 16 and 8, and what `extra` makes of the groups."""
+    image = keras.Input((None, None, 40))
+    layers = [keras.layers.Conv2DTranspose(n, 4, 2, "same", use_bias=False) for n in (16, 8)]
+    groups = ops.split(image, [16, 32], axis=-1)
+    large = [layers[0](groups[0]), layers[0](groups[1]), layers[1](groups[2])]
+    net = keras.Model(image, extra(groups, large, layers))
+    for layer in layers:
+        layer.set_weights([bilinear_kernel(2, layer.filters)])
+    return net
+
+
+def _join(maps):
+    return keras.layers.Concatenate()(maps)
+
+
+@pytest.mark.parametrize(
+    ("extra", "joined"),
+    [
+        (lambda groups, large, layers: _join(large), True),
+        (lambda groups, large, layers: _join(large[:2]), False),
+        (lambda groups, large, layers: [_join(large), large[0]], False),
+        (lambda groups, large, layers: [_join(large), groups[0]], False),
+        (lambda groups, large, layers: [_join(large), large[0] * 2], False),
+        (lambda groups, large, layers: [_join(large), _join(large)], False),
+        (lambda groups, large, layers: [_join(large), layers[0](groups[0] * 2)], False),
+    ],
+    ids=["", "not all", "a part too", "a group too", "read too", "joined twice", "called again"],
+)
+def test_groups_that_others_read_are_no_enlargement(extra, joined):
+    found = enlargements(_in_groups(extra))
+    assert [x.join is not None for x in found] == ([True] if joined else [False] * len(found))
+    assert len(found) >= 1
