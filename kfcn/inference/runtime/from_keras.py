@@ -242,10 +242,11 @@ def _function(operation):
     if function is None or function is keras.activations.linear:
         return None
     name = getattr(function, "__name__", str(function))
-    name = _NAMES.get(name, name)
-    if name not in FUNCTIONS:
+    known = _NAMES.get(name, name)
+    # A user's own function may have the name of one of Keras'.
+    if known not in FUNCTIONS or getattr(keras.activations, name, None) is not function:
         raise UnsupportedError(f"{operation.name} ends in {name}")
-    return name
+    return known
 
 
 def _pads(pairs):

@@ -155,15 +155,19 @@ def _only_needed(steps, last):
 
 
 def _short_trims_marked(steps):
-    """Says of each trim whether its map may have too few rows: to repeat them is work."""
+    """Says of each trim whether its map may be too small: to repeat them is work."""
     program = Program(tuple(steps), 0, None)
-    # All nets divide by 32 at most, and rows are counted as columns are.
+    # All nets divide by 32 at most. The windows of rows and of columns may differ.
     sizes = [program.sizes(side, side) for side in range(128, 128 + 64)]
     found = []
     for step in steps:
         if step.kind == "trim":
             x, reference = step.inputs
-            short = any(size[x][0] < size[reference][0] for size in sizes)
+            short = any(
+                own < wanted
+                for size in sizes
+                for own, wanted in zip(size[x][:2], size[reference][:2], strict=True)
+            )
             step = step._replace(options={"short": short})
         found.append(step)
     return tuple(found)

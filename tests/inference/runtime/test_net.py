@@ -69,6 +69,16 @@ def test_a_layer_of_ones_own_is_computed_by_itself():
     np.testing.assert_allclose(net.logits(picture(20, 31)), expected, atol=1e-4 * expected.std())
 
 
+def test_a_function_of_ones_own_is_not_the_one_of_its_name():
+    def swish(x):
+        return x * keras.ops.sigmoid(1.702 * x)
+
+    image = keras.Input((None, None, 3))
+    for function, name in ((swish, "tensorflow"), ("swish", "litert")):
+        layer = keras.layers.DepthwiseConv2D(3, activation=function)
+        assert quickest(keras.Model(image, layer(image))).name == name
+
+
 def test_what_litert_cannot_do_stays_on_tensorflow():
     image = keras.Input((None, None, 3))
     model = keras.Model(image, keras.layers.LayerNormalization()(image))

@@ -151,6 +151,14 @@ def test_steps_that_the_nets_use_in_one_form_only(runtime):
     assert_agrees(opened(runtime, program), model, images)
 
 
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_maps_that_come_out_short_in_columns_alone(runtime):
+    image = keras.Input((None, None, 3))
+    x = match_size(keras.layers.Conv2D(4, (1, 5))(image), image)
+    model = keras.Model(image, x)
+    assert_agrees(opened(runtime, program_of(model)), model, picture((37, 45)))
+
+
 def test_the_share_of_wide_convolutions_by_hand():
     def step(kind, shape, stride=1):
         options = {"stride": [stride, stride], "dilation": [1, 1], "padding": "same"}
