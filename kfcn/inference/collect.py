@@ -1,6 +1,8 @@
 """Which pictures a person means by files, folders, patterns and lists."""
 
 import glob
+import itertools
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,12 +29,13 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
         DataError: a list is empty or not in UTF-8.
     """
     paths: list[Path] = []
+    own: set[Path] = set()
     for path in map(Path, images):
         if _is_pattern(path):
-            found = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (no hidden ones)
-            inside = sorted(file for file in found if not file.is_dir())
+            inside = _matching(path)
             if not inside:
                 raise UsageError(f"{path}: no file is named like this")
+            own |= _results_among(inside)
             paths += inside
         elif _is_list(path):
             paths += _listed(path)
@@ -50,7 +53,7 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
         else:
             paths.append(path)  # a missing file is reported with the unreadable ones
     paths = list(dict.fromkeys(paths))  # `*.jpg a.jpg` names one twice
-    own = _own_among(paths)
+    own |= _results_among(paths, as_written=True)
     if own and len(own) == len(paths):
         raise UsageError(
             f"{shortlist(paths)}: expected photographs; these are label maps and overlays "
@@ -74,23 +77,25 @@ def collect(images: Sequence[Path | str]) -> list[Path]:
 def left_out(images: Iterable[Path | str]) -> list[str]:
     """What lies in the folders that are meant and is not taken, a line for each folder."""
     notes, named = [], []
+    own: set[Path] = set()
     for path in map(Path, images):
         if _is_pattern(path):
-            named += map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+            own |= _results_among(_matching(path))
             continue
         if not path.is_dir():
             named += _listed(path) if _is_list(path) else [path]
             continue
-        _, others, folders, own = _in_folder(path)
+        _, others, folders, results = _in_folder(path)
         notes += left_out_notes(path, others)
-        if own:
-            notes.append(_left_out_own(path, len(own)))
+        if results:
+            notes.append(_left_out_own(path, len(results)))
         if holding := _holding_images(folders):
             notes.append(
                 f"{path}: left out its {len(holding)} folder(s) with images, which have to be "
                 f"named themselves: {shortlist(holding)}"
             )
-    counts = Counter(path.parent for path in _own_among(dict.fromkeys(named)))
+    own |= _results_among(named, as_written=True)
+    counts = Counter(path.parent for path in own)
     return notes + [_left_out_own(folder, count) for folder, count in counts.items()]
 
 
@@ -100,6 +105,12 @@ def _left_out_own(folder, count):
 
 def _is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not path.exists()
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """The files that a pattern names, sorted; hidden ones are none of them."""
+    found = map(Path, glob.glob(str(pattern), recursive=True))  # noqa: PTH207 (no hidden ones)
+    return sorted(file for file in found if not file.is_dir())
 
 
 def _is_list(path: Path) -> bool:
@@ -125,7 +136,7 @@ def _listed(file: Path) -> list[Path]:
 def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[Path], list[str]]:
     """The images of a folder, the names of other files, its folders, kfcn's results among them."""
     images, others, folders, own = [], [], [], []
-    results = _own_results(folder)
+    results = _own_results(Outputs(folder))
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
@@ -140,28 +151,30 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[str], list[Path], list[st
     return images, others, folders, own
 
 
-def _own_among(paths: Iterable[Path]) -> set[Path]:
-    """Those that are results of kfcn, as it wrote them: a corrected one may be a picture by now."""
+def _results_among(paths: Iterable[Path], as_written: bool = False) -> set[Path]:
+    """Those that are results of kfcn.
+
+    Args:
+        paths: files.
+        as_written: without those that have changed. What a folder or a pattern holds under the
+            name of a result is one, corrected or not; who names it himself may mean a picture.
+    """
     own = set()
-    for folder, inside in _by_folder(paths).items():
-        results, outputs = _own_results(folder), Outputs(folder)
-        own |= {x for x in inside if x.name in results and outputs.state(x) is State.OURS}
+    by_folder = operator.attrgetter("parent")
+    for folder, inside in itertools.groupby(sorted(paths, key=by_folder), by_folder):
+        outputs = Outputs(folder)
+        results = _own_results(outputs)
+        named = (path for path in inside if path.name in results)
+        own.update(x for x in named if not as_written or outputs.state(x) is State.OURS)
     return own
 
 
-def _by_folder(paths):
-    folders: dict[Path, list[Path]] = {}
-    for path in paths:
-        folders.setdefault(path.parent, []).append(path)
-    return folders
-
-
-def _own_results(folder: Path) -> set[str]:
+def _own_results(outputs: Outputs) -> set[str]:
     """Names of label maps and overlays that kfcn has written beside pictures: those are none.
 
     Both of a pair: copies of pictures, which other commands of kfcn write, have no overlay.
     """
-    written = Outputs(folder).names()
+    written = outputs.names()
     pairs = [result_names(name.removesuffix(".png")) for name in written if name.endswith(".png")]
     return {name for pair in pairs if written.issuperset(pair) for name in pair}
 

@@ -94,6 +94,9 @@ def test_results_that_the_shell_names_are_no_photographs(folder):
     assert left_out(["in/b.JPG", "in/b.png", "in/b_overlay.jpg"]) == left_out(["in/b*"]) == [note]
     with pytest.raises(UsageError, match=r"b\.png, .*b_overlay\.jpg: expected photographs"):
         collect([labels, overlay])
-    # Another picture under that name is a picture.
+    # Another picture under that name is a picture, for who names it; to a pattern it is a result
+    # that was corrected, as it is in a folder.
     save(overlay, picture(3), format="PNG")
     assert collect([overlay]) == [overlay]
+    assert [path.name for path in collect(["in/b*"])] == ["b.JPG"]
+    assert left_out(["in/b*"]) == [note]
