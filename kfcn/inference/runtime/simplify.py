@@ -30,8 +30,9 @@ def simplified(steps: Sequence[Step], last: int, classes: int, margin: int | Non
     Raises:
         UnsupportedError: a trim of rows or of columns alone.
     """
-    joined = _only_needed(*_norms_folded(_trims_joined(steps), last))
-    found, number = _only_needed(*_activations_joined(*joined))
+    folded, last = _joined(_trims_joined(steps), last, _with_norm)
+    activated, last = _joined([_completed(step) for step in folded], last, _with_activation)
+    found, number = _only_needed(activated, last)
     assert number == len(found)  # the last one gives the logits
     if any(step.kind == "trim" and step.options for step in found):
         raise UnsupportedError("a trim of rows or of columns alone")
@@ -54,30 +55,47 @@ def _trims_joined(steps):
     ]
 
 
-def _norms_folded(steps, last):
-    """Norms as part of the convolution before, where nothing else reads that one, or `affine`."""
+def _joined(steps, last, join):
+    """Steps as part of the step before, where nothing else reads that one.
+
+    Args:
+        steps, last: as in `simplified`.
+        join: of a step and the one before, what both are together, or None.
+    """
     alone = _read_once(steps, last)
     found, stands_for = [], {0: 0}
     for number, step in enumerate(steps, start=1):
         source = step.inputs[0]
-        before = found[stands_for[source] - 1] if source else None
-        if step.kind == "norm":
-            gain, shift = _gain_and_shift(step)
-            if (
-                before is not None
-                and before.kind in _CONVOLUTIONS
-                and "activation" not in before.options
-                and alone[source]
-            ):
-                found[stands_for[source] - 1] = before._replace(
-                    weights=_folded(before, gain, shift)
-                )
-                stands_for[number] = stands_for[source]
+        if alone[source] and source:
+            place = stands_for[source]
+            both = join(step, found[place - 1])
+            if both is not None:
+                found[place - 1] = both
+                stands_for[number] = place
                 continue
-            step = Step("affine", step.inputs, {}, {"scale": gain, "shift": shift})
         found.append(step._replace(inputs=tuple(stands_for[n] for n in step.inputs)))
         stands_for[number] = len(found)
-    return [_as_float32(step) for step in found], stands_for[last]
+    return found, stands_for[last]
+
+
+def _with_norm(step, before):
+    """A convolution with the batch normalisation behind it."""
+    if step.kind != "norm" or before.kind not in _CONVOLUTIONS or "activation" in before.options:
+        return None
+    gain, shift = _gain_and_shift(step)
+    kernel, bias = before.weights["kernel"], before.weights.get("bias", 0)
+    # A depthwise kernel is (kh, kw, C, multiplier), its output channel C * multiplier.
+    wide = gain.reshape(kernel.shape[2:] if before.kind == "depthwise" else -1)
+    weights = {"kernel": kernel * wide.astype(np.float32), "bias": shift + bias * gain}
+    return before._replace(weights=weights)
+
+
+def _with_activation(step, before):
+    """A step with the ReLU or ReLU6 behind it."""
+    joins = step.kind == "activate" and step.options["function"] in ("relu", "relu6")
+    if not joins or before.kind not in _ACTIVATED or "activation" in before.options:
+        return None
+    return before._replace(options=before.options | {"activation": step.options["function"]})
 
 
 def _gain_and_shift(norm):
@@ -87,46 +105,17 @@ def _gain_and_shift(norm):
     return gain, weights.get("beta", 0) - weights["mean"] * gain
 
 
-def _folded(convolution, gain, shift):
-    """Kernel and bias of a convolution with the norm behind it."""
-    kernel, bias = convolution.weights["kernel"], convolution.weights.get("bias", 0)
-    # A depthwise kernel is (kh, kw, C, multiplier), its output channel C * multiplier.
-    wide = gain.reshape(kernel.shape[2:] if convolution.kind == "depthwise" else -1)
-    return {"kernel": kernel * wide.astype(np.float32), "bias": shift + bias * gain}
-
-
-def _as_float32(step):
-    """A step with weights as programs have them; each convolution has a bias."""
-    weights = dict(step.weights)
-    if step.kind in _CONVOLUTIONS and "bias" not in weights:
+def _completed(step):
+    """A step as programs have it: no norm, a bias of each convolution, float32 weights."""
+    kind, weights = step.kind, dict(step.weights)
+    if kind == "norm":
+        gain, shift = _gain_and_shift(step)
+        kind, weights = "affine", {"scale": gain, "shift": shift}
+    if kind in _CONVOLUTIONS and "bias" not in weights:
         shape = weights["kernel"].shape
-        weights["bias"] = np.zeros(shape[3] if step.kind == "conv" else shape[2] * shape[3])
+        weights["bias"] = np.zeros(shape[3] if kind == "conv" else shape[2] * shape[3])
     weights = {name: np.ascontiguousarray(w, np.float32) for name, w in weights.items()}
-    return step._replace(weights=weights)
-
-
-def _activations_joined(steps, last):
-    """ReLU and ReLU6 as part of the step before, where nothing else reads that one."""
-    alone = _read_once(steps, last)
-    found, stands_for = [], {0: 0}
-    for number, step in enumerate(steps, start=1):
-        source = step.inputs[0]
-        before = found[stands_for[source] - 1] if source else None
-        if (
-            step.kind == "activate"
-            and step.options["function"] in ("relu", "relu6")
-            and before is not None
-            and before.kind in _ACTIVATED
-            and "activation" not in before.options
-            and alone[source]
-        ):
-            options = before.options | {"activation": step.options["function"]}
-            found[stands_for[source] - 1] = before._replace(options=options)
-            stands_for[number] = stands_for[source]
-            continue
-        found.append(step._replace(inputs=tuple(stands_for[n] for n in step.inputs)))
-        stands_for[number] = len(found)
-    return found, stands_for[last]
+    return Step(kind, step.inputs, {} if step.kind == "norm" else step.options, weights)
 
 
 def _read_once(steps, last):
