@@ -70,7 +70,6 @@ def without_crf(model: keras.Model) -> tuple[keras.Model, keras.Layer | None]:
 
 class _Reader:
     def __init__(self, model):
-        self.model = model
         self.steps = []
         self.numbers: dict[int, int | None] = {id(model.inputs[0]): 0}  # of values, by tensor
         found = [x for x in enlargements(model) if x.is_bilinear or x.is_aligned]
@@ -89,10 +88,10 @@ class _Reader:
         if getattr(operation, "compute_dtype", "float32") != "float32":
             raise UnsupportedError(f"{operation.name} computes in {operation.compute_dtype}")
         given = [self.numbers.get(id(tensor)) for tensor in tensors]
-        if operation in self.passed or isinstance(operation, _LEFT_OUT):
+        if operation in self.passed or is_stock(operation, *_LEFT_OUT):
             self.numbers |= {id(output): given[0] for output in call.outputs}
             return
-        if is_operation(operation, *_COUNTING) and not self._is_map(call):
+        if is_operation(operation, *_COUNTING) and len(call.outputs[0].shape) != 4:
             return  # a trim says what it is counted for
         if trim := as_trim(operation):
             given = [given[0], self.numbers.get(id(trim.reference))]
@@ -109,9 +108,6 @@ class _Reader:
     def _add(self, step):
         self.steps.append(step)
         return len(self.steps)
-
-    def _is_map(self, call):
-        return len(call.outputs[0].shape) == 4
 
     def _step(self, operation, call, given):
         if getattr(operation, "data_format", "channels_last") != "channels_last":

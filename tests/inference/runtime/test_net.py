@@ -69,6 +69,17 @@ def test_a_layer_of_ones_own_is_computed_by_itself():
     np.testing.assert_allclose(net.logits(picture(20, 31)), expected, atol=1e-4 * expected.std())
 
 
+def test_a_dropout_of_ones_own_is_not_passed_over():
+    class Halved(keras.layers.Dropout):
+        def call(self, inputs, training=None):
+            return inputs / 2
+
+    image = keras.Input((None, None, 3))
+    for layer, name in ((Halved, "tensorflow"), (keras.layers.Dropout, "litert")):
+        x = keras.layers.DepthwiseConv2D(3)(image)
+        assert quickest(keras.Model(image, layer(0.5)(x))).name == name
+
+
 def test_a_function_of_ones_own_is_not_the_one_of_its_name():
     def swish(x):
         return x * keras.ops.sigmoid(1.702 * x)
