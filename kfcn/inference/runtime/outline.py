@@ -13,7 +13,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -31,15 +31,15 @@ _WRITTEN_OUT = 16
 holds."""
 
 
-def outline(net: "keras.Model", file: Path) -> bytes:
+def outline(net: "keras.Model", file: Path | BinaryIO) -> bytes:
     """The outline of a net, as a file holds it: JSON, packed by gzip, whose checksum tells damage.
 
     Args:
         net: without a CRF.
-        file: the `.keras` file that was saved of it.
+        file: the `.keras` file that was saved of it, or its content.
 
     Raises:
-        UnsupportedError: the net is none for a program, or has weights that the file has not.
+        UnsupportedError: the net has a layer that is not supported, or weights that the file lacks.
         OSError, KeyError, zipfile.BadZipFile: the file is of another kind.
     """
     from kfcn.inference.runtime.from_keras import read
@@ -60,15 +60,15 @@ def outline(net: "keras.Model", file: Path) -> bytes:
             weights[name] = names.get(_key(weight))
             if weights[name] is None:
                 if weight.size > _WRITTEN_OUT:
-                    raise UnsupportedError(f"{file} does not hold a {name} {weight.shape}")
+                    raise UnsupportedError(f"the model file does not hold a {name} {weight.shape}")
                 weights[name] = weight.tolist()
         rows.append([step.kind, step.inputs, step.options, weights])
     found = {"format": _FORMAT, "steps": rows, "last": last, "classes": classes, "margin": margin}
     return gzip.compress(json.dumps(found).encode(), mtime=0)
 
 
-def program(content: bytes, file: Path) -> Program | None:
-    """The program of an outline with the weights of a file.
+def program(content: bytes, file: Path | BinaryIO) -> Program | None:
+    """The program of an outline with the weights of a `.keras` file, or of its content.
 
     Returns:
         None where either is damaged, the outline of another format, or the file of another net.
@@ -96,13 +96,12 @@ def _filled(weights, held):
 
 
 @contextlib.contextmanager
-def _weights(file: Path) -> Iterator["h5py.File"]:
+def _weights(file: Path | BinaryIO) -> Iterator["h5py.File"]:
     import h5py
 
     with zipfile.ZipFile(file) as archive:
-        content = io.BytesIO(
-            archive.read(_WEIGHTS)
-        )  # read in the archive it takes ten times as long
+        # Read within the archive it takes ten times as long.
+        content = io.BytesIO(archive.read(_WEIGHTS))
     with h5py.File(content, "r") as held:
         yield held
 

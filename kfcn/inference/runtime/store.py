@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import hashlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfcn import __version__, pretrained
 from kfcn.errors import KfcnError
-from kfcn.files import aside, sha256
+from kfcn.files import aside
 from kfcn.inference.runtime.outline import outline, program
 from kfcn.inference.runtime.program import Program
 from kfcn.machine import cache_folder
@@ -30,7 +31,7 @@ _SOURCES = (
     "nets/upsample.py",
     "rewrite/*.py",
 )
-"""The sources in `kfcn` that decide which outline becomes of a net."""
+"""The sources in `kfcn` that decide what the outline of a net is."""
 
 
 def load(model: Path | str) -> Program | None:
@@ -46,13 +47,15 @@ def load(model: Path | str) -> Program | None:
     if pretrained.is_name(model) and pretrained.OUTLINE in pretrained.card(str(model))["files"]:
         return program(pretrained.path(str(model), pretrained.OUTLINE).read_bytes(), path)
     try:
-        file = _file(path)
+        # Read once: a training may replace the file between its hash and its weights.
+        held = path.read_bytes()
+        file = _file(held)
         content = file.read_bytes()
     except (KfcnError, OSError):  # there is none, or nowhere to keep one
         return None
     with contextlib.suppress(OSError):
         file.touch()
-    return program(content, path)
+    return program(content, io.BytesIO(held))
 
 
 def save(model: Path | str, net: "keras.Model") -> None:
@@ -62,21 +65,22 @@ def save(model: Path | str, net: "keras.Model") -> None:
         model: as for `load`.
         net: what was loaded from it, or saved as it.
     """
-    # Whatever a file of another kind makes zipfile, h5py and Keras raise: a training ends here.
+    # Whatever goes wrong: it is the last step of a training, and only a later start is slower.
     with contextlib.suppress(Exception):
-        path = model_path(model)
-        file = _file(path)
+        held = model_path(model).read_bytes()
+        file = _file(held)
         file.parent.mkdir(parents=True, exist_ok=True)
         with aside(file) as temporary:
-            temporary.write_bytes(outline(net, path))
+            temporary.write_bytes(outline(net, io.BytesIO(held)))
         kept = sorted(file.parent.glob("*.json.gz"), key=lambda path: path.stat().st_mtime)
         for old in kept[:-KEPT]:
             old.unlink()
 
 
-def _file(model: Path) -> Path:
+def _file(held: bytes) -> Path:
     """Named by what the model file holds, and by who read it: other code may read it better."""
-    return cache_folder() / "outlines" / f"{__version__}-{_reader()}-{sha256(model)}.json.gz"
+    digest = hashlib.sha256(held).hexdigest()
+    return cache_folder() / "outlines" / f"{__version__}-{_reader()}-{digest}.json.gz"
 
 
 @functools.cache

@@ -173,7 +173,12 @@ def test_a_program_that_other_code_made_is_not_taken(cache, tmp_path, monkeypatc
     assert store.load(file) is not None
     shutil.copytree(store._HOME, home, ignore=shutil.ignore_patterns("*.npz", "*.keras"))
     monkeypatch.setattr(store, "_HOME", home)
-    for changed in ("inference/runtime/from_keras.py", "nets/upsample.py", "rewrite/field.py"):
+    for changed in (
+        "inference/runtime/from_keras.py",
+        "inference/runtime/outline.py",
+        "nets/upsample.py",
+        "rewrite/field.py",
+    ):
         store._reader.cache_clear()
         assert store.load(file) is not None
         content = (home / changed).read_text()
@@ -182,6 +187,34 @@ def test_a_program_that_other_code_made_is_not_taken(cache, tmp_path, monkeypatc
         assert store.load(file) is None
         (home / changed).write_text(content)
     store._reader.cache_clear()
+
+
+def test_the_weights_are_of_the_file_that_was_hashed(cache, tmp_path, monkeypatch):
+    """A training replaces the file while it is opened."""
+    file, other, net = tmp_path / "net.keras", tmp_path / "other.keras", convnet(2)
+    save_model(net, file)
+    store.save(file, net)
+    before = store.load(file)
+    save_model(randomize(net, seed=3), other)
+    read = store.program
+    monkeypatch.setattr(store, "program", lambda *given: other.replace(file) and read(*given))
+    found = store.load(file)
+    assert not other.exists()  # it was replaced
+    for ours, theirs in zip(found.steps, before.steps, strict=True):
+        for name, weight in ours.weights.items():
+            np.testing.assert_array_equal(weight, theirs.weights[name])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, AttributeError, MemoryError])
+def test_an_outline_that_cannot_be_made_ends_no_training(cache, tmp_path, monkeypatch, error):
+    def outline(*given):
+        raise error("whatever")
+
+    file, net = tmp_path / "net.keras", convnet(2)
+    save_model(net, file)
+    monkeypatch.setattr(store, "outline", outline)
+    store.save(file, net)
+    assert store.load(file) is None and not list(cache.glob("*.json.gz"))
 
 
 def test_all_that_the_reading_of_a_net_imports_counts_for_its_program():
