@@ -91,6 +91,11 @@ class _Convolutionalizer(Rewriter):
     def _enter_head(self, layer, x, shape):
         if len(shape) != 4:
             raise KfcnError(f"{describe(layer)} pools a tensor of shape {shape}: expected a map")
+        if not is_stock(layer, *_STARTS):
+            raise KfcnError(
+                f"{describe(layer)} is a layer of your own: expected a Flatten or global pooling "
+                "of Keras, for how yours pools is not known"
+            )
         _, height, width, channels = shape
         if isinstance(layer, layers.Flatten):
             state = VECTOR if height == width == 1 else (height, width, channels)

@@ -276,6 +276,15 @@ def own_dense():
     return keras.Model(inputs, Normalized(2, name="own")(layers.Flatten()(inputs)))
 
 
+def own_pooling():
+    class GeM(layers.GlobalAveragePooling2D):
+        def call(self, inputs):
+            return super().call(inputs**3) ** (1 / 3)
+
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, layers.Dense(2)(GeM(name="gem")(inputs)))
+
+
 def no_head():
     inputs = keras.Input((8, 8, 3))
     return keras.Model(inputs, layers.Conv2D(2, 3, name="only")(inputs))
@@ -289,6 +298,7 @@ def no_head():
         (bypassed_flatten, "'flat_b' \\(Flatten\\) is no bottleneck"),
         (normalized_positions, "'bn_flat' \\(BatchNormalization\\)"),
         (recurrent_head, "'repeat' \\(RepeatVector\\)"),
+        (own_pooling, "'gem' \\(GeM\\) is a layer of your own"),
         (own_dense, "'own' \\(Normalized\\)"),
         (no_head, "'only' \\(Conv2D\\)"),
     ],
