@@ -11,7 +11,7 @@ from kfcn.data.audit.audit import before_training
 from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset
 from kfcn.data.feed import batches
-from kfcn.data.feed.views import Skipping, cached
+from kfcn.data.feed.views import Memory, Skipping, cached
 from kfcn.data.pictures import Pictures, check_pictures
 from kfcn.data.stretch import open_splits
 from kfcn.errors import KfcnError, UsageError, WriteError
@@ -246,7 +246,10 @@ def _opened(config: Settings, run: RunFolder, skip_bad: int, loud: bool) -> _Dat
         opened[UNLABELLED] = Pictures(config.unlabelled_dir, labelled.classes, reading)
     fingerprints = {part: dataset.fingerprint() for part, dataset in opened.items()}
     run.check_data(config, fingerprints)
-    seen = {part: cached(Skipping(dataset, skip_bad, print)) for part, dataset in opened.items()}
+    memory = Memory()  # one for all
+    seen = {
+        part: cached(Skipping(dataset, skip_bad, print), memory) for part, dataset in opened.items()
+    }
     train, validation = (seen[split] for split in splits)
     return _Data(train, validation, seen.get(UNLABELLED), fingerprints)
 

@@ -19,7 +19,7 @@ from kfcn.data.dataset import Dataset
 from kfcn.data.feed import buckets
 from kfcn.data.feed.augment import PAD, USUAL, Augmentation, augment, whole_size
 from kfcn.data.feed.strong import BOX, COLOURS, cutmix_box, pasted, strongly_changed
-from kfcn.data.feed.views import CACHE_BYTES, cached
+from kfcn.data.feed.views import Memory, cached
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
 
@@ -120,7 +120,7 @@ def training_batches(
     import tensorflow as tf
 
     if cache is not False:
-        dataset = cached(dataset, None if cache else CACHE_BYTES)
+        dataset = cached(dataset, Memory(math.inf) if cache else None)
     count = len(dataset)
     check_shares(count, batch_size, shares.total)
     strong = augmentation is not None and augmentation.strong

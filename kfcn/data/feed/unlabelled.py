@@ -12,7 +12,7 @@ from kfcn.data.dataset import Dataset
 from kfcn.data.feed.augment import PAD, Augmentation, augment
 from kfcn.data.feed.batches import WHOLE, Shares, order, stack, uniform
 from kfcn.data.feed.strong import BOX, COLOURS, Box, cutmix_box, pasted, strongly_changed
-from kfcn.data.feed.views import CACHE_BYTES, cached
+from kfcn.data.feed.views import cached
 from kfcn.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def unlabelled_batches(
     """
     import tensorflow as tf
 
-    dataset = cached(dataset, CACHE_BYTES)
+    dataset = cached(dataset)
     weakly = Augmentation(scale, brightness=0.0, contrast=0.0, saturation=0.0)
     cv2.setNumThreads(0)
 

@@ -1,5 +1,6 @@
 """Data sets seen through something: a memory, a tolerance for bad files, a part of the samples."""
 
+import math
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -8,13 +9,34 @@ from typing import Self
 
 import numpy as np
 
-from kfcn.data.dataset import Dataset, Reading, Sample
+from kfcn.data.dataset import Dataset, Reading, Sample, spread
 from kfcn.data.feed.augment import PAD
 from kfcn.data.formats.images import ImageHead
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
 
-CACHE_BYTES = 2 << 30
+_LOOKED_AT = 32
+"""Pictures whose sizes say how large a data set is when decoded."""
+
+
+class Memory:
+    """Bytes that decoded samples may take, of one data set or of several together.
+
+    Args:
+        size: how many in all.
+    """
+
+    def __init__(self, size: float = 2 << 30):
+        self.left = size
+        self._lock = threading.Lock()  # samples are read by many threads
+
+    def keep(self, kept: dict[int, Sample], index: int, sample: Sample) -> None:
+        """Adds a sample to those that are kept, if there is room."""
+        size = sample.image.nbytes + sample.labels.nbytes
+        with self._lock:
+            if index not in kept and size <= self.left:
+                self.left -= size
+                kept[index] = sample
 
 
 class Wrapped(Dataset):
@@ -64,16 +86,18 @@ class Wrapped(Dataset):
 
 
 class _Cached(Wrapped):
-    """A data set that keeps what it has decoded."""
+    """A data set that keeps what it has decoded, as long as there is room."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset, memory: Memory):
         super().__init__(dataset)
+        self._memory = memory
         self._samples: dict[int, Sample] = {}
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._samples.get(index)
         if sample is None:
-            sample = self._samples[index] = self._dataset[index]
+            sample = self._dataset[index]
+            self._memory.keep(self._samples, index, sample)
         return sample
 
 
@@ -105,7 +129,6 @@ class Skipping(Wrapped):
                         raise
                     self.skipped[index] = str(error)
                     self.say(f"skipped {error} ({len(self.skipped)} of at most {self.allowed})")
-        # About as large as a picture, for those who judge by the first one whether all fit.
         image = np.full((256, 256, 3), PAD, np.uint8)
         return Sample(image, np.full((256, 256), IGNORE, np.uint8), self.file_name(index))
 
@@ -167,21 +190,21 @@ def split_of(text: str) -> tuple[str, Callable[[Dataset], Dataset]]:
     return found["split"], part
 
 
-def cached(dataset: Dataset, budget: int | None = CACHE_BYTES) -> Dataset:
-    """The data set with a memory for decoded samples, if they fit.
+def cached(dataset: Dataset, memory: Memory | None = None) -> Dataset:
+    """The data set with a memory for decoded samples, if they are likely to fit.
 
-    The size is estimated from the first sample. A data set that has a memory is given back as it
-    is, so that `check`, training and evaluation can share one.
+    That is estimated from the sizes of pictures spread over the whole of it. What is kept never
+    takes more than there is room for. A data set that has a memory is given back as it is, so that
+    `check`, training and evaluation can share one.
 
     Args:
         dataset: any data set.
-        budget: bytes that the decoded samples may take; None for no limit.
+        memory: what the decoded samples may take; None for a `Memory` of its own.
     """
     if isinstance(dataset, _Cached) or not len(dataset):
         return dataset
-    kept = _Cached(dataset)
-    if budget is not None:
-        first = kept[0]
-        if (first.image.nbytes + first.labels.nbytes) * len(dataset) > budget:
-            return dataset
-    return kept
+    memory = memory or Memory()
+    places = spread(len(dataset), _LOOKED_AT)
+    pixels = sum(math.prod(dataset.size(place)) for place in places) / len(places)
+    # Three bytes a pixel of the image, one of the labels.
+    return _Cached(dataset, memory) if 4 * pixels * len(dataset) <= memory.left else dataset

@@ -10,6 +10,8 @@ from kfcn.data.feed import batches as P  # noqa: N812
 from kfcn.data.feed import buckets
 from kfcn.data.feed.batches import Augmentation, training_batches
 from kfcn.data.feed.strong import BOX, COLOURS, cutmix_box, strongly_changed
+from kfcn.data.feed.views import Memory
+from kfcn.data.formats.images import ImageHead
 from kfcn.errors import DataError, UsageError
 
 PLAIN = Augmentation(scale=(1.0, 1.0), flip=False, brightness=0, contrast=0, saturation=0)
@@ -48,6 +50,9 @@ class Painted(Dataset):
 
     def file_name(self, index):
         return f"train/{index}.png"
+
+    def head(self, index):
+        return ImageHead(self.sizes[index % len(self.sizes)], 1, False)
 
 
 def arrays(stream, count=None):
@@ -238,17 +243,39 @@ def test_whole_pictures_of_other_sizes_are_padded_at_the_bottom_and_right():
 def test_decoded_samples_are_kept_when_they_fit():
     dataset = Painted(5)
     arrays(training_batches(dataset, 5, (16, 16), 0), 3)
-    assert sorted(dataset.decoded) == [0, 1, 2, 3, 4]
+    # Two threads may come to the same one at the same time.
+    assert set(dataset.decoded) == {0, 1, 2, 3, 4} and len(dataset.decoded) < 15
     dataset = Painted(5)
     arrays(training_batches(dataset, 5, (16, 16), 0, cache=False), 3)
     assert len(dataset.decoded) >= 15
     dataset = Painted(5)
     size = 5 * 48 * 64 * 4
-    assert P.cached(dataset, budget=size) is not dataset
-    assert P.cached(dataset, budget=size - 1) is dataset
+    assert P.cached(dataset, Memory(size)) is not dataset
+    assert P.cached(dataset, Memory(size - 1)) is dataset
     kept = P.cached(dataset)
     assert P.cached(kept) is kept
     assert kept.file_name(2) == "train/2.png" and len(kept) == 5
+
+
+def test_pictures_from_all_over_say_whether_they_fit():
+    """A small first one said so of a thousand large ones."""
+    sizes = [(8, 8), *[(80, 80)] * 99]
+    dataset = Painted(100, sizes)
+    whole = sum(4 * h * w for h, w in sizes)
+    assert P.cached(dataset, Memory(whole // 2)) is dataset
+    assert P.cached(dataset, Memory(whole)) is not dataset
+    assert not dataset.decoded  # the heads of the files say it
+
+
+def test_several_data_sets_share_one_memory():
+    memory = Memory(6 * 48 * 64 * 4)
+    kept = [P.cached(Painted(4), memory), P.cached(Painted(4), memory)]
+    for _ in range(2):
+        for dataset in kept:
+            for index in range(4):
+                dataset[index]
+    assert [dataset._dataset.decoded for dataset in kept] == [[0, 1, 2, 3], [0, 1, 2, 3, 2, 3]]
+    assert memory.left == 0
 
 
 def test_a_file_that_fails_in_the_stream_is_named():
