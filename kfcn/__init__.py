@@ -23,6 +23,7 @@ _PUBLIC = {
     "train": "kfcn.training",
     "evaluate": "kfcn.inference.evaluate",
     "predict": "kfcn.inference.predict",
+    "segment": "kfcn.inference.arrays",
     "convolutionalize": "kfcn.rewrite",
     "to_atrous": "kfcn.rewrite",
     "receptive_field": "kfcn.rewrite",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # The same table for type checkers, editors and the reference
     from kfcn import pretrained as pretrained
     from kfcn.crf import DenseCRF as DenseCRF
     from kfcn.crf import add_crf as add_crf
+    from kfcn.inference.arrays import segment as segment
     from kfcn.inference.class_heatmaps import class_heatmap as class_heatmap
     from kfcn.inference.evaluate import evaluate as evaluate
     from kfcn.inference.predict import predict as predict
