@@ -16,6 +16,7 @@ pixel or two wide, as a pole in a street, is lost by then: 4s and 2s go on in th
 Any height and width: every stage is cut (or, one short, padded) to the map that it meets.
 """
 
+from pathlib import Path
 from typing import NamedTuple, Unpack
 
 import keras
@@ -24,11 +25,13 @@ from kfcn.errors import UsageError
 from kfcn.nets.backbones import BodyOptions
 from kfcn.nets.taps import Tap, taps
 from kfcn.nets.upsample import match_size, upsample
+from kfcn.nets.weights import fill_backbone
 
 
 class Options(BodyOptions, total=False):
     """What may be chosen of a net and its backbone: see `fcn8s`."""
 
+    weights: Path | str | None
     learn_middle: bool
     learn_last: bool
     align: bool
@@ -76,6 +79,9 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> 
     Args:
         classes: number of classes C, at least 2.
         backbone: a key of `kfcn.nets.backbones.BACKBONES`.
+        weights: what the backbone starts from: None for random numbers, "imagenet", or a file, as
+            in `kfcn.nets.weights.load_weights`. For `efficientnet_lite0` "imagenet" comes with the
+            package; for other backbones Keras downloads it. Default None.
         learn_middle: whether the two 2x upsampling layers learn (the paper) or stay bilinear
             (the authors' released nets). Default True.
         learn_last: whether the last upsampling learns. Default False, as published.
@@ -88,7 +94,11 @@ def fcn8s(classes: int, backbone: str = "vgg16", **options: Unpack[Options]) -> 
     Returns:
         An uncompiled functional model of stock layers: `(B, H, W, 3)` RGB 0..255 in, logits
         float32 `(B, H, W, C)` out, for any H and W. Scores start at zero, so that a fresh net
-        says "all equal"; the backbone is untrained (see `kfcn.nets.weights.load_weights`).
+        says "all equal".
+
+    Raises:
+        UsageError: an unknown backbone or option, fewer than two classes, or no such file.
+        KfcnError: weights that cannot be downloaded or read, or that belong to another backbone.
     """
     return _fcn(classes, backbone, finest=8, name="fcn8s", **options)
 
@@ -118,6 +128,7 @@ def _fcn(
     finest: int,
     name: str,
     atonce: bool = False,
+    weights: Path | str | None = None,
     learn_middle: bool = True,
     learn_last: bool = False,
     align: bool = False,
@@ -136,7 +147,7 @@ def _fcn(
         dtype="float32",  # also under mixed precision: softmax and argmax need the resolution
     )
     logits = match_size(x, image)  # (B, H, W, C)
-    return keras.Model(image, logits, name=name)
+    return fill_backbone(keras.Model(image, logits, name=name), backbone, weights, **body)
 
 
 def scores(

@@ -13,27 +13,46 @@ Networks for Object Detection* (CVPR 2017); its scores are added to those of FCN
       -> upscore_pool1                                                  (B, H, W, C) logits
 """
 
+from pathlib import Path
 from typing import Unpack
 
 import keras
 
 from kfcn.nets import fcn
-from kfcn.nets.backbones import BATCH_NORM_MOMENTUM
+from kfcn.nets.backbones import BATCH_NORM_MOMENTUM, BodyOptions
 from kfcn.nets.upsample import match_size, upsample
+from kfcn.nets.weights import fill_backbone
 
 # D by stride. A third of FPN's 256 channels, as the head is to cost less than a small backbone;
 # fewer where a map is large.
 CHANNELS = {32: 96, 16: 96, 8: 96, 4: 64, 2: 32}
 
 
-def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options: Unpack[fcn.Options]) -> keras.Model:
+def fcn8s_fpn(
+    classes: int,
+    backbone: str = "vgg16",
+    *,
+    weights: Path | str | None = None,
+    learn_middle: bool = True,
+    learn_last: bool = False,
+    align: bool = False,
+    output_stride: int = 32,
+    **body: Unpack[BodyOptions],
+) -> keras.Model:
     """FCN-8s, corrected at stride 2 by a feature pyramid. Arguments as in `kfcn.nets.fcn.fcn8s`.
 
     The pyramid's scores start at zero, and all layers of FCN-8s but its last upsampling are in it
     by name: a trained FCN-8s is where to start from.
     """
-    learn_last, align = options.pop("learn_last", False), options.get("align", False)
-    image, tap, scores = fcn.scores(classes, backbone, finest=8, **options)
+    image, tap, scores = fcn.scores(
+        classes,
+        backbone,
+        finest=8,
+        learn_middle=learn_middle,
+        align=align,
+        output_stride=output_stride,
+        **body,
+    )
     x = _lateral(tap[32].tensor, 32)
     for stride in (16, 8, 4, 2):
         if x.shape[-1] != CHANNELS[stride]:
@@ -52,7 +71,8 @@ def fcn8s_fpn(classes: int, backbone: str = "vgg16", **options: Unpack[fcn.Optio
     x = keras.layers.Add(name="fuse_pyramid")([match_size(scores, detail), detail])
     shift = fcn.offset(tap, 2) if align else None
     x = upsample(x, 2, fcn.LAST[2], offset=shift, trainable=learn_last, dtype="float32")
-    return keras.Model(image, match_size(x, image), name="fcn8s_fpn")
+    model = keras.Model(image, match_size(x, image), name="fcn8s_fpn")
+    return fill_backbone(model, backbone, weights, **body)
 
 
 def _lateral(x, stride):

