@@ -35,6 +35,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"received {value!r}; expected one of {names}")
+
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
         text = message.removeprefix("argument ")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfcn.commands._cli import OVERWRITE_HELP, source_of
+from kfcn.commands._cli import OVERWRITE_HELP, number, source_of
 from kfcn.data.reading import Reading
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_next(actions: Any) -> None:
     )
     cli.add_argument("model", metavar="MODEL", help="a run folder, a .keras file or a shipped net")
     cli.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help="as in kfcn-predict")
-    cli.add_argument("--count", type=int, default=30, metavar="N", help="how many (30)")
+    cli.add_argument("--count", type=number(int), default=30, metavar="N", help="how many (30)")
     cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
     cli.add_argument(
         "--format",
@@ -109,8 +109,8 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
     cli.add_argument(
         "--model", metavar="MODEL", help="a run that has not seen the split; no training then"
     )
-    cli.add_argument("--folds", type=int, metavar="K", help=f"parts of the split ({FOLDS})")
-    cli.add_argument("--epochs", type=int, metavar="N", help="of each training")
+    cli.add_argument("--folds", type=number(int), metavar="K", help=f"parts of the split ({FOLDS})")
+    cli.add_argument("--epochs", type=number(int), metavar="N", help="of each training")
     cli.add_argument(
         "--init-from", metavar="MODEL", help="what each training starts from, such as a shipped net"
     )

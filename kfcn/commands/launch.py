@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kfcn.commands._cli import Parser
+from kfcn.commands._cli import Parser, number
 from kfcn.errors import WorkerLostError
 from kfcn.machine import cores
 from kfcn.place import VARIABLE, Place, read_place
@@ -100,9 +100,15 @@ def parser() -> argparse.ArgumentParser:
         "Their output is passed on behind the worker's number. When one is lost, the others are "
         "stopped and all start again, on new ports, from the last checkpoint.",
     )
-    cli.add_argument("--workers", type=int, required=True, metavar="N", help="how many, 1 or more")
     cli.add_argument(
-        "--restarts", type=int, default=3, metavar="R", help="how often to start again (3)"
+        "--workers", type=number(int, least=1), required=True, metavar="N", help="how many"
+    )
+    cli.add_argument(
+        "--restarts",
+        type=number(int, least=0),
+        default=3,
+        metavar="R",
+        help="how often to start again (3)",
     )
     cli.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return cli
@@ -112,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli = parser()
     args = cli.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if args.workers < 1 or args.restarts < 0 or not command:
-        cli.error("expected --workers of 1 or more, --restarts of 0 or more, and -- COMMAND ...")
+    if not command:
+        cli.error("received no command; expected -- COMMAND ... behind the flags")
     return launch(command, args.workers, args.restarts)
 
 

@@ -29,6 +29,11 @@ class Parser(argparse.ArgumentParser):
             self.error("received an empty argument; is a variable of the shell not set?")
         return super().parse_args(args)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"received {value!r}; expected one of {names}")
+
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
         text = message.removeprefix("argument ")

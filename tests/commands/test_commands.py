@@ -1,6 +1,7 @@
 """The commands as a person calls them: in a process of their own."""
 
 import functools
+import importlib
 import json
 import os
 import shlex
@@ -89,7 +90,7 @@ def test_errors_are_one_line(args, status, told, tmp_path):
         ("predict", ("voc_animals", "x" * 300, "--out", "o"), 1, "File name too long"),
         ("data", ("check", "folder", "--data-dir", "x" * 300), 1, "File name too long"),
         ("predict", ("voc_animals", "x.png", "--out", ""), 2, "received an empty argument"),
-        ("launch", ("--workers", "x", "--", "true"), 2, "--workers: invalid int value"),
+        ("launch", ("--workers", "x", "--", "true"), 2, "--workers: received 'x'; expected a"),
         ("export", ("nothing.keras",), 2, "arguments are required: --format, --out"),
         ("validate", ("x" * 300,), 2, f"error: {'x' * 300}/bundle.json: cannot be read (File name"),
     ],
@@ -163,6 +164,35 @@ def answers(tmp_path_factory):
         return dict(zip(map(tuple, calls), json.loads(done.stdout), strict=True))
 
     return lambda module, args: of(module)[args]
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "told"),
+    [
+        ("kfcn_tools.convert.command", "M --size x 64", "--size: received 'x'; expected a whole"),
+        ("kfcn_tools.convert.command", "M --golden 1.5", "--golden: received '1.5'; expected a"),
+        ("kfcn_tools.convert.command", "M --calibration x", "--calibration: received 'x'; exp"),
+        ("kfcn_tools.convert.command", "M --qat-epochs x", "--qat-epochs: received 'x'; expec"),
+        ("kfcn_tools.convert.command", "M --min-agreement nan", "received 'nan'; expected a num"),
+        ("kfcn_tools.convert.command", "M --quantize int9",
+         "--quantize: received 'int9'; expected one of float32, "),
+        ("kfcn_tools.export.command", "M --calibration x", "--calibration: received 'x'; exp"),
+        ("kfcn_tools.export.command", "M --format tflite",
+         "--format: received 'tflite'; expected one of saved_model, "),
+        ("kfcn.commands.data", "next M I --count x", "--count: received 'x'; expected a whole"),
+        ("kfcn.commands.data", "suspects scenes --folds x", "--folds: received 'x'; expected a"),
+        ("kfcn.commands.data", "chek scenes", "received 'chek'; expected one of check, "),
+        ("kfcn.commands.heatmap", "M i.png --preprocess x",
+         "--preprocess: received 'x'; expected one of none, "),
+        ("kfcn.commands.launch", "--workers 0 -- true",
+         "--workers: received '0'; expected a whole number of at least 1"),
+    ],
+)  # fmt: skip
+def test_numbers_and_choices_are_refused_in_the_same_words(module, args, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(module).parser().parse_args(args.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and told in said and said.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -154,7 +154,10 @@ def test_workers_that_do_not_stop_are_killed(tmp_path):
 
 def test_wrong_requests(tmp_path):
     for args, told in (
-        (["--workers", "0", "--", "true"], "--workers of 1 or more"),
+        (
+            ["--workers", "0", "--", "true"],
+            "--workers: received '0'; expected a whole number of at least 1",
+        ),
         (["--workers", "2"], "-- COMMAND"),
     ):
         code, output = finish([*launch_command([])[:1], *args], tmp_path / "log.txt")

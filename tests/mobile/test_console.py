@@ -15,7 +15,7 @@ from kfcn_mobile.console import number
         (serve, [], "the following arguments are required: NET"),
         (serve, [""], "received an empty argument"),
         (validate, [], "the following arguments are required: BUNDLE"),
-        (validate, ["x", "--mode", "int4"], "--mode: invalid choice: 'int4' (choose from"),
+        (validate, ["x", "--mode", "int4"], "--mode: received 'int4'; expected one of "),
         (validate, ["x", "--min-image", "2"],
          "--min-image: received '2'; expected a number of at least 0 and at most 1"),
         (validate, ["x", "--min-image", "nan"], "--min-image: received 'nan'; expected a number"),

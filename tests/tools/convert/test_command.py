@@ -20,7 +20,6 @@ from kfcn_tools.convert import write_bundle as bundle
 from kfcn_tools.convert.conversion import _without_eight_bit
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8 import quantize, sensitivity
-from kfcn_tools.convert.int8.ranges import METHODS
 from kfcn_tools.convert.options import Int8Options
 from kfcn_tools.convert.pictures import Picture
 from kfcn_tools.identity import identity
@@ -114,7 +113,7 @@ def test_command_writes_a_bundle_that_validates(run_folder, tmp_path, capsys):
     from kfcn_mobile.validate import main as validate
 
     out = tmp_path / "bundle"
-    assert command.main(arguments(run_folder, out, "--quantize", "float32", "--logits")) == 0
+    assert command.main(arguments(run_folder, out, "--quantize", "float32")) == 0
     assert "wrote" in capsys.readouterr().out
     assert validate([str(out), "--runs", "0"]) == 0
     info = json.loads((out / "bundle.json").read_text())
@@ -127,7 +126,7 @@ def test_command_writes_a_bundle_that_validates(run_folder, tmp_path, capsys):
     assert [g["name"] for g in info["golden"]] == [load("scenes", "val")[i].name for i in (0, 99)]
     # The scores of the second file lead to the same labels.
     golden = read_bundle(out).golden[0]
-    logits = runner(out / "float32_logits.tflite")(golden.image)
+    logits = runner(out / "scores_float32.tflite")(golden.image)
     np.testing.assert_array_equal(logits.argmax(-1), golden.labels)
 
 
@@ -256,10 +255,6 @@ def test_the_tables_and_the_help_speak_of_the_same_modes():
     text = " ".join(command.parser().format_help().split())
     for name, mode in MODES.items():
         assert f"{name}: {mode.help}" in text
-
-
-def test_the_ranges_that_are_offered_are_those_there_are():
-    assert command.CALIBRATIONS == METHODS
 
 
 def test_the_help_tells_the_defaults_that_hold():

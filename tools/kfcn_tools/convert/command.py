@@ -10,10 +10,8 @@ from pathlib import Path
 from kfcn_mobile.gates import MODES
 
 from kfcn import __version__
-from kfcn.commands._cli import MODEL_HELP, Parser, add_source, run, source_of
-from kfcn_tools.convert.options import Int8Options
-
-CALIBRATIONS = ("min-max", "percentile", "least-squares")
+from kfcn.commands._cli import MODEL_HELP, Parser, add_source, number, run, source_of
+from kfcn_tools.convert.options import RANGES, Int8Options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,8 +22,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="modes: " + "; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()),
     )
     cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
+    whole = number(int)  # how large each must be, `convert` checks
     cli.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="of the images"
+        "--size", type=whole, nargs=2, metavar=("H", "W"), required=True, help="of the images"
     )
     cli.add_argument(
         "--quantize",
@@ -37,23 +36,18 @@ def parser() -> argparse.ArgumentParser:
     )
     add_source(cli)
     cli.add_argument(
-        "--calibration", type=int, default=100, metavar="N", help="training images for int8 (100)"
+        "--calibration", type=whole, default=100, metavar="N", help="training images for int8 (100)"
     )
     cli.add_argument(
-        "--golden", type=int, default=16, metavar="N", help="validation images in the bundle (16)"
+        "--golden", type=whole, default=16, metavar="N", help="validation images in the bundle (16)"
     )
     cli.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
-    cli.add_argument(
-        "--logits",
-        action="store_true",
-        help="scores_float32.tflite, as float32_logits.tflite too",
-    )
     quantising = cli.add_argument_group("int8 and mixed")
     usual = Int8Options()
     # Without a default: what is not given is `Int8Options`' own.
     quantising.add_argument(
         "--min-agreement",
-        type=float,
+        type=number(float),
         default=argparse.SUPPRESS,
         metavar="0..1",
         help=f"target of the layer search ({usual.min_agreement})",
@@ -61,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     quantising.add_argument(
         "--calibrate",
         dest="ranges",
-        choices=CALIBRATIONS,
+        choices=RANGES,
         default=argparse.SUPPRESS,
         help=f"how ranges are found ({usual.ranges})",
     )
@@ -79,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     quantising.add_argument(
         "--qat-epochs",
-        type=int,
+        type=whole,
         default=argparse.SUPPRESS,
         metavar="N",
         help=f"quantisation-aware fine-tuning on the training split ({usual.qat_epochs})",
@@ -106,7 +100,6 @@ def work(args: argparse.Namespace) -> int:
         modes=None if "all" in args.quantize else args.quantize,
         calibration=args.calibration,
         golden=args.golden,
-        logits=args.logits,
         int8=Int8Options(**{name: getattr(args, name) for name in given}),
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )

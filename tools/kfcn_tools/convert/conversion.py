@@ -35,7 +35,6 @@ def convert(
     modes: Sequence[str] | None = None,
     calibration: int = 100,
     golden: int = 16,
-    logits: bool = False,
     int8: Int8Options | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -53,7 +52,6 @@ def convert(
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4 (`LEAST_CALIBRATION`).
         golden: validation images in the bundle, at least 1.
-        logits: adds `float32_logits.tflite`, the name that `scores_float32.tflite` had before.
         int8: how int8 and mixed files are made.
         progress: gets a line before each step.
 
@@ -128,9 +126,6 @@ def convert(
             write(f"scores_{mode}.tflite", mode, *file, scores=True)
             for mode, file in scores_of(made, chosen).items()
         ]
-        if logits:
-            (file,) = scores_of(made, ["float32"]).values()
-            write("float32_logits.tflite", "float32", *file, scores=True)
         proofs = pictures(val, golden, size)
         progress(f"golden: {len(proofs)} images")
         shown = write_bundle.write_golden(folder, net, proofs)

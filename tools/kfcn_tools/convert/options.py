@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+RANGES = ("min-max", "percentile", "least-squares")
+"""How ranges may be found (`kfcn_tools.convert.int8.ranges`)."""
+
 
 @dataclass(frozen=True)
 class Int8Options:
@@ -10,7 +13,7 @@ class Int8Options:
     Attributes:
         equalize: equal channel ranges across layers.
         correct_rounding: round weights so that their errors cancel, and the biases with them.
-        ranges: a method of `kfcn_tools.convert.int8.ranges`, how they are found.
+        ranges: how they are found, one of `RANGES`.
         min_agreement: where the layer search of `mixed` stops.
         qat_epochs: passes of quantisation-aware fine-tuning over the training images. It learns
             with weights rounded to the nearest, and so they stay after it.

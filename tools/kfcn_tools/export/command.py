@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfcn import __version__
-from kfcn.commands._cli import MODEL_HELP, Parser, add_source, run, source_of
+from kfcn.commands._cli import MODEL_HELP, Parser, add_source, number, run, source_of
 from kfcn_tools.export import FORMATS
 
 CALIBRATION = 100
@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="formats: " + "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items()),
     )
     cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
+    whole = number(int)  # how large each must be, `export` checks
     one_size = " and ".join(
         f"{name} in 8 bits" if kind.fixed_int8 else name
         for name, kind in FORMATS.items()
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--scores", action="store_true", help="probabilities of the classes in place of labels"
     )
     cli.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help=f"of the images, for {one_size}"
+        "--size", type=whole, nargs=2, metavar=("H", "W"), help=f"of the images, for {one_size}"
     )
     able = " and ".join(name for name, kind in FORMATS.items() if kind.int8 is not None)
     cli.add_argument(
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_source(cli, required=False, purpose="to check and calibrate on, ")
     cli.add_argument(
-        "--calibration", type=int, metavar="N", help=f"training images for int8 ({CALIBRATION})"
+        "--calibration", type=whole, metavar="N", help=f"training images for int8 ({CALIBRATION})"
     )
     cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     return cli

@@ -6,8 +6,8 @@ import numpy as np
 
 from kfcn.errors import UsageError
 from kfcn_tools.convert.int8.observe import computed_tensors
+from kfcn_tools.convert.options import RANGES
 
-METHODS = ("min-max", "percentile", "least-squares")
 PERCENTILE = 99.99
 # Values kept of each tensor and image for the methods that need a distribution.
 SAMPLES = 4096
@@ -26,8 +26,8 @@ class TensorRanges:
     """
 
     def __init__(self, content: bytes, method: str = "min-max", seed: int = 0):
-        if method not in METHODS:
-            raise UsageError(f"calibration {method!r}: expected one of {', '.join(METHODS)}")
+        if method not in RANGES:
+            raise UsageError(f"ranges {method!r}: expected one of {', '.join(RANGES)}")
         self._method = method
         self._random = np.random.default_rng(seed)
         self._extremes = dict.fromkeys(computed_tensors(content), (0.0, 0.0))
