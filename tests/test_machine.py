@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from kfcn import machine
-from kfcn.data import load
-from kfcn.data.audit import check
+from kfcn.data import dataset, load
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -189,10 +188,11 @@ def test_memory_that_was_freed_in_pieces_is_given_back():
 
 def test_no_more_threads_than_this_process_may_use_cores(monkeypatch):
     """As in a container or under taskset, where `os.cpu_count` counts the whole machine."""
-    asked, pool = [], check.ThreadPoolExecutor
-    monkeypatch.setattr(check, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
+    asked, pool = [], dataset.ThreadPoolExecutor
+    monkeypatch.setattr(dataset, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 4}, raising=False)
-    assert len(list(check.for_each(load("scenes", "val[0/50]"), lambda x, i: i))) == 2
+    found = dataset.map_samples(load("scenes", "val[0/50]"), lambda x, i: i, "looking at")
+    assert list(found) == [0, 1]
     assert asked == [3]
     home = Path(machine.__file__)
     rooms = [room for room in home.parent.rglob("*.py") if room != home]

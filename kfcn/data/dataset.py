@@ -4,10 +4,11 @@ import copy
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from kfcn.data.formats.images import ImageHead, read_head
 from kfcn.data.reading import AS_USUAL, CHOICES, Reading
 from kfcn.errors import UsageError
 from kfcn.labels import IGNORE, Classes
+from kfcn.machine import cores
 
 
 class Sample(NamedTuple):
@@ -189,6 +191,37 @@ class Dataset(ABC):
         other = copy.copy(self)
         other.stretch = None if stretch is None else (stretch[0], stretch[1])
         return other
+
+
+def map_samples(
+    dataset: Dataset, look: Callable[[Dataset, int], Any], doing: str, progress: bool = False
+) -> Iterator[Any]:
+    """`look(dataset, index)` of every index, in order, by as many threads as there are cores.
+
+    Pillow decodes outside of Python's lock, so that threads do share the work. Results are made
+    a block at a time: a data set of any length takes the same memory.
+
+    Args:
+        dataset: what to look at.
+        look: is given the data set and an index; several threads call it at the same time.
+        doing: for the progress bar, such as "checking".
+        progress: show a progress bar.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=len(dataset),
+        desc=f"{doing} {dataset.name}/{dataset.split}",
+        unit="image",
+        leave=False,
+        disable=None if progress else True,
+    )
+    with ThreadPoolExecutor(cores()) as pool, bar:
+        for start in range(0, len(dataset), 256):
+            block = range(start, min(start + 256, len(dataset)))
+            for result in pool.map(lambda index: look(dataset, index), block):
+                bar.update()
+                yield result
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfcn.data.audit.check import for_each
-from kfcn.data.dataset import Dataset, Sample
+from kfcn.data.dataset import Dataset, Sample, map_samples
 from kfcn.data.formats.images import IMAGE_SUFFIXES, count_pages, read_image
 from kfcn.data.listing import left_out_notes, list_files
 from kfcn.data.reading import AS_USUAL, Reading
@@ -81,7 +80,7 @@ def check_pictures(dataset: Dataset, progress: bool = False) -> None:
     Raises:
         DataError: one cannot be read; the message names it.
     """
-    for _ in for_each(dataset, _read, progress):
+    for _ in map_samples(dataset, _read, "opening", progress):
         pass
 
 

@@ -6,9 +6,8 @@ their pictures are nearly black. Stretched one by one, what is bright in one is 
 
 from collections.abc import Sequence
 
-from kfcn.data.audit.check import for_each
 from kfcn.data.catalog import Source
-from kfcn.data.dataset import Dataset
+from kfcn.data.dataset import Dataset, map_samples
 from kfcn.data.formats.images import value_range
 from kfcn.errors import DataError, shortlist
 
@@ -64,7 +63,7 @@ def choose_stretch(dataset: Dataset, progress: bool = False) -> tuple[int, int] 
     if dataset.counts is not None:  # prepared: its pictures were stretched when it was written
         return dataset.stretch
     low, high = 0, -1
-    for found in for_each(dataset, _range, progress):
+    for found in map_samples(dataset, _range, "measuring", progress):
         if found is not None:
             low, high = min(low, found[0]), max(high, found[1])
     if high < 0 <= low:

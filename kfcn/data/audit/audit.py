@@ -16,7 +16,6 @@ from PIL import Image
 
 from kfcn.data.audit.check import (
     class_weights,
-    for_each,
     label_error,
     label_histogram,
     nothing_in,
@@ -24,7 +23,7 @@ from kfcn.data.audit.check import (
     size_error,
     unfit,
 )
-from kfcn.data.dataset import Counts, Dataset
+from kfcn.data.dataset import Counts, Dataset, map_samples
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.errors import DataError, shortlist
 from kfcn.files import open_file
@@ -143,10 +142,11 @@ def audit_split(
         collections.defaultdict(list),
         collections.defaultdict(list),
     )
-    if dataset.counts is not None and strict:
-        found.counts = dataset.counts
-        found.class_images += dataset.counts.image_pixels > 0
-    for look in () if dataset.counts is not None and strict else for_each(dataset, _look, progress):
+    counted = dataset.counts if strict else None
+    if counted is not None:
+        found.counts = counted
+        found.class_images += counted.image_pixels > 0
+    for look in () if counted is not None else map_samples(dataset, _look, "checking", progress):
         if look.error and strict:
             raise DataError(look.error)
         found.masks[look.mask] += 1

@@ -1,15 +1,10 @@
 """Looks at every pair of a data set once: is it sound, and how often is each class seen?"""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import numpy as np
 
-from kfcn.data.dataset import Counts, Dataset, Sample
+from kfcn.data.dataset import Counts, Dataset, Sample, map_samples
 from kfcn.errors import DataError, UsageError
 from kfcn.labels import IGNORE
-from kfcn.machine import cores
 
 
 def check(dataset: Dataset, progress: bool = False, training: bool | None = None) -> Counts:
@@ -36,7 +31,7 @@ def check(dataset: Dataset, progress: bool = False, training: bool | None = None
     counts = dataset.counts
     if counts is None:
         counts = Counts.nothing(len(dataset.classes))
-        for histogram in for_each(dataset, _sound_histogram, progress):
+        for histogram in map_samples(dataset, _sound_histogram, "checking", progress):
             counts = counts.add(histogram)
     if error := unfit(dataset, counts, training):
         raise DataError(error)
@@ -64,32 +59,6 @@ def counted_sample(dataset: Dataset, index: int) -> tuple[Sample, np.ndarray]:
     if error:
         raise DataError(error)
     return sample, found
-
-
-def for_each(
-    dataset: Dataset, look: Callable[[Dataset, int], Any], progress: bool = False
-) -> Iterator[Any]:
-    """`look(dataset, index)` of every index, in order, by as many threads as there are cores.
-
-    Pillow decodes outside of Python's lock, so that threads do share the work. Results are made
-    a block at a time: a data set of any length takes the same memory.
-    """
-    from tqdm import tqdm
-
-    title = f"checking {dataset.name}/{dataset.split}"
-    bar = tqdm(
-        total=len(dataset),
-        desc=title,
-        unit="image",
-        leave=False,
-        disable=None if progress else True,
-    )
-    with ThreadPoolExecutor(cores()) as pool, bar:
-        for start in range(0, len(dataset), 256):
-            block = range(start, min(start + 256, len(dataset)))
-            for result in pool.map(lambda index: look(dataset, index), block):
-                bar.update()
-                yield result
 
 
 def label_histogram(labels: np.ndarray) -> np.ndarray:
