@@ -17,6 +17,7 @@ from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
 DATA_HELP = f"data set: {', '.join(catalog.NAMES)}"
+OF_THE_RUN = "that of the run or the card, or scenes, if none is named; "
 MODEL_HELP = "a .keras file, a run folder or a pretrained net's name"
 OVERWRITE_HELP = "replace files that are there already, whoever wrote them; never an input"
 BEAM_HELP = (

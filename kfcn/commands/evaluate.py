@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kfcn.commands._cli import (
     MODEL_HELP,
+    OF_THE_RUN,
     OVERWRITE_HELP,
     Parser,
     add_source,
@@ -24,9 +25,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measure a model on a split, every image at its full resolution.",
     )
     cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    add_source(
-        cli, required=False, purpose="that of the run or the card, or scenes, if none is named; "
-    )
+    add_source(cli, required=False, purpose=OF_THE_RUN)
     cli.add_argument("--split", metavar="NAME", help="default: val, or what the run calls it")
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(

@@ -4,7 +4,15 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from kfcn import pretrained
-from kfcn.commands._cli import OVERWRITE_HELP, Parser, add_source, number, run, source_of
+from kfcn.commands._cli import (
+    OF_THE_RUN,
+    OVERWRITE_HELP,
+    Parser,
+    add_source,
+    number,
+    run,
+    source_of,
+)
 from kfcn.errors import UsageError
 
 
@@ -15,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "kfcn-train, kfcn-evaluate and kfcn-predict then use them under --crf.",
     )
     cli.add_argument("run", metavar="RUN", help="run folder of a trained net")
-    add_source(cli)
+    add_source(cli, required=False, purpose=OF_THE_RUN)
     cli.add_argument("--split", metavar="NAME", default="train", help="default: train")
     cli.add_argument(
         "--images", type=number(int, least=1), default=16, metavar="N", help="of the split (16)"
@@ -25,8 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-
-    from kfcn.cards import check_classes
+    from kfcn.cards import check_classes, data_to_measure
     from kfcn.crf.tuning import Trial, tune
     from kfcn.data.audit.check import checked_sample
     from kfcn.data.dataset import spread
@@ -43,6 +50,8 @@ def work(args: argparse.Namespace) -> None:
     net, card = open_net(args.run)
     if isinstance(net, NetWithCRF) or (card and card.get("crf")):
         raise UsageError(f"{args.run} has a CRF already, which was trained with it")
+    given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes", "split")}
+    vars(args).update(data_to_measure(args.run, args.data, **given)._asdict())
     dataset = source_of(args, card).open_for(card, args.split)
     check_classes(card, dataset, net.classes)
     samples = [checked_sample(dataset, index) for index in spread(len(dataset), args.images)]

@@ -49,6 +49,14 @@ def test_what_was_found_is_used(run, pairs, tmp_path, monkeypatch, capsys):
     assert abs(refined.cross_entropy - plain.cross_entropy) > 0.01
 
 
+def test_the_data_of_the_run_are_taken_where_none_are_named(run, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    monkeypatch.setattr(tuning, "GRID", {"bilateral_weight": (0.0,)})
+    assert tune_crf.main([str(copy), "--images", "2"]) == 0
+    assert "on 2 images of folder/train\n" in capsys.readouterr().out
+    assert json.loads((copy / "crf.json").read_text())["found_on"]["data"] == "folder/train"
+
+
 @pytest.mark.parametrize("content", ["{", '{"crf": {"theta": 1}}', '{"crf": {"theta_beta": "x"}}'])
 def test_a_file_that_holds_no_crf(run, tmp_path, content):
     copy = shutil.copytree(run.run_dir, tmp_path / "run")
