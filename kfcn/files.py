@@ -248,7 +248,7 @@ def read_object(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError(f"expected an object, found a {type(content).__name__}")
     return content
@@ -266,7 +266,7 @@ def open_file(path: Path | str) -> BinaryIO:
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        what = "is a folder" if stat.S_ISDIR(mode) else "is no file but a pipe or a device"
+        what = "is a folder" if stat.S_ISDIR(mode) else "is a pipe or a device, not a file"
         raise OSError(errno.EINVAL, what, str(path))
     return os.fdopen(handle, "rb")
 

@@ -63,8 +63,8 @@ class SegmentationLoss(keras.losses.Loss):
         if sample_weight is not None:
             raise UsageError(
                 "SegmentationLoss received a sample_weight, or the class_weight of fit: expected "
-                "none; give classes their weights by SegmentationLoss(class_weights), and pixels "
-                f"that are to count for nothing the label {self.ignore}"
+                "none; set class weights by SegmentationLoss(class_weights), and give pixels that "
+                f"are not to count the label {self.ignore}"
             )
         return super().__call__(y_true, y_pred)
 

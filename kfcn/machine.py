@@ -107,8 +107,9 @@ def use_onednn(wanted: bool = True) -> bool:
     on = onednn_is_on()
     if on != (value != "0"):
         warnings.warn(
-            f"kfcn.use_onednn came after the import of TensorFlow, which computes with"
-            f"{'' if on else 'out'} oneDNN in this process; call it first, or set {ONEDNN}={value}",
+            "kfcn.use_onednn was called after the import of TensorFlow, which computes "
+            f"with{'' if on else 'out'} oneDNN in this process; call it first, or set "
+            f"{ONEDNN}={value}",
             stacklevel=2,
         )
     return on

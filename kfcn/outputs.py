@@ -43,10 +43,10 @@ _Hashes = dict[str, str | None]
 class State(enum.Enum):
     """Whose a file is."""
 
-    FREE = "there is no such file"
-    OURS = "kfcn wrote it"
-    CHANGED = "kfcn wrote it, and somebody has changed it since"
-    FOREIGN = "kfcn did not write it"
+    FREE = "does not exist"
+    OURS = "was written by kfcn"
+    CHANGED = "was changed after kfcn wrote it"
+    FOREIGN = "was not written by kfcn"
 
 
 class Outputs:
@@ -134,7 +134,7 @@ class Outputs:
 
     def _refusal(self, target: Path, state: State) -> str:
         return (
-            f"{target} is there already ({state.value}); choose another {self.option}, or replace "
+            f"{target} already exists and {state.value}; choose another {self.option}, or replace "
             "it with --overwrite"
         )
 

@@ -41,7 +41,7 @@ def save_colour_run(folder, palette, kernel=None, bias=(60, 0, 0)):
     """Saves a net that sees the class in the colour, as a run does; as it is: dark, red or green.
 
     Args:
-        folder: is there already.
+        folder: already exists.
         palette: RGB of each class by its name, for the card.
         kernel: `(3, C)`, what each colour says for each class.
         bias: C numbers.

@@ -79,7 +79,7 @@ def test_label_few(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     book = execute("label_few", tmp_path)
     text = printed(book)
-    assert "8 of 72 pictures chosen, 8 have the name of a labelled one" in text
+    assert "8 of 72 pictures chosen, 8 have the same name as a labelled one" in text
     assert "4 corrected files kept as they are" in text
     assert len(list((tmp_path / "labelled").glob("*.json"))) == 16
     assert not list((tmp_path / "todo").glob("*.json"))

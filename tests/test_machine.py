@@ -35,7 +35,7 @@ def test_onednn_is_switched_before_tensorflow_comes(wanted):
     )
     out, notes = printed(code)
     assert out == [str(wanted)] * 2
-    assert "use_onednn came after" not in notes
+    assert "use_onednn was called after" not in notes
 
 
 @pytest.mark.skipif(not X86, reason="oneDNN has its switch on x86 only")
@@ -56,7 +56,7 @@ def test_a_switch_that_comes_too_late_says_so():
     )
     out, notes = printed(code)
     assert len(set(out)) == 1 and len(out) == 3
-    assert "kfcn.use_onednn came after the import of TensorFlow" in notes
+    assert "kfcn.use_onednn was called after the import of TensorFlow" in notes
 
 
 def test_other_processors_have_no_switch(monkeypatch):

@@ -17,11 +17,11 @@ from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
 DATA_HELP = f"data set: {', '.join(catalog.NAMES)}"
-OF_THE_RUN = "that of the run or the card, or scenes, if none is named; "
+OF_THE_RUN = "default: that of the run or the card, else scenes; "
 MODEL_HELP = "a .keras file, a run folder or a pretrained net's name"
-OVERWRITE_HELP = "replace files that are there already, whoever wrote them; never an input"
+OVERWRITE_HELP = "replace existing files, even those that kfcn did not write; never an input"
 BEAM_HELP = (
-    "let Apache Beam do it, with Beam's own flags: --beam, or --beam='--runner=FlinkRunner "
+    "run on Apache Beam, with Beam's own flags: --beam, or --beam='--runner=FlinkRunner "
     "--flink_master=HOST:8081'; every worker must see the folders"
 )
 
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         if unknown != message:
             near = _nearest(unknown.split()[0].partition("=")[0], _flags_of(self))
             text += f"; did you mean {' or '.join(near)}?" if near else ""
-        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists what there is)\n")
+        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists all arguments)\n")
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -130,7 +130,7 @@ def add_source(
     parser.add_argument("--pages", metavar="one|all", help=PAGES_HELP)
     parser.add_argument("--unlabelled", metavar="background|ignore", help=UNLABELLED_HELP)
     seed = number(int, least=0, most=2**32 - 1)
-    parser.add_argument("--seed", type=seed, metavar="N", help="of drawn data (0)")
+    parser.add_argument("--seed", type=seed, metavar="N", help="random seed of drawn data (0)")
 
 
 def _data_set(name: str) -> str:

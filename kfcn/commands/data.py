@@ -17,7 +17,7 @@ from kfcn.commands.labelling import add_next, add_suspects
 
 
 def parser() -> argparse.ArgumentParser:
-    cli = Parser(prog="kfcn-data", description="Look at a data set before training, or prepare it.")
+    cli = Parser(prog="kfcn-data", description="Check a data set before training, or prepare it.")
     actions = cli.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     shared = Parser(add_help=False)
@@ -34,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
     check = actions.add_parser(
         "check",
         parents=[shared, several],
-        help="the label audit",
-        description="Look at every pair: label values, class frequencies and weights, sizes, "
-        "files that do not open, wrong labels, duplicates across splits.",
+        help="audit the labels",
+        description="Check every pair: label values, class frequencies and weights, sizes, files "
+        "that do not open, wrong labels, duplicates across splits.",
     )
     check.add_argument(
         "--out", metavar="DIR", help="where check.json and check.html go (default: check-NAME)"
@@ -47,9 +47,9 @@ def parser() -> argparse.ArgumentParser:
     prepare = actions.add_parser(
         "prepare",
         parents=[shared, several],
-        help="one pass into record files",
+        help="write record files in one pass",
         description="Check every pair and write the data set as sharded record files, which are "
-        "trained on with --data prepared --data-dir OUT. Started again, it goes on.",
+        "trained on with --data prepared --data-dir OUT. Run again, it continues.",
     )
     prepare.add_argument("--out", metavar="DIR", required=True, help="folder of the record files")
     prepare.add_argument(

@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     add_source(cli, required=False, purpose=OF_THE_RUN)
-    cli.add_argument("--split", metavar="NAME", help="default: val, or what the run calls it")
+    cli.add_argument(
+        "--split", metavar="NAME", help="default: val, or the run's own validation split"
+    )
     cli.add_argument("--crf", action="store_true", help="put a dense CRF on top (kfcn-tune-crf)")
     cli.add_argument(
         "--flip", action="store_true", help="average with the mirror image (another protocol)"
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="average over the image at these scales, such as 0.75 1 1.25 (another protocol)",
     )
-    cli.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    cli.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return cli
 

@@ -35,22 +35,25 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="class names, one a line (default: those of the model's card)",
+        help="class names, one per line (default: those of the model's card)",
     )
     parser.add_argument(
-        "--weights", metavar="FILE", help="weights of the keras.applications net, no download"
+        "--weights",
+        metavar="FILE",
+        help="weights of the keras.applications net, instead of a download",
     )
     parser.add_argument(
         "--preprocess",
         choices=("none", "tf", "torch", "caffe"),
-        help="what the model's pixels look like, as in keras.applications; default: a net of "
-        "keras.applications has its own, a file takes RGB 0..255",
+        help="how the model expects its pixels, as in keras.applications; default: for a net of "
+        "keras.applications its own way, for a file RGB 0..255",
     )
     parser.add_argument(
         "--size",
         type=_cli.number(int, least=1),
         metavar="N",
-        help="pixels that a classifier of open input size was made for",
+        help="input size in pixels that the classifier was made for, where its input leaves it "
+        "open",
     )
     parser.add_argument(
         "--scale",
@@ -63,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "--output-stride",
         type=_cli.number(int, least=1),
         metavar="N",
-        help="pixels from cell to cell, a trous (default: the net's)",
+        help="pixels between cells, by dilation (default: the net's own stride)",
     )
     parser.add_argument("--overwrite", action="store_true", help=_cli.OVERWRITE_HELP)
     return parser
@@ -106,7 +109,7 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
         chosen = choose_class(labels, args.wanted, model.output_shape[-1])
     if args.preprocess is None and classifier.raw and not holds_normalization(model):
         print(
-            f"kfcn-heatmap: {args.model} holds no Rescaling or Normalization layer: if it wants "
+            f"kfcn-heatmap: {args.model} has no Rescaling or Normalization layer: if it expects "
             "preprocessed pixels, pass --preprocess tf, torch or caffe",
             file=sys.stderr,
         )

@@ -19,20 +19,22 @@ def add_next(actions: Any) -> None:
     """Adds the action `next`."""
     cli = actions.add_parser(
         "next",
-        help="which pictures to label next",
+        help="choose the pictures to label next",
         description="Choose the pictures that a net would learn most from: those that it is unsure "
-        "of and that are unlike each other and what is labelled. Labels to be corrected are "
-        "written for each, next.csv with their order, and next.html to look at.",
+        "of and that differ from each other and from the labelled ones. Writes labels to be "
+        "corrected for each, next.csv with their order, and next.html for viewing.",
     )
     cli.add_argument("model", metavar="MODEL", help="a run folder, a .keras file or a shipped net")
     cli.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help="as in kfcn-predict")
-    cli.add_argument("--count", type=number(int), default=30, metavar="N", help="how many (30)")
+    cli.add_argument(
+        "--count", type=number(int), default=30, metavar="N", help="number of pictures (30)"
+    )
     cli.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
     cli.add_argument(
         "--format",
         metavar="labelme|png|voc|coco",
         default="labelme",
-        help="of the labels to be corrected (labelme: polygons)",
+        help="format of the labels to be corrected (labelme: polygons)",
     )
     cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     cli.set_defaults(action_work=next_pictures)
@@ -63,8 +65,8 @@ def next_pictures(args: argparse.Namespace) -> int:
         print(f"kfcn-data: not read: {message}", file=sys.stderr)
     print(
         f"{len(proposal.chosen)} of {len(proposal.uncertainty)} pictures chosen, "
-        f"{proposal.labelled} have the name of a labelled one; "
-        f"look at {Path(args.out) / 'next.html'}"
+        f"{proposal.labelled} have the same name as a labelled one; see "
+        f"{Path(args.out) / 'next.html'}"
     )
     if kept:
         print(f"{len(kept)} corrected files kept as they are")
@@ -88,9 +90,7 @@ def _labelled(model: str, stretch: tuple[int, int] | None) -> "list[Dataset]":
         source = stored.source.stretched(stretch)
         return [source.open(split) for split in (stored.train_split, stored.val_split)]
     except KfcnError as error:
-        print(
-            f"kfcn-data: what {model} was trained on cannot be looked at ({error})", file=sys.stderr
-        )
+        print(f"kfcn-data: the training data of {model} cannot be read ({error})", file=sys.stderr)
         return []
 
 
@@ -99,18 +99,22 @@ def add_suspects(actions: Any, shared: argparse.ArgumentParser) -> None:
     cli = actions.add_parser(
         "suspects",
         parents=[shared],
-        help="which labels are wrong",
+        help="find labels that look wrong",
         description="Rank pictures and regions by how much nets that have not seen them contradict "
-        "their labels: suspects.html to look at, pictures.csv and regions.csv. Without --model, "
-        "nets are trained on all but one part of the split, one part after the other; started "
-        "again, that goes on.",
+        "their labels. Writes suspects.html for viewing, pictures.csv and regions.csv. Without "
+        "--model, nets are trained on all but one part of the split, one part after the other; run "
+        "again, this continues.",
     )
     cli.add_argument("--split", default="train", metavar="NAME", help="default: train")
     cli.add_argument(
-        "--model", metavar="MODEL", help="a run that has not seen the split; no training then"
+        "--model",
+        metavar="MODEL",
+        help="a net that was not trained on the split; nothing is trained then",
     )
-    cli.add_argument("--folds", type=number(int), metavar="K", help=f"parts of the split ({FOLDS})")
-    cli.add_argument("--epochs", type=number(int), metavar="N", help="of each training")
+    cli.add_argument(
+        "--folds", type=number(int), metavar="K", help=f"number of parts of the split ({FOLDS})"
+    )
+    cli.add_argument("--epochs", type=number(int), metavar="N", help="epochs of each training")
     cli.add_argument(
         "--init-from", metavar="MODEL", help="what each training starts from, such as a shipped net"
     )
@@ -130,7 +134,9 @@ def suspects(args: argparse.Namespace) -> int:
     folds = FOLDS if args.folds is None else args.folds
     trains = {"--epochs": args.epochs, "--init-from": args.init_from, "--folds": args.folds}
     if args.model and (given := [flag for flag, value in trains.items() if value is not None]):
-        raise UsageError(f"{', '.join(given)}: with --model nothing is trained; leave one out")
+        raise UsageError(
+            f"{', '.join(given)}: with --model nothing is trained; leave one of them out"
+        )
     model, card = open_model(args.model) if args.model else (None, None)
     source = source_of(args, card)
     (dataset,) = open_splits(source, [args.split])
@@ -153,5 +159,5 @@ def suspects(args: argparse.Namespace) -> int:
             f"  {dataset.label_name(region.picture)}: {names[region.label]}, seen as "
             f"{names[region.seen]} ({region.pixels} pixels at {region.box[0]}, {region.box[1]})"
         )
-    print(f"look at {out / FILES[0]}")
+    print(f"see {out / FILES[0]}")
     return 0

@@ -96,19 +96,19 @@ def parser() -> argparse.ArgumentParser:
     cli = Parser(
         prog="kfcn-launch",
         usage="kfcn-launch --workers N [--restarts R] -- COMMAND ...",
-        description="Start N workers of COMMAND on this machine, with TF_CONFIG set for each. "
-        "Their output is passed on behind the worker's number. When one is lost, the others are "
-        "stopped and all start again, on new ports, from the last checkpoint.",
+        description="Start N workers of COMMAND on this machine, with TF_CONFIG set for each. Each "
+        "line of their output is printed after the worker's number. When one is lost, the others "
+        "are stopped and all start again, on new ports, from the last checkpoint.",
     )
     cli.add_argument(
-        "--workers", type=number(int, least=1), required=True, metavar="N", help="how many"
+        "--workers", type=number(int, least=1), required=True, metavar="N", help="number of workers"
     )
     cli.add_argument(
         "--restarts",
         type=number(int, least=0),
         default=3,
         metavar="R",
-        help="how often to start again (3)",
+        help="how many times to start again (3)",
     )
     cli.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return cli
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
-        cli.error("received no command; expected -- COMMAND ... behind the flags")
+        cli.error("received no command; expected -- COMMAND ... after the flags")
     return launch(command, args.workers, args.restarts)
 
 
@@ -177,22 +177,23 @@ def _losses(lost: list[_Worker]) -> list[_Loss]:
 
 def _show(loss: _Loss, worker: _Worker) -> None:
     """Says that a worker crashes at one place, what it printed last, and what to try."""
-    _say(f"lost {worker} {loss.place} twice: a crash, which would come again; its last lines:")
+    _say(f"{worker} crashed twice {loss.place}; restarting will not help; its last lines:")
     for line in worker.lines:
         _say(f"  {line}")
     if loss.code == -getattr(signal, "SIGKILL", 9):
         hint = (
-            "the system kills what takes its memory (`dmesg` names it): a smaller --batch-size or "
-            "--crop, or fewer workers on this machine"
+            "a smaller --batch-size or --crop, or fewer workers on this machine: the system kills "
+            "processes that use up its memory (`dmesg` names them)"
         )
     elif loss.code < 0:
         hint = (
-            "the command without kfcn-launch shows whether it takes several workers; if it does, "
-            "report these lines, and train in one process (--cpu-replicas or all GPUs) meanwhile"
+            "the command without kfcn-launch, which shows whether the crash needs several workers; "
+            "if it does, report these lines, and train in one process (--cpu-replicas or all GPUs) "
+            "meanwhile"
         )
     else:
         hint = "what these lines ask for"
-    _say(f"try {hint}; the same command goes on from the last checkpoint")
+    _say(f"try {hint}; the same command continues from the last checkpoint")
 
 
 def _run_once(

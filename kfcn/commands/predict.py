@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--list",
         action="store_true",
-        help="print which classes each picture shows and how much of it, and of all together",
+        help="print the classes in each picture with their share of it, and of all pictures "
+        "together",
     )
     cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     cli.add_argument("--beam", metavar="FLAGS", nargs="?", const="", help=BEAM_HELP)
@@ -65,7 +66,9 @@ def work(args: argparse.Namespace) -> int:
         from kfcn.inference.beam import predict_by_beam
 
         if args.list:
-            raise UsageError("--list is printed as pictures are done here; use it without --beam")
+            raise UsageError(
+                "--list prints as this process finishes pictures; use it without --beam"
+            )
         flags = beam_flags(args.beam)
         result, skipped = predict_by_beam(
             args.model, args.images, args.out, args.crf, args.format, flags, args.overwrite
@@ -74,7 +77,7 @@ def work(args: argparse.Namespace) -> int:
         print(f"kfcn-predict: {message}", file=sys.stderr)
     parts = [f"{len(result.written)} pictures segmented into {args.out}"]
     if skipped:
-        parts.append(f"{skipped} were there already")
+        parts.append(f"{skipped} existed already")
     if kept := result.kept:
         others = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
         parts.append(

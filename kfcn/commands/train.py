@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--run-dir",
         metavar="DIR",
-        help="where the run is written (default: runs/DATA-ARCH); an unfinished run goes on",
+        help="where the run is written (default: runs/DATA-ARCH); an unfinished run continues",
     )
     return cli
 

@@ -26,7 +26,11 @@ def parser() -> argparse.ArgumentParser:
     add_source(cli, required=False, purpose=OF_THE_RUN)
     cli.add_argument("--split", metavar="NAME", default="train", help="default: train")
     cli.add_argument(
-        "--images", type=number(int, least=1), default=16, metavar="N", help="of the split (16)"
+        "--images",
+        type=number(int, least=1),
+        default=16,
+        metavar="N",
+        help="number of images of the split to use (16)",
     )
     cli.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return cli
@@ -44,8 +48,8 @@ def work(args: argparse.Namespace) -> None:
 
     if pretrained.is_name(args.run):
         raise UsageError(
-            f"{args.run} comes with kfcn, whose own files stay as they are; copy "
-            f"{pretrained.folder(args.run)} and name the copy"
+            f"{args.run} comes with kfcn, whose own files are not changed; copy "
+            f"{pretrained.folder(args.run)} and pass the copy"
         )
     net, card = open_net(args.run)
     if isinstance(net, NetWithCRF) or (card and card.get("crf")):

@@ -182,8 +182,8 @@ class Source:
         except UsageError as error:  # names `classes`, which nobody gave
             raise UsageError(
                 f"the net was trained for {shortlist(card['classes'])}; {dataset.name} has "
-                f"{shortlist(dataset.classes.names)}: say with --classes which of them are the "
-                "net's, or choose other data"
+                f"{shortlist(dataset.classes.names)}: name those that are the net's with "
+                "--classes, or choose other data"
             ) from error
 
     def stretched(self, stretch: tuple[int, int] | None) -> "Source":
@@ -324,14 +324,14 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
     entry = DATASETS[name]
     if not entry.folder and data_dir is not None:
         raise UsageError(
-            f"{name} is drawn by the program and takes no folder; received {data_dir}: say what it "
-            "holds, such as --data folder for your own pictures"
+            f"{name} is drawn by the program and takes no folder; received {data_dir}: name what "
+            "it holds, such as --data folder for your own pictures"
         )
     if entry.folder:
         layout = entry.reader.layout
         if data_dir is None:
             raise UsageError(
-                f"{name} is read from a folder; name it (--data-dir DIR), with {layout}"
+                f"{name} is read from a folder; name it with --data-dir DIR; it must hold {layout}"
             )
         if not Path(data_dir).is_dir():
             raise UsageError(f"{data_dir}: no such folder; expected the one with {layout}")

@@ -50,7 +50,7 @@ class Grouping:
             lines = text.splitlines()
             text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
         if text.count('"') % 2:
-            raise UsageError(f"{whole}: a quotation mark has no second one")
+            raise UsageError(f"{whole}: a quotation mark is not closed")
         found: dict[str, list[str]] = {}
         for entry in _split(text, ";\n"):
             if entry.startswith("#"):
@@ -132,8 +132,8 @@ class Grouping:
             colours = {self.rest: colour, **colours}
         if len(colours) < 2:
             raise UsageError(
-                f"classes {self}: expected two at least; of {title} they leave "
-                f"{', '.join(colours)} alone"
+                f"classes {self}: expected at least two; of {title} they leave only "
+                f"{', '.join(colours)}"
             )
         at = {name: index for index, name in enumerate(colours)} | {_IGNORE: IGNORE}
         relabel = {index: at[becomes.get(index, self.rest)] for index in range(len(classes))}

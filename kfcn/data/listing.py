@@ -80,7 +80,7 @@ def list_files(
         elif key in files:
             raise DataError(
                 f"{folder}: {files[key].relative_to(folder).as_posix()} and {name} have the same "
-                "stem; expected one file a stem"
+                "stem; expected one file per stem"
             )
         else:
             files[key] = place
@@ -289,8 +289,8 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     missing = [path for pair in pairs for path in pair if not is_file(path)]
     if missing:
         raise DataError(
-            f"{source}: lists {len(pairs)} pairs, and {len(missing)} of their files are not "
-            f"there: {shortlist(missing)}; add them, or take their names out of the list"
+            f"{source}: lists {len(pairs)} pairs, and {len(missing)} of their files are missing: "
+            f"{shortlist(missing)}; add them, or remove their names from the list"
         )
     return pairs
 

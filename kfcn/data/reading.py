@@ -16,10 +16,13 @@ IGNORE_HELP = (
     "the stored label that is ignored: 255, or none where masks hold 255 for a class, which is "
     "then the last one"
 )
-PAGES_HELP = "all: each page of a file of several is a picture of its own, and so is its label map"
+PAGES_HELP = (
+    "all: each page of a file with several pages is a picture of its own, and so is each page of "
+    "its label map"
+)
 UNLABELLED_HELP = (
-    "of polygons, lines and points: what no shape covers is background, or ignored, so that a few "
-    "strokes in each picture suffice"
+    "for polygons, lines and points: pixels that no shape covers are background, or ignored, in "
+    "which case a few strokes in each picture suffice"
 )
 
 
@@ -81,8 +84,8 @@ class Reading:
         told = given.get("ignore", self.ignore)
         if "ignore" in self.inherited and told in CHOICES["ignore"] and told != self.ignore:
             raise UsageError(
-                f"--ignore {told}: the net was trained with --ignore {self.ignore}, and its card "
-                "says so by itself; leave the flag out"
+                f"--ignore {told}: the net was trained with --ignore {self.ignore}, as its card "
+                "says; leave the flag out"
             )
         return dataclasses.replace(self, **given, inherited=self.inherited - given.keys())
 

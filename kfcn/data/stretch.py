@@ -41,9 +41,9 @@ def _same_classes(one: Dataset, other: Dataset) -> None:
     ours, theirs = one.classes.names, other.classes.names
     if ours != theirs:
         raise DataError(
-            f"{one.name}: the classes of {one.split} are {shortlist(ours)}, those of "
-            f"{other.split} {shortlist(theirs)}; expected the same ones in the same order, "
-            "because a label is a number"
+            f"{one.name}: the classes of {one.split} are {shortlist(ours)}, those of {other.split} "
+            f"{shortlist(theirs)}; expected the same ones in the same order, because labels are "
+            "numbers"
         )
 
 

@@ -83,7 +83,8 @@ def train_folds(
             )
         except OtherStartError as error:  # whose net has seen labels that it would judge
             raise UsageError(
-                f"{error.difference}; go on with what it was started with, or choose another --out"
+                f"{error.difference}; continue with what it was started with, or choose another "
+                "--out"
             ) from error
         net, card = open_model(result.run_dir)
         # As its training read them: the stretch of deep pictures is the fold's own.

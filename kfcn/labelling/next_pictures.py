@@ -58,8 +58,8 @@ def describer(model: keras.Model) -> keras.Model:
     names = {layer.name: layer for layer in model.layers}
     if "score_fr" not in names:
         raise KfcnError(
-            f"{model.name} has no layer score_fr, behind whose input pictures are described; "
-            "expected a net of kfcn with a backbone"
+            f"{model.name} has no layer score_fr, whose input describes the pictures; expected a "
+            "kfcn net with a backbone"
         )
     return keras.Model(model.inputs[0], names["score_fr"].input)
 

@@ -143,9 +143,9 @@ def _page(suspects: Suspects, folder: Path) -> str:
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{len(suspects.regions)} regions in {len(dataset)} pictures are labelled as one class "
-        "and surely seen as another by a net that was not trained on them; the "
-        f"{len(shown)} most suspicious stand here, all in <code>{FILES[2]}</code>. The net may be "
-        "wrong: look before you correct.</p>",
+        f"and surely seen as another by a net that was not trained on them; the {len(shown)} most "
+        f"suspicious are shown here, and all are listed in <code>{FILES[2]}</code>. The net may be "
+        "wrong: check before you correct.</p>",
     ]
     for number, region in enumerate(shown, start=1):
         body.append(

@@ -105,7 +105,7 @@ def build(
     entry = row(arch)
     if output_stride and entry.output_stride is None:
         raise UsageError(
-            f"output stride {output_stride}: the net {arch} has none to choose; leave it out"
+            f"output stride {output_stride}: it cannot be chosen for the net {arch}; leave it out"
         )
     make = pkgutil.resolve_name(entry.build)
     if not entry.backbone:

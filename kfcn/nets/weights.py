@@ -74,9 +74,8 @@ def shipped_weights(backbone: str) -> Path:
     if not path.is_file():
         raise UsageError(
             f"the ImageNet weights of {backbone} do not come with kfcn; make a file of them with "
-            "python -m kfcn_tools.port_weights and pass it with --weights PATH, take "
-            "--backbone efficientnet_lite0, whose weights come along, or start from nothing with "
-            "--weights none"
+            "python -m kfcn_tools.port_weights and pass it with --weights PATH, take --backbone "
+            "efficientnet_lite0, whose weights come along, or start untrained with --weights none"
         )
     return path
 
@@ -95,7 +94,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or first_line(error)}") from error
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{path} is no .npz file: {first_line(error)}") from error
+        raise UsageError(f"{path} is not an .npz file: {first_line(error)}") from error
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -173,8 +172,8 @@ def _application(entry: Backbone, backbone: str, weights: str, options: BodyOpti
                 f"the ImageNet weights of {backbone} could not be downloaded "
                 f"({first_line(error)}); fetch the file of keras.applications.{entry.application} "
                 "on a machine with a network and pass its path with --weights PATH, take "
-                "--backbone efficientnet_lite0, whose weights come with kfcn, "
-                "or start from nothing with --weights none"
+                "--backbone efficientnet_lite0, whose weights come with kfcn, or start untrained "
+                "with --weights none"
             ) from error
     problems = []
     for include_top in dict.fromkeys((entry.include_top, False, True)):

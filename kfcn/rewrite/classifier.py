@@ -209,7 +209,7 @@ def _find_start(model):
         return start
     if bypassed:
         raise KfcnError(
-            f"{describe(bypassed[-1])} is no bottleneck: some path from input to output goes "
+            f"{describe(bypassed[-1])} is not a bottleneck: some path from input to output goes "
             "around it, so no head starts there"
         )
     last = as_functional(model).layers[-1]
@@ -289,7 +289,7 @@ def _check_body(layer, facts, specs) -> None:
     before, after = facts[0].spec.shape, keras.tree.flatten(specs)[0].shape
     if isinstance(layer, layers.Flatten) and len(before) == 4 and before[1:3] != (1, 1):
         raise KfcnError(
-            f"{describe(layer)} is no bottleneck: some path from input to output goes around it"
+            f"{describe(layer)} is not a bottleneck: some path from input to output goes around it"
         )
     fixed = isinstance(layer, layers.Reshape) and any(n != 1 for n in after[1:-1])
     if fixed or len(after) == 3:

@@ -90,8 +90,8 @@ def restore(
         return parsed
     if files:
         raise KfcnError(
-            f"none of the {len(files)} checkpoints in {folder} can be read; "
-            "remove the run folder to start anew"
+            f"none of the {len(files)} checkpoints in {folder} can be read; remove the run folder "
+            "to start over"
         )
     return None
 
@@ -121,5 +121,5 @@ def _read(path: Path, shapes: list[tuple]) -> tuple[dict[str, Any], list[np.ndar
     if [value.shape for value in values] != shapes:
         raise ValueError("it holds another net")
     if any(value.dtype.kind in "OSUMm" for value in values):
-        raise ValueError("it holds other things than numbers")
+        raise ValueError("it holds things other than numbers")
     return note, values

@@ -70,7 +70,7 @@ class Loop:
             DataError: a file of the data set cannot be used.
             WorkerLostError: another worker has gone.
         """
-        again = f"the same command goes on from there (run {self.run.path})"
+        again = f"the same command continues from there (run {self.run.path})"
         with Interrupt(f"stopped; the state is saved, {again}") as interrupt:
             while len(self.progress.rows) < self.config.all_epochs:
                 self._epoch(interrupt, bar)

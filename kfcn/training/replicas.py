@@ -103,7 +103,7 @@ class _Guard:
     def __exit__(self, kind, error, trace):
         if self.watch and isinstance(error, self._LOST):
             raise WorkerLostError(
-                "another worker was lost; start all of them again to go on from the checkpoint"
+                "another worker was lost; start all of them again to continue from the checkpoint"
             ) from error
 
 
@@ -223,7 +223,7 @@ def read_tf_config(text: str) -> tuple[int, list[str]]:
         jobs = dict(cluster)
         kind, index = config["task"]["type"], config["task"]["index"]
         if not all(isinstance(addresses, list) for addresses in jobs.values()):
-            raise TypeError("a job that is no list of addresses")
+            raise TypeError("a job that is not a list of addresses")
         if not isinstance(kind, str) or not re.fullmatch(r"-?\d{1,9}", str(index)):
             raise TypeError(f"a task of the type {received(kind)} and the index {received(index)}")
         index = int(index)

@@ -138,7 +138,9 @@ def from_stored(contents: Mapping[str, Any]) -> Settings:
         # Before skip nets could be dilated every run had an output stride, 8, that meant nothing.
         stored["output_stride"] = None
     if unknown := sorted(set(stored) - set(kinds(Settings))):
-        raise KfcnError(f"the unknown setting {', '.join(unknown)}: another kfcn wrote it")
+        raise KfcnError(
+            f"the unknown setting {', '.join(unknown)}: it was written by another version of kfcn"
+        )
     return Settings(**stored)
 
 
@@ -222,10 +224,12 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
             "the two out"
         )
     if "momentum" in given and settings.optimizer != "sgd":
-        raise UsageError(f"momentum: {settings.optimizer} has none to choose; --optimizer sgd has")
+        raise UsageError(
+            f"momentum: {settings.optimizer} has no momentum to set; --optimizer sgd has"
+        )
     if settings.output_stride and entry.output_stride is None:
         raise UsageError(
-            f"output_stride {settings.output_stride}: the arch {arch} has none to choose; "
+            f"output_stride {settings.output_stride}: it cannot be chosen for the arch {arch}; "
             "leave it out, or use --arch dilated or a skip net"
         )
     if not entry.backbone and settings.weights != "none":

@@ -181,17 +181,17 @@ class RunFolder:
         on = onednn_is_on()
         if before.get("onednn", on) != on:
             state, value = ("off", 0) if on else ("on", 1)
-            return f"oneDNN was {state}; {ONEDNN}={value} goes on exactly"
+            return f"oneDNN was {state} before; set {ONEDNN}={value} to resume bit for bit"
         # Older runs do not say with which instructions, nor does a processor that is not known.
         then, now = before.get("onednn_instructions"), onednn_instructions()
         if then == now or then not in WIDTHS or now not in WIDTHS:
             return None
-        told = f"oneDNN had {then.upper()} and has {now.upper()} now"
+        told = f"oneDNN used {then.upper()} before and uses {now.upper()} now"
         own = instruction_set()
         if then == own:
-            return f"{told}; without {ONEDNN_MOST} it goes on exactly"
+            return f"{told}; unset {ONEDNN_MOST} to resume bit for bit"
         if WIDTHS.index(then) < WIDTHS.index(own):
-            return f"{told}; {ONEDNN_MOST}={then.upper()} goes on exactly"
+            return f"{told}; set {ONEDNN_MOST}={then.upper()} to resume bit for bit"
         return told
 
     def write_history(self, rows: list[dict[str, float]]) -> None:

@@ -39,8 +39,8 @@ class Settings(Checked):
 
     recipe: str | None = option(
         None,
-        "the settings of a result; what is given beside it goes before them. `list` prints all, "
-        f"with their figures: {', '.join(recipes.names())}",
+        "the settings of a result; explicit flags override it. `list` prints all, with their "
+        f"figures: {', '.join(recipes.names())}",
         metavar="NAME|list",
     )
 
@@ -53,7 +53,7 @@ class Settings(Checked):
     )
     backbone: str = option(
         "efficientnet_lite0",
-        f"what the net stands on: {', '.join(BACKBONES)}",
+        f"backbone of the net: {', '.join(BACKBONES)}",
         group="net",
         metavar="NAME",
         choices=tuple(BACKBONES),
@@ -68,14 +68,15 @@ class Settings(Checked):
     )
     alpha: float | None = option(
         None,
-        "width of mobilenet_v2, which it chooses: 0.35, 0.5, 0.75, 1.0 ...",
+        "width multiplier of mobilenet_v2, such as 0.35, 0.5, 0.75 or 1.0; implies --backbone "
+        "mobilenet_v2",
         group="net",
         otherwise="1",
         range=Range(above=0),
     )
     fc_filters: int | None = option(
         None,
-        "channels of fc6 and fc7 of vgg16, which it chooses",
+        "channels of fc6 and fc7 of vgg16; implies --backbone vgg16",
         group="net",
         otherwise="the paper's 4096",
         range=Range(least=1),
@@ -98,7 +99,7 @@ class Settings(Checked):
     )
     crf_options: dict[str, float] = option(
         {},
-        "arguments of DenseCRF; by default those of the crf.json of what the run starts from",
+        "arguments of DenseCRF; by default those in the crf.json of the run that it starts from",
         group="net",
         flag=None,
     )
@@ -111,7 +112,7 @@ class Settings(Checked):
     init_from: str | None = option(
         None,
         "run folder, model or shipped net to start from; its net is the default for arch and "
-        "backbone, and of other classes all but the class scores is carried over",
+        "backbone, and if its classes differ, all but the class scores is carried over",
         group="net",
         metavar="RUN",
     )
@@ -138,8 +139,9 @@ class Settings(Checked):
     )
     unlabelled_dir: str | None = option(
         None,
-        "folder of pictures without labels to learn from as well: the running average labels them, "
-        "and the net learns what that is sure of on the same pictures, strongly changed",
+        "folder of pictures without labels to learn from as well: the running average of the "
+        "weights labels them, and the net learns its confident labels on the same pictures, "
+        "strongly augmented",
         group="data",
         metavar="DIR",
     )
@@ -172,8 +174,8 @@ class Settings(Checked):
     )
     augment: str = option(
         "usual",
-        "the training pictures change in scale, mirror and colours; strong: they change in colours "
-        "and sharpness strongly, and parts of one are pasted into another (CutMix)",
+        "training pictures vary in scale, mirroring and colours; strong: colours and sharpness "
+        "vary strongly, and parts of one picture are pasted into another (CutMix)",
         group="data",
         choices=("usual", "strong"),
     )
@@ -196,30 +198,35 @@ class Settings(Checked):
     )
     learning_rate: float = option(
         1e-3,
-        "at the first step; falls to 0 as (1 - step / steps) ** power",
+        "initial learning rate; falls to 0 as (1 - step / steps) ** power",
         group="training",
         range=Range(above=0),
     )
     power: float = option(
-        0.9, "of the rate's decay; 0 keeps the rate", group="training", range=Range(least=0)
+        0.9,
+        "exponent of the learning-rate decay; 0 keeps it constant",
+        group="training",
+        range=Range(least=0),
     )
-    momentum: float = option(0.9, "of sgd", group="training", range=Range(least=0, below=1))
+    momentum: float = option(
+        0.9, "momentum of sgd", group="training", range=Range(least=0, below=1)
+    )
     weight_decay: float = option(
         1e-4,
-        "not for biases and batch normalisation; decoupled for adamw, L2 for sgd",
+        "not applied to biases and batch normalisation; decoupled for adamw, L2 for sgd",
         group="training",
         range=Range(least=0),
     )
     ema: float = option(
         0.0,
-        "validate and save the running average of the weights, of this momentum: 0.998 spans about "
-        "500 steps, and is what a run with --unlabelled-dir takes; 0 for none",
+        "validate and save the running average of the weights, with this momentum: 0.998 spans "
+        "about 500 steps, and is the default with --unlabelled-dir; 0 for none",
         group="training",
         range=Range(least=0, below=1),
     )
     class_weights: str = option(
         "none",
-        "of the loss: median-frequency class weights, or their square root",
+        "class weights of the loss: by median frequency, or their square root",
         group="training",
         choices=("none", "median", "sqrt"),
     )
@@ -238,13 +245,13 @@ class Settings(Checked):
     )
     seed: int = option(
         0,
-        "of initial weights, data order, augmentation and dropout",
+        "seed of initial weights, data order, augmentation and dropout",
         group="training",
         range=Range(least=0, most=2**32 - 1),
     )
     precision: str = option(
         "float32",
-        "of activations; weights are float32",
+        "precision of activations; weights are float32",
         group="training",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
@@ -254,9 +261,7 @@ class Settings(Checked):
         "memory, more time; on one replica",
         group="training",
     )
-    deterministic: bool = option(
-        False, "the same bits every time, somewhat slower", group="training"
-    )
+    deterministic: bool = option(False, "bit-for-bit repeatable, somewhat slower", group="training")
 
     def for_steps(self, steps_per_epoch: int) -> "Settings":
         """The same with a number of epochs, which follows the size of the training split."""
@@ -331,23 +336,23 @@ class Conduct(Checked):
     )
     cpu_replicas: int = option(
         0,
-        "mirror over N logical CPU devices, to try it without GPUs; 0 for none",
+        "mirror over N logical CPU devices, for trials without GPUs; 0 for none",
         group="devices and faults",
         range=Range(least=0),
     )
     save_minutes: float = option(
         5.0,
-        "between two checkpoints within an epoch; 0: after every step. One is always saved at its "
-        "end",
+        "minutes between checkpoints within an epoch; 0: after every step. One is always saved at "
+        "the end of an epoch",
         group="devices and faults",
         range=Range(least=0),
     )
     keep: int = option(
-        3, "how many checkpoints stay", group="devices and faults", range=Range(least=1)
+        3, "how many checkpoints to keep", group="devices and faults", range=Range(least=1)
     )
     skip_bad: int = option(
         0,
-        "name up to N unreadable files, of each worker, and go on without them",
+        "report up to N unreadable files for each worker and continue without them",
         group="devices and faults",
         range=Range(least=0),
     )

@@ -57,7 +57,7 @@ def new_learner(
         same = None if card is None else tuple(card["classes"]) == train_set.classes.names
         filled = carry_weights(load_model(config.init_from), model, same)
         count = sum(bool(layer.weights) for layer in model.layers)
-        scores = "" if same or same is None else "; its classes are others: scores start anew"
+        scores = "" if same or same is None else "; its classes differ: scores start at zero"
         say(f"{len(filled)} of {count} layers start from {config.init_from}{scores}")
     elif config.weights != "none" and not started:
         filled = load_weights(model, config.backbone, config.weights, **config.backbone_options)

@@ -122,7 +122,7 @@ def train(
             except WriteError as error:
                 if not checkpoint.exists(stage.run.checkpoints):
                     raise
-                again = f"the same command goes on from there (run {stage.run.path})"
+                again = f"the same command continues from there (run {stage.run.path})"
                 raise error.advising(again) from error
     assert result is not None  # there is a last stage
     return result
@@ -279,8 +279,8 @@ def _check_same_data(
         who = f"worker {where.worker}" if mine != first else f"{others} of {where.workers} workers"
         places = " and ".join(data_place(config, part) for part in fingerprints)
         raise UsageError(
-            f"{who} found other files than worker 0 (here: {places}); give all workers the same "
-            "data"
+            f"{who} found different files from worker 0 (here: {places}); give all workers the "
+            "same data"
         )
 
 
@@ -297,7 +297,7 @@ def _restored(
         )
     if not progress.step and run.holds_results():
         raise UsageError(
-            f"{run.path} holds a net and no checkpoint to go on from; measure it with "
+            f"{run.path} holds a net and no checkpoint to continue from; measure it with "
             f"kfcn-evaluate, or {from_its_net(run.path)}"
         )
     _check_shared(run, progress.step, where)

@@ -141,7 +141,7 @@ def _parts(info: dict[str, Any]) -> dict[str, Any]:
             _expect(entry, "mode", f"one of {', '.join(MODES)}", _mode, place)
         modes = [entry["mode"] for entry in entries]
         if len(set(modes)) < len(modes):
-            raise _WrongError(f"{key}: two files of one mode in {', '.join(modes)}")
+            raise _WrongError(f"{key}: two files of the same mode in {', '.join(modes)}")
     for i, entry in enumerate(golden):
         # A file's name in its data set may have any letters; the others are files of the bundle.
         _expect(entry, "name", "a text", _letters, f"golden[{i}].")
@@ -152,7 +152,7 @@ def _parts(info: dict[str, Any]) -> dict[str, Any]:
                 _expect(entry, key, "the name of a file", _text, f"golden[{i}].")
     names = [entry["name"] for entry in golden]
     if twice := [name for name in names if names.count(name) > 1]:  # reports go by the name
-        raise _WrongError(f"golden: two images of one name, {twice[0]!r}; expected different ones")
+        raise _WrongError(f"golden: two images with the name {twice[0]!r}; expected different ones")
     if "source" in info:
         _expect(info, "source", "an object", lambda value: isinstance(value, dict))
     return {
@@ -271,7 +271,7 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
             raise BundleError(f"{path}: no such file; expected {expected}")
         info = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise BundleError(f"{path}: cannot be read (its values are nested too deep)") from None
+        raise BundleError(f"{path}: cannot be read (its values are nested too deeply)") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read ({first_line(error)})") from None
     if not isinstance(info, dict):

@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
         text = message.removeprefix("argument ")
-        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists what there is)\n")
+        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help lists all arguments)\n")
 
 
 def number(

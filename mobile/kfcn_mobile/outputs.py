@@ -74,8 +74,8 @@ class Outputs:
                 continue
             if path.is_symlink() or not path.is_file() or _sha256(path) not in self._known(path):
                 raise OutputError(
-                    f"{path} is there already and is not as kfcn wrote it; choose another name"
-                    f"{self._remedy}"
+                    f"{path} already exists and is not as kfcn wrote it; choose another "
+                    f"name{self._remedy}"
                 )
 
     @contextlib.contextmanager

@@ -19,10 +19,11 @@ def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
     Args:
         shipped: names of nets that can be given in the place of a folder.
     """
-    names = f", or one of {', '.join(shipped)}; without any, those" if shipped else ""
+    names = f", or one of {', '.join(shipped)}; default: those" if shipped else ""
     parser = Parser(
         prog="kfcn-serve",
-        description="Show nets in the browser: what is where in a picture, or before the camera.",
+        description="Show nets in the browser: what is where in a picture or in front of the "
+        "camera.",
     )
     parser.add_argument(
         "nets",
@@ -31,14 +32,19 @@ def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
         help=f"folder that kfcn-convert wrote{names}",
     )
     port = number(int, 0, 65535)
-    parser.add_argument("--port", type=port, help="0: a free one (default 8000)")
     parser.add_argument(
-        "--host",
-        help="name or address of this machine under which others reach it, or 0.0.0.0; only this"
-        " machine reaches it otherwise",
+        "--port", type=port, help="port to serve on; 0: any free one (default 8000)"
     )
     parser.add_argument(
-        "--write", type=Path, metavar="DIR", help="write the site for a static host, do not serve"
+        "--host",
+        help="name or address at which other machines reach this one, or 0.0.0.0; by default only "
+        "this machine reaches it",
+    )
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="DIR",
+        help="write the site for a static host instead of serving it",
     )
     return parser
 

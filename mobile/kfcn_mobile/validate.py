@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of `kfcn-validate`."""
     parser = Parser(
         prog="kfcn-validate",
-        description="Proves that a bundle's .tflite files label pixels as the Keras model does.",
+        description="Prove that a bundle's .tflite files label pixels as the Keras model does.",
         epilog="Exit code: 0 every gate passed, 1 a gate failed or a file could not be written, "
         "2 the bundle cannot be used.",
     )
@@ -216,11 +216,16 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="where to run beside this host, repeatable: "
+        help="where to run in addition to this host, repeatable: "
         + "; ".join(f"{spelled(name)} ({kind.help})" for name, kind in KINDS.items()),
     )
-    parser.add_argument("--mode", action="append", choices=MODES, help="only this; repeatable")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="and FILE.html beside it")
+    parser.add_argument("--mode", action="append", choices=MODES, help="only this mode; repeatable")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.json",
+        help="write the report here, and as FILE.html next to it",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that kfcn did not write"
     )
@@ -231,18 +236,21 @@ def parser() -> argparse.ArgumentParser:
         "--runs", type=number(int, 0), default=30, help="timed runs; 0: none (default 30)"
     )
     parser.add_argument(
-        "--warmup", type=number(int, 0), default=5, help="runs before those (default 5)"
+        "--warmup", type=number(int, 0), default=5, help="untimed runs before those (default 5)"
     )
     for name, text in (
-        ("--min-agreement", "over all pixels"),
-        ("--min-image", "of each image"),
-        ("--min-confident", "on pixels with a margin above 1"),
+        ("--min-agreement", "least agreement over all pixels"),
+        ("--min-image", "least agreement of each image"),
+        ("--min-confident", "least agreement on pixels with a margin above 1"),
     ):
         parser.add_argument(
             name, type=number(float, 0, 1), metavar="0..1", help=f"{text}, in every mode"
         )
     parser.add_argument(
-        "--failures", type=Path, metavar="DIR", help="where a failed gate's pictures go (default .)"
+        "--failures",
+        type=Path,
+        metavar="DIR",
+        help="folder for the pictures of a failed gate (default .)",
     )
     return parser
 

@@ -111,7 +111,7 @@ WRONG = [
     ("port_weights", (), 2, "the following arguments are required: NPZ"),
     ("port_weights", ("nothing.npz", "--out", "o"), 2, "nothing.npz: No such file"),
     ("port_weights", (".", "--out", "o"), 2, ".: is a folder"),
-    ("port_weights", (__file__, "--out", "o"), 2, "is no .npz file: "),
+    ("port_weights", (__file__, "--out", "o"), 2, "is not an .npz file: "),
     ("average", ("a", "b"), 2, "the following arguments are required: --out"),
     (
         "average",

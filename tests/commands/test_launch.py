@@ -189,7 +189,7 @@ def test_a_crash_that_repeats_at_the_same_step_is_shown_and_not_tried_again(tmp_
     assert status == 1, output
     assert output.count("starting all again") == 2  # after 40 and after 300
     before, shown = output.split(
-        "kfcn-launch: lost worker 1 (killed by SIGABRT) after step 301 twice"
+        "kfcn-launch: worker 1 (killed by SIGABRT) crashed twice after step 301"
     )
     assert "[1] reached 301" in before
     shown = [line for line in shown.splitlines() if line.startswith("kfcn-launch: ")]
@@ -232,5 +232,5 @@ def test_a_crash_before_the_first_step_repeats_too(tmp_path):
     code = "from kfcn.place import Marker; m = Marker(); w and os.abort(); time.sleep(0.3)"
     status, output = launch(tmp_path, code, restarts=3)
     assert status == 1, output
-    assert "(killed by SIGABRT) before its first step twice" in output
+    assert "(killed by SIGABRT) crashed twice before its first step" in output
     assert output.count("starting all again") == 1

@@ -86,9 +86,9 @@ def test_letters_that_are_taken_apart_are_the_same():
         ("a = b = cat", "expected a name, or NAME = NAME"),
         ("ignore = cat", "expected names of classes"),
         ("", "expected names of classes"),
-        ('"cat', "a quotation mark has no second one"),
+        ('"cat', "a quotation mark is not closed"),
         ("cat, rest = ignore, dog", "rest = ignore, dog: expected ignore or one class"),
-        ("cat, rest = cat", "expected two at least; of toys they leave cat alone"),
+        ("cat, rest = cat", "expected at least two; of toys they leave only cat"),
     ],
 )
 def test_what_makes_no_sense_is_told(text, told):
@@ -142,7 +142,7 @@ def test_a_file_says_what_a_list_says(pairs, tmp_path):
     file.write_bytes("\ufeffshape = square, disc\nignore = ground\n".encode())
     source = Source("folder", pairs, classes=str(file))
     assert source.chosen_classes() == "shape = square, disc; ignore = ground; rest = background"
-    with pytest.raises(UsageError, match="expected two at least"):
+    with pytest.raises(UsageError, match="expected at least two"):
         source.open("val")
     with pytest.raises(UsageError, match=r"classes no-such\.txt: cannot be read"):
         data.load("folder", "val", pairs, classes="no-such.txt")
@@ -170,8 +170,8 @@ def test_a_net_of_classes_that_the_data_lack_is_told_without_a_flag_that_nobody_
     with pytest.raises(UsageError) as caught:
         source.open_for(card, "val")
     assert str(caught.value) == (
-        "the net was trained for background, person; folder has ground, square, disc: say with "
-        "--classes which of them are the net's, or choose other data"
+        "the net was trained for background, person; folder has ground, square, disc: name "
+        "those that are the net's with --classes, or choose other data"
     )
     named = Source("folder", pairs, classes="person = disc").open_for(card, "val")
     assert named.classes.names == ("background", "person")

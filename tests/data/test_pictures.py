@@ -49,7 +49,7 @@ def test_pages(tmp_path):
     pages = [Image.fromarray(PIXELS + shift) for shift in (0, 100)]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
     save(tmp_path / "z.png")
-    with pytest.raises(DataError, match=r"stack\.tif: .*\(2 pages, .* --pages all"):
+    with pytest.raises(DataError, match=r"stack\.tif: .*\(2 pages; .* --pages all"):
         Pictures(tmp_path, CLASSES)[0]
     found = Pictures(tmp_path, CLASSES, Reading(pages="all"))
     names = [found.file_name(i) for i in range(len(found))]

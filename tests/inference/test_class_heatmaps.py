@@ -198,7 +198,7 @@ def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(fol
         (["MobileNetV2", "image.png", "--weights", "no.h5"], 2, "no such file"),
         (["model.keras", "image.png", "--out", "names.txt/heat.png"], 1, "could not be made"),
         (["model.keras", "image.png", "--out", "image.png"], 2, "one of the inputs"),
-        (["model.keras", "image.png", "--out", "mine.png"], 2, "kfcn did not write it"),
+        (["model.keras", "image.png", "--out", "mine.png"], 2, "was not written by kfcn"),
         (
             ["model.keras", "image.png", "--out", "picture.xyz"],
             2,

@@ -262,7 +262,7 @@ def test_figures_never_replace_what_the_data_are_read_from(run, pairs, tmp_path,
     before = (root / "classes.txt").read_bytes()
     arguments = [str(run.run_dir), "--data-dir", str(root), "--overwrite", "--json"]
     assert command.main([*arguments, str(root / "classes.txt")]) == 2
-    assert "is there already (kfcn did not write it)" in capsys.readouterr().err
+    assert "already exists and was not written by kfcn" in capsys.readouterr().err
     assert (root / "classes.txt").read_bytes() == before
     for _ in range(2):  # its own figures are replaced there as well
         assert command.main([*arguments, str(root / "figures.json")]) == 0

@@ -159,7 +159,7 @@ def test_a_second_folder_joins_the_first(run, pictures, tmp_path, format):
     else:
         with (out / "ImageSets/Segmentation/default.txt").open("a") as file:
             file.write("mine\n")
-    with pytest.raises(UsageError, match=r"is there already .*changed it since"):
+    with pytest.raises(UsageError, match=r"already exists .*was changed after kfcn wrote it"):
         predict(run, first, out, format=format)
 
 

@@ -130,7 +130,7 @@ def test_pictures_are_never_replaced(run, pictures, tmp_path, format, by_beam):
                 else:
                     predict(*call, format=format, **options)
             except UsageError as error:
-                assert "one of the inputs" in str(error) or "did not write it" in str(error)
+                assert "one of the inputs" in str(error) or "was not written by kfcn" in str(error)
                 refused.append((call[1:], options))
             assert {k: v for k, v in content(folder).items() if k in before} == before or (
                 options and images == folder / "q.jpg"
@@ -193,7 +193,7 @@ def test_a_corrected_label_map_is_kept_and_a_foreign_one_refused(run, pictures, 
         k: v for k, v in before.items() if k != ".kfcn.jsonl"
     }
     (out / ".kfcn.jsonl").unlink()  # then nobody can say who wrote them
-    with pytest.raises(UsageError, match=r"p0_overlay\.jpg is there already"):
+    with pytest.raises(UsageError, match=r"p0_overlay\.jpg already exists"):
         predict(run, folder, out)
     assert content(out) == {k: v for k, v in after.items() if k != ".kfcn.jsonl"}
 

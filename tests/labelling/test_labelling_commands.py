@@ -64,7 +64,7 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
     ]
     assert main(arguments) == 1  # the broken one
     told = capsys.readouterr()
-    assert "2 of 4 pictures chosen, 2 have the name of a labelled one" in told.out
+    assert "2 of 4 pictures chosen, 2 have the same name as a labelled one" in told.out
     assert "broken.png" in told.err and "broken.png" not in told.out
     table = rows(tmp_path / "todo" / "next.csv")
     assert [row["order"] for row in table] == ["1", "2", "", ""]
@@ -160,7 +160,7 @@ def test_folds_of_other_settings_are_not_to_be_started_from(pairs, tmp_path, cap
     arguments = ["suspects", "folder", "--data-dir", str(pairs), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--epochs", "2"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"kfcn-data: error: {fold} was started with epochs=1 (now 2); go on with what it was "
+        f"kfcn-data: error: {fold} was started with epochs=1 (now 2); continue with what it was "
         "started with, or choose another --out"
     )
 
@@ -247,7 +247,7 @@ def test_flags_of_a_training_that_does_not_come_are_refused(painter, pairs, tmp_
     ("format", "there", "told"),
     [
         ("lableme", None, "format 'lableme': expected one of"),
-        ("labelme", "next.csv", "next.csv is there already"),
+        ("labelme", "next.csv", "next.csv already exists"),
     ],
 )
 def test_next_refuses_before_it_looks_at_pictures(

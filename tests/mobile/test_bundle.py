@@ -101,7 +101,7 @@ def description_lacks_classes(bundle):
 
 def nested_too_deep(bundle):
     (bundle / "bundle.json").write_text("[" * 200_000 + "]" * 200_000)
-    return "bundle.json: cannot be read (its values are nested too deep)"
+    return "bundle.json: cannot be read (its values are nested too deeply)"
 
 
 def description_is_a_pipe(bundle):
@@ -176,7 +176,7 @@ def half_a_character_as_a_name(bundle):
 
 def two_images_of_one_name(bundle):
     describe(bundle, lambda info: info["golden"][1].update(name=info["golden"][0]["name"]))
-    return "bundle.json: golden: two images of one name, 'val/"
+    return "bundle.json: golden: two images with the name 'val/"
 
 
 def address_as_a_name(bundle):

@@ -31,7 +31,7 @@ def test_errors_are_one_line(command, args, told, capsys):
     assert stop.value.code == 2 and told in said
     assert said.count("\n") == 1 and len(said) < 300
     assert said.startswith(f"kfcn-{command.__name__.rpartition('.')[2]}: error: ")
-    assert "--help lists what there is" in said
+    assert "--help lists all arguments" in said
 
 
 def test_numbers_within_their_bounds_are_read():

@@ -75,7 +75,7 @@ def test_without_an_argument_the_nets_that_ship_are_served(shelf, litert, monkey
     monkeypatch.setattr(pretrained, "FOLDER", shelf.parent)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets").mkdir()  # of pictures, say: it is no net
-    assert "folder that kfcn-convert wrote, or one of pets; without any, those" in " ".join(
+    assert "folder that kfcn-convert wrote, or one of pets; default: those" in " ".join(
         serve_shipped.parser().format_help().split()
     )
     for i, names in enumerate([[], ["pets"], [str(shelf)]]):

@@ -215,7 +215,7 @@ def test_a_report_replaces_nothing_of_the_users(bundle, tmp_path, capsys):
     for name in ("x.html", "x.json"):
         assert main([*call, *LOOSE, "--report", str(tmp_path / name)]) == 2
         shown = capsys.readouterr()
-        assert "x.html is there already and is not as kfcn wrote it" in shown.err
+        assert "x.html already exists and is not as kfcn wrote it" in shown.err
         assert shown.err.count("\n") == 1 and not shown.out  # before any work
     assert page.read_text() == "my notes" and (tmp_path / "x.json").read_bytes() == before
     assert main([*call, *LOOSE, "--overwrite", "--report", str(page)]) == 0
@@ -228,7 +228,7 @@ def test_a_report_never_replaces_what_it_reads(bundle, capsys, name):
     call = [str(bundle), *FAST, *LOOSE, "--overwrite", "--report", str(bundle / name)]
     assert main(call) == 2
     told = capsys.readouterr().err
-    assert "bundle.json is there already" in told and "--overwrite" not in told
+    assert "bundle.json already exists" in told and "--overwrite" not in told
     assert (bundle / "bundle.json").read_bytes() == before
     assert main([*call[:-1], str(bundle / "report.json")]) == 0  # beside it there is room
 
@@ -243,7 +243,7 @@ def test_both_packages_keep_one_manifest(tmp_path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("mine")
         assert state(tmp_path / name) is outputs.State.CHANGED
-        with pytest.raises(mobile_outputs.OutputError, match=f"{name} is there already"):
+        with pytest.raises(mobile_outputs.OutputError, match=f"{name} already exists"):
             mobiles.write(name, b"three")
         assert (tmp_path / name).read_text() == "mine"
     with (

@@ -167,7 +167,7 @@ def test_weights_are_stored_with_half_precision_kernels(arrays, tmp_path):
             tolerance = 0 if value.ndim == 1 else 2.0**-11
             np.testing.assert_allclose(stored, value, rtol=tolerance, atol=1e-7)
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "weights.npz").read_bytes()[:1000])
-    with pytest.raises(KfcnError, match=r"damaged\.npz is no \.npz file"):
+    with pytest.raises(KfcnError, match=r"damaged\.npz is not an \.npz file"):
         read_tensors(tmp_path / "damaged.npz")
 
 

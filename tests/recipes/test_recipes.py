@@ -90,7 +90,7 @@ def test_flags_go_before_the_recipe_and_the_recipe_before_the_data():
         ({"recipe": "voc_fcn8s/4"}, "expected voc_fcn8s/1 or voc_fcn8s/2 or voc_fcn8s/3"),
         ({"recipe": "scenes/1"}, "expected scenes"),
         ({"recipe": "voc_fcn8s", "arch": "fcn8s"}, "leave arch out"),
-        ({"arch": "convnet", "output_stride": 16}, "convnet has none to choose"),
+        ({"arch": "convnet", "output_stride": 16}, "cannot be chosen for the arch convnet"),
         ({"recipe": "camvid_fcn8s", "output_stride": 4}, "expected one of 8, 16, 32"),
         ({"iou_loss": -1.0}, "expected a number of at least 0"),
     ],

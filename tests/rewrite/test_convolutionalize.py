@@ -295,7 +295,7 @@ def no_head():
     [
         (attention, "'tokens' \\(Reshape\\)"),
         (attention_on_maps, "'attend' \\(MultiHeadAttention\\) attends"),
-        (bypassed_flatten, "'flat_b' \\(Flatten\\) is no bottleneck"),
+        (bypassed_flatten, "'flat_b' \\(Flatten\\) is not a bottleneck"),
         (normalized_positions, "'bn_flat' \\(BatchNormalization\\)"),
         (recurrent_head, "'repeat' \\(RepeatVector\\)"),
         (own_pooling, "'gem' \\(GeM\\) is a layer of your own"),

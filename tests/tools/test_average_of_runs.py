@@ -71,14 +71,14 @@ def test_what_has_no_mean_is_refused_by_name(runs, tmp_path):
     for models, told in (
         (runs[:1], "received 1 net; expected two or more"),
         ([runs[0], runs[0]], "received the same net twice"),
-        ([runs[0], other], "other: other backbone, classes than"),
+        ([runs[0], other], "other: backbone, classes differ from those of"),
         ([runs[0], tmp_path / "none"], "none: no such file"),
     ):
         with pytest.raises(UsageError, match=told):
             average(models, tmp_path / "mean")
     save_model(fcn8s(3, **TINY), tmp_path / "8.keras")
     save_model(fcn32s(3, **TINY), tmp_path / "32.keras")
-    with pytest.raises(UsageError, match=r"32\.keras: other weights than .*8\.keras"):
+    with pytest.raises(UsageError, match=r"32\.keras: weights of other shapes than .*8\.keras"):
         average([tmp_path / "8.keras", tmp_path / "32.keras"], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 

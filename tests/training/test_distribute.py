@@ -202,7 +202,7 @@ def test_workers_with_other_files_are_told_on_each_of_them():
         workers = Workers(worker, [first, 1])
         with pytest.raises(UsageError) as caught:
             _check_same_data(settings, files, workers)
-        assert str(caught.value) == f"{who} found other files than worker 0 {ours}"
+        assert str(caught.value) == f"{who} found different files from worker 0 {ours}"
         assert workers.given == [first if worker == 0 else 0, int(worker == 1)]
 
 
@@ -236,7 +236,9 @@ def test_a_worker_with_fewer_pictures_is_told_before_anything_is_written(pairs, 
     status, output = finish(launch_command(command), tmp_path / "log.txt")
     assert status == 2, output
     for number, who, root in ((0, "1 of 2 workers", pairs), (1, "worker 1", fewer)):
-        told = f"[{number}] kfcn-train: error: {who} found other files than worker 0 (here: train"
+        told = (
+            f"[{number}] kfcn-train: error: {who} found different files from worker 0 (here: train"
+        )
         assert f"{told} of {root} and val of {root})" in output
     assert not (tmp_path / "run").exists()
 

@@ -31,7 +31,7 @@ def test_a_run_on_a_full_disk_says_so(pairs, tmp_path):
         assert last.startswith(f"kfcn-train: error: {small}/run/")
         assert last.endswith(
             "could not be written: No space left on device; free some space; "
-            f"the same command goes on from there (run {small}/run)"
+            f"the same command continues from there (run {small}/run)"
         )
         assert "Traceback" not in output
         assert not list(small.rglob(TEMPORARY))

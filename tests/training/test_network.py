@@ -15,7 +15,7 @@ from processes import Process, checkpoints, difference, train_command
 
 pytestmark = pytest.mark.long
 
-LOST = "another worker was lost; start all of them again to go on from the checkpoint"
+LOST = "another worker was lost; start all of them again to continue from the checkpoint"
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_a_net_whose_checkpoints_are_gone_is_not_trained_anew(run, pairs, tmp_pa
     again = train(copy, **settings(pairs))  # finished: there is nothing to go on with
     assert again.evaluation.scores == run.evaluation.scores
     (copy / "model.json").unlink()  # as if it had been stopped
-    with pytest.raises(UsageError, match="holds a net and no checkpoint to go on from"):
+    with pytest.raises(UsageError, match="holds a net and no checkpoint to continue from"):
         train(copy, **settings(pairs))
     assert (copy / "model.keras").read_bytes() == before
 
@@ -98,7 +98,7 @@ def test_history_of_a_resumed_run_is_the_undisturbed_one(undisturbed, pairs, tmp
         process.send(signal.SIGTERM)
         assert process.wait() == 143
         stopped = process.output
-    assert "stopped; the state is saved, the same command goes on from there" in stopped
+    assert "stopped; the state is saved, the same command continues from there" in stopped
     assert "Traceback" not in stopped
     assert newest(tmp_path / "run") < 6
     code, output = finish(command, tmp_path / "second.txt")

@@ -135,11 +135,11 @@ def test_what_one_may_not_have_together_is_refused():
         ({"arch": "dilated", "learn_last": True}, "learn_last: dilated on mobilenet_v2 has no"),
         ({"arch": "fcn32s", "learn_middle": False}, "learn_middle: fcn32s on mobilenet_v2 has no"),
         ({"backbone": "resnet50", "fc_filters": 8}, "fc_filters: fcn8s on resnet50 has no"),
-        ({"arch": "heatmap", "output_stride": 16}, "the arch heatmap has none to choose"),
+        ({"arch": "heatmap", "output_stride": 16}, "it cannot be chosen for the arch heatmap"),
         ({"arch": "convnet", "weights": "imagenet"}, "convnet has no backbone"),
         ({"crf": True}, "name its run with --init-from"),
         ({"init_from": "r", "weights": "w.h5"}, r"weights w\.h5: the net starts from r; leave one"),
-        ({"momentum": 0.5}, "momentum: adamw has none to choose; --optimizer sgd has"),
+        ({"momentum": 0.5}, "momentum: adamw has no momentum to set; --optimizer sgd has"),
         ({"speed": 3}, "unknown setting speed; expected recipe, arch"),
     ):
         with pytest.raises(UsageError, match=told):
@@ -238,7 +238,10 @@ def test_config_of_every_format_is_read():
     [
         ({"format": 3, **stored()}, "a newer kfcn wrote it"),
         ({"format": "x", **stored()}, "format 'x'"),
-        ({"format": 2, **stored(hue=0.1)}, "the unknown setting hue: another kfcn wrote it"),
+        (
+            {"format": 2, **stored(hue=0.1)},
+            "the unknown setting hue: it was written by another version of kfcn",
+        ),
         ({"format": 2, "settings": 3}, "is damaged"),
         ([], "is damaged"),
         ({}, "is damaged"),

@@ -92,7 +92,7 @@ def test_stopped_run_ends_with_the_same_bits(run, pairs, tmp_path):
 
     with (
         signalled(Loop, "one_step", signal.SIGINT, lambda loop: loop.progress.step == 4),
-        pytest.raises(Stopped, match="the same command goes on from there") as caught,
+        pytest.raises(Stopped, match="the same command continues from there") as caught,
     ):
         train(tmp_path / "run", **settings(pairs))
     assert caught.value.code == 130

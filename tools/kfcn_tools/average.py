@@ -61,11 +61,14 @@ def average(models: Sequence[Path | str], out: Path | str) -> Path:
         other, its = open_model(model)
         if differ := [k for k in _ALIKE if (card or {}).get(k) != (its or {}).get(k)]:
             raise UsageError(
-                f"{model}: other {', '.join(differ)} than {models[0]}; expected the same"
+                f"{model}: {', '.join(differ)} differ from those of {models[0]}; expected the same"
             )
         values = _by_path(other)
         if {p: w.shape for p, w in values.items()} != {p: w.shape for p, w in weights.items()}:
-            raise UsageError(f"{model}: other weights than {models[0]}; expected one architecture")
+            raise UsageError(
+                f"{model}: weights of other shapes than those of {models[0]}; expected one "
+                "architecture"
+            )
         for path, mean in means.items():
             mean += (np.asarray(values[path], np.float64) - mean) / number
     for path, weight in weights.items():
@@ -88,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     cli = Parser(prog="python -m kfcn_tools.average", description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
     cli.add_argument("models", nargs="+", metavar="MODEL", help=MODEL_HELP)
-    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
     return cli
 
 

@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         "--net",
         default="efficientnet_lite0",
         choices=[name for name in BACKBONES if name.startswith("efficientnet_lite")],
-        help="whose weights they are (efficientnet_lite0)",
+        help="backbone that the weights belong to (efficientnet_lite0)",
     )
     cli.add_argument("--out", type=Path, required=True, metavar="NPZ")
     return cli

@@ -336,7 +336,7 @@ def work(args: argparse.Namespace) -> None:
     if args.out and args.store and Path(args.out).resolve() == Path(args.store).resolve():
         raise UsageError(f"--store and --out are both {args.out}; expected a file for each")
     if args.out and Path(args.out).exists() and _MARK.encode() not in read_bytes(args.out):
-        raise UsageError(f"{args.out} is there already and is no page of results; choose another")
+        raise UsageError(f"{args.out} already exists and is not a page of results; choose another")
     measured = [path for path in args.runs if (Path(path) / RESULTS).is_file()]
     results = [r for path in args.runs if path not in measured for r in read_run(path)]
     store = Store.read(args.store) if args.store else Store([], {})

@@ -245,9 +245,9 @@ def work(args: argparse.Namespace) -> None:
     """Ships the net, and writes its page."""
     file = args.docs / f"{args.name}.md"
     if file.is_file() and command(args.name).encode() not in read_bytes(file):
-        raise UsageError(f"{file} is there already and is no page of {args.name}; move it away")
+        raise UsageError(f"{file} already exists and is not a page of {args.name}; move it away")
     if not file.is_file() and (others := sorted(args.docs.glob(f"{args.name}_example_*"))):
-        raise UsageError(f"{others[0]} is there already, without a page; move it away")
+        raise UsageError(f"{others[0]} already exists, without a page; move it away")
     source = data_sets.Source(args.data, args.data_dir, classes=args.classes)
     out = args.package / args.name
     if args.run.resolve() == out.resolve():

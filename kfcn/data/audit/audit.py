@@ -186,7 +186,10 @@ def before_training(
     """
     first = audit_split(train, progress, strict=True, training=True)
     if train.split == validation.split:
-        again = f"{train.split} is both learned from and validated on: every figure is too good"
+        again = (
+            f"{train.split} is used for training and validation, so all metrics will be too "
+            "optimistic"
+        )
         audit = Audit([first])
         return first.counts, [*audit.notes, *audit.warnings, again]
     audit = Audit([first, audit_split(validation, progress, strict=True, training=False)])
@@ -229,11 +232,11 @@ class Audit:
         across = [(a, b) for a, b in self.duplicates if a.split(":")[0] != b.split(":")[0]]
         if across:
             found.append(
-                f"{len(across)} image(s) are in two splits, with the same pixels: "
-                f"{across[0][0]} is {across[0][1]}; a figure measured on them is too good"
+                f"{len(across)} image(s) are in two splits, with the same pixels: {across[0][0]} "
+                f"is {across[0][1]}; metrics measured on them are too optimistic"
             )
         if len(self.duplicates) > len(across):
-            found.append(f"{len(self.duplicates) - len(across)} image(s) are twice in one split")
+            found.append(f"{len(self.duplicates) - len(across)} image(s) appear twice in one split")
         for split in self.splits:
             title = split.dataset.split
             if split.void:

@@ -96,8 +96,8 @@ def one_class_alone(dataset: Dataset, counts: Counts) -> str | None:
     if len(names) == 1:
         (name,) = names
         return (
-            f"{dataset.name}: its only class is {name}; expected at least two: what is no {name} "
-            "is a class of its own, such as background"
+            f"{dataset.name}: its only class is {name}; expected at least two: pixels that are not "
+            f"{name} need their own class, such as background"
         )
     if len(seen) != 1:
         return None
@@ -112,7 +112,7 @@ def one_class_alone(dataset: Dataset, counts: Counts) -> str | None:
         return f"{message}; expected pixels of {names[other]} (stored as {other}) as well"
     return (
         f"{message}, {share:.1f} % are {IGNORE} = ignore; a second class is stored as {other}: if "
-        f"{IGNORE} stands for {names[-1]}, say --ignore none, or write `{names[-1]} = {IGNORE}` "
+        f"{IGNORE} stands for {names[-1]}, pass --ignore none, or write `{names[-1]} = {IGNORE}` "
         "into classes.txt"
     )
 

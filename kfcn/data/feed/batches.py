@@ -125,7 +125,7 @@ def training_batches(
     check_shares(count, batch_size, shares.total)
     strong = augmentation is not None and augmentation.strong
     if strong and crop is None:
-        raise UsageError("strong changes take crops of one size; received whole pictures")
+        raise UsageError("strong augmentation needs crops of one size; received whole pictures")
     order_of = _orders(dataset, batch_size, crop, seed)
     # Pictures are read side by side; threads of OpenCV's own would only get in their way.
     cv2.setNumThreads(0)

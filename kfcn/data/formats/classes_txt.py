@@ -1,4 +1,4 @@
-"""`classes.txt`: one class a line, in the order of the indices.
+"""`classes.txt`: one class per line, in the order of the indices.
 
     background
     red car  #ff0080
@@ -62,7 +62,7 @@ def read_class_file(path: Path) -> ClassFile:
         text = read_text(path)
     except DataError as error:
         raise DataError(
-            f"{error}; expected a text file with one class a line, in the order of the label's "
+            f"{error}; expected a text file with one class per line, in the order of the label's "
             "indices"
         ) from error
     return _parsed(text, path)
@@ -132,7 +132,7 @@ def _parsed(text: str, path: Path) -> ClassFile:
         names.append(row.name)
         stored.append(value)
     if not 1 <= len(names) <= 255:
-        raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one a line")
+        raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one per line")
     return ClassFile(coloured(names, palette), tuple(stored), len(given) == len(names))
 
 
@@ -189,5 +189,5 @@ def read_classes_csv(path: Path) -> ClassFile:
         values.append(int(row[0]))
         names.append(row[1])
     if not 1 <= len(names) <= 255:
-        raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one a line")
+        raise DataError(f"{path}: found {len(names)} classes; expected 1 to 255, one per line")
     return ClassFile(voc_coloured(names), tuple(values), False)

@@ -71,7 +71,7 @@ class Instances:
             rows = content["categories"]
             names = {_id(row["id"]): nfc(_text(row["name"])) for row in rows}
             if len(names) < len(rows):
-                raise ValueError("two categories have one id")
+                raise ValueError("two categories have the same id")
             self.categories: dict[int, str] = dict(sorted(names.items()))
             parents = {
                 nfc(str(row.get("supercategory"))) for row in rows
@@ -79,11 +79,11 @@ class Instances:
             }  # fmt: skip
             ids = {picture.id for picture in self.pictures}
             if len(ids) < len(self.pictures):
-                raise ValueError("two images have one id")
+                raise ValueError("two images have the same id")
             self._outlines, self.notes = self._sorted_in(content["annotations"], ids)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                f"{path}: is no instances file of the COCO kind ({type(error).__name__}: "
+                f"{path}: is not a COCO instances file ({type(error).__name__}: "
                 f"{first_line(error)}); expected images, categories and annotations"
             ) from error
         used = {outline.category for found in self._outlines.values() for outline in found}
@@ -178,7 +178,7 @@ class Instances:
             what, value = wrong[0]
             raise DataError(
                 f"{self.path}: {what} {received(value)} of {picture.file_name:.200}; the image is "
-                f"{size[0]}x{size[1]} (height x width): export anew"
+                f"{size[0]}x{size[1]} (height x width): export again"
             )
         try:
             check_memory(*size, 1)
@@ -265,15 +265,15 @@ def _ring(stored: Any) -> np.ndarray:
     if isinstance(stored, list) and stored and all(_pair(point) for point in stored):
         stored = [value for point in stored for value in point]
     if not _numbers(stored):
-        raise ValueError("a ring that is no list of numbers")
+        raise ValueError("a ring that is not a list of numbers")
     if len(stored) % 2:
         raise ValueError(f"a ring of {len(stored)} numbers; expected pairs of x and y")
     try:
         ring = np.array(stored, float)
     except OverflowError as error:
-        raise ValueError("a coordinate that is no finite number") from error
+        raise ValueError("a coordinate that is not a finite number") from error
     if not np.isfinite(ring).all():
-        raise ValueError("a coordinate that is no finite number")
+        raise ValueError("a coordinate that is not a finite number")
     return ring
 
 
@@ -296,7 +296,7 @@ def _from_runs(code: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     if isinstance(counts, str):
         counts = _unpacked(counts)
     if not isinstance(counts, list) or any(type(run) is not int or run < 0 for run in counts):
-        raise ValueError("run lengths that are no list of counts")
+        raise ValueError("run lengths that are not a list of counts")
     total = size[0] * size[1]
     if sum(counts) != total:
         raise ValueError(f"run lengths that add up to {sum(counts)}; expected {total}")
@@ -311,7 +311,7 @@ def _unpacked(text: str) -> list[int]:
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("run lengths that are no packed counts")
+            raise ValueError("run lengths that are not packed counts")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

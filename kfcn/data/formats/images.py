@@ -131,7 +131,7 @@ def open_image(content: bytes, page: int | None) -> Image.Image:
     pages = _pages(io.BytesIO(content), image)
     if page is None and len(pages) > 1:
         raise ValueError(
-            f"{len(pages)} pages, and a picture is one; save them apart, or read a data set of "
+            f"{len(pages)} pages; expected one: save them as separate files, or read a data set of "
             "such files with --pages all"
         )
     _go_to(image, pages, page)
@@ -169,7 +169,7 @@ def _plain(image: Image.Image) -> bool:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("floating-point pixels; expected 8 or 16 bits: save it so")
+        raise ValueError("floating-point pixels; expected 8 or 16 bits: convert it")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -211,7 +211,7 @@ def deep_values(content: bytes, image: Image.Image) -> np.ndarray | None:
     if not _deep_colour(content, image):
         return None
     if tiff_tags(image).get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:  # OpenCV mixes them up
-        raise ValueError("16 bits with its colours in planes of their own; save it as PNG")
+        raise ValueError("16 bits with its colours in separate planes; save it as PNG")
     stored, number = np.frombuffer(content, np.uint8), image.tell()
     if number:
         found = cv2.imdecodemulti(stored, cv2.IMREAD_UNCHANGED, range=(number, number + 1))[1]
@@ -277,7 +277,7 @@ def check_memory(height: int, width: int, channels: int) -> None:
     if height * width * channels > limit:
         raise ValueError(
             f"{height}x{width} pixels would take {height * width * channels / 2**30:.1f} GiB and "
-            f"{limit / 2**30:.3g} GiB are allowed; set {MEMORY} to more bytes if it is no mistake"
+            f"{limit / 2**30:.3g} GiB are allowed; set {MEMORY} to more bytes if this is intended"
         )
 
 

@@ -97,7 +97,7 @@ def labels_of(stored: "StoredMask", name: str) -> np.ndarray:
     if stored.inverted and stored.white > 1:
         raise DataError(
             f"{name}: cannot be read as a label map (its numbers count down from white "
-            "(WhiteIsZero), so that it does not say which of them are the labels; save it as PNG)"
+            "(WhiteIsZero), so it is unclear which of them are the labels; save it as PNG)"
         )
     labels = stored.numbers
     if labels.ndim == 3:
@@ -105,7 +105,7 @@ def labels_of(stored: "StoredMask", name: str) -> np.ndarray:
         if not _is_grey(labels):
             raise DataError(
                 f"{name}: the label map is stored as {stored.mode} colours; expected one class "
-                "index a pixel (a palette or grey PNG): give every class its colour in "
+                "index per pixel (a palette or grey PNG): give every class its colour in "
                 "classes.txt, or convert the colours to indices"
             )
         labels = grey

@@ -33,8 +33,8 @@ def read_labelmap(path: Path) -> Classes:
         other = next((n for n, c in found.items() if c == (red, green, blue)), None)
         if other is not None:
             raise DataError(
-                f"{path}: the classes {other!r} and {name!r} have one colour, {colour}; give each "
-                "its own and export anew"
+                f"{path}: the classes {other!r} and {name!r} have the same colour, {colour}; give "
+                "each its own and export again"
             )
         found[name] = (red, green, blue)
     if not 1 <= len(found) <= 255:

@@ -252,7 +252,7 @@ def _shapes(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(shapes, list) or not all(
         isinstance(shape, dict) and is_name(shape.get("label")) for shape in shapes
     ):
-        raise DataError(f"{path}: is no file of labelme; expected `shapes`, each with a `label`")
+        raise DataError(f"{path}: is not a labelme file; expected `shapes`, each with a `label`")
     return shapes
 
 
@@ -295,7 +295,7 @@ def _paint(picture: Image.Image, shape: Mapping[str, Any], label: int) -> None:
 def _points(stored: Any, size: tuple[int, int]) -> list[tuple[float, float]]:
     """Pairs of x and y as finite numbers that lie in the picture or near it."""
     if not isinstance(stored, list):
-        raise ValueError("no list of points")
+        raise ValueError("not a list of points")
     points, far = [], _FAR * max(size)
     for point in stored:
         pair = isinstance(point, list) and len(point) == 2
@@ -342,4 +342,6 @@ def embedded_image(path: Path) -> bytes | None:
     try:
         return base64.b64decode(stored)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: imageData is no image in base64 ({first_line(error)})") from error
+        raise DataError(
+            f"{path}: imageData is not an image in base64 ({first_line(error)})"
+        ) from error

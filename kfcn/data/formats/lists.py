@@ -19,7 +19,7 @@ def read_lines(path: Path) -> list[str]:
     lines = [unquoted(line.strip()) for line in read_text(path).splitlines()]
     lines = [nfc(line) for line in lines if line.strip()]
     if not lines:
-        raise DataError(f"{path}: is empty; expected one name a line")
+        raise DataError(f"{path}: is empty; expected one name per line")
     return lines
 
 
@@ -40,7 +40,7 @@ def read_names(path: Path, known: Container[str] = ()) -> list[str]:
     lines = read_lines(path)
     names = [_name(line, known) for line in lines if not _is_comment(line, known)]
     if not names:
-        raise DataError(f"{path}: holds comments alone; expected one name a line")
+        raise DataError(f"{path}: holds only comments; expected one name per line")
     return names
 
 

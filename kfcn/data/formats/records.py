@@ -56,10 +56,10 @@ def _walk(path: Path) -> list[tuple[int, int]]:
             file.seek(start)
             head = file.read(12)
             if len(head) < 12:
-                raise DataError(f"{path}: ends in the middle of a record; prepare it anew")
+                raise DataError(f"{path}: ends in the middle of a record; prepare it again")
             (length,) = struct.unpack("<Q", head[:8])
             places.append((start + 12, length))
             start += length + 16
     if start != size:
-        raise DataError(f"{path}: ends in the middle of a record; prepare it anew")
+        raise DataError(f"{path}: ends in the middle of a record; prepare it again")
     return places

@@ -97,9 +97,8 @@ def read_indices(
     if None not in meant and meant != found and len({*meant}) == len(found):
         index, label = next(pair for pair in zip(found, meant, strict=True) if pair[0] != pair[1])
         raise DataError(
-            f"{file}: the index {index} of its palette {what.format(label)}, so that it does not "
-            "say which is meant; save it as RGB if the colours are right, or as grey if the "
-            "indices are"
+            f"{file}: the index {index} of its palette {what.format(label)}, so it is unclear "
+            "which is meant; save it as RGB if the colours are right, or as grey if the indices are"
         )
     return labels
 
@@ -119,8 +118,8 @@ def _refuse_greys(
     if 255 in greys and None not in meant and meant != found.tolist():
         raise DataError(
             f"{file}: is in grey, and its {shortlist(greys)} are colours of classes ({source}), so "
-            "that it does not say whether they or the numbers are meant; save it as RGB if the "
-            "colours are right, or give the white class another colour there if the numbers are"
+            "it is unclear whether they or the numbers are meant; save it as RGB if the colours "
+            "are right, or give the white class another colour there if the numbers are"
         )
 
 

@@ -23,7 +23,7 @@ def png_damage(content: bytes) -> str | None:
         kind = bytes(view[place + 4 : place + 8]).decode("latin-1")
         end = place + 12 + length
         if not (kind.isascii() and kind.isalpha()):
-            return "damaged: what follows a chunk is no chunk"
+            return "damaged: something other than a chunk follows a chunk"
         if end > len(content):
             return f"truncated: it ends within the chunk {kind}"
         if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):

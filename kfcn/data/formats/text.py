@@ -30,13 +30,13 @@ def read_text(path: Path | str) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     other = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
     if other is None and b"\0" in content:
-        other = "UTF-16 without a mark, or no text at all"
+        other = "UTF-16 without a mark, or not text at all"
     if other is None:
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             other = f"Latin-1 or another 8-bit encoding (byte 0x{content[error.start]:02x})"
-    raise DataError(f"{path}: is stored as {other}; expected UTF-8: save it anew in that encoding")
+    raise DataError(f"{path}: is stored as {other}; expected UTF-8: save it again in that encoding")
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except RecursionError as error:
-        raise DataError(f"{path}: cannot be read as JSON (nested too deep)") from error
+        raise DataError(f"{path}: cannot be read as JSON (nested too deeply)") from error
     except ValueError as error:
         raise DataError(f"{path}: cannot be read as JSON ({first_line(error)})") from error
     if not isinstance(content, dict):

@@ -43,8 +43,8 @@ def planned(out: Path, source: Source, datasets, format: str) -> list[Shard]:
         if stored != plan:
             changed = [key for key in plan if plan[key] != stored.get(key)]
             raise UsageError(
-                f"{out} holds another pass (other {', '.join(changed)}); go on with what it was "
-                "started with, or choose another --out"
+                f"{out} holds another pass (other {', '.join(changed)}); continue with "
+                "what it was started with, or choose another --out"
             )
     elif any(path.name != LOCK for path in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no prepared data; choose another --out")

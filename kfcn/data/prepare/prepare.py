@@ -65,13 +65,13 @@ def prepare(
     splits = splits or source.usual_splits()
     if part := next((split for split in splits if split_of(split)[0] != split), None):
         raise UsageError(
-            f"{part!r}: expected whole splits, of which each becomes files of its name"
+            f"{part!r}: expected whole splits, each of which is written to files of its name"
         )
     # TFDS names the files by the splits, and `all` is a word of its own there.
     if part := next((s for s in splits if s == "all" or not re.fullmatch(r"[\w-]+", s)), None):
         raise UsageError(
-            f"split {part!r}: prepared data have no such name; expected letters, digits, _ and - "
-            "(and not 'all'): rename its folder or list"
+            f"split {part!r}: prepared data cannot have this name; expected letters, digits, _ and "
+            "- (and not 'all'): rename its folder or list"
         )
     opened.cache_clear()  # the files may have changed since another pass of this process
     datasets = dict(zip(splits, open_splits(source, splits, progress), strict=True))

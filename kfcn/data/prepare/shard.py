@@ -74,7 +74,7 @@ def read_note(file: Path, classes: int) -> dict[str, Any]:
                 raise ValueError(f"no {name} of {classes} classes")
             counts += note[name]
         if any(type(count) is not int or count < 0 for count in counts):
-            raise ValueError("counts that are none")
+            raise ValueError("invalid counts")
     except ValueError as error:
         raise DataError(
             f"{file} is damaged ({first_line(error)}); remove it, and its shard is written again"

@@ -45,7 +45,9 @@ class Coco(Dataset):
         root = Path(data_dir)
         found = _find(root, split)
         if found is None:
-            raise UsageError(f"{root}: no file and folder of images of the split {split!r} of coco")
+            raise UsageError(
+                f"{root}: no instances file and image folder of the split {split!r} of coco"
+            )
         file, self._images = found
         self._root, self.split = root, split
         self._instances = Instances(file)
@@ -122,7 +124,7 @@ class Coco(Dataset):
                 if person["num_keypoints"]:
                     people.setdefault(person["image_id"], []).append(person["keypoints"])
         except (KeyError, TypeError, IndexError) as error:
-            raise DataError(f"{path}: is no keypoints file of COCO ({error})") from error
+            raise DataError(f"{path}: is not a COCO keypoints file ({error})") from error
         return people, skeleton
 
     def _leave_out(self, classes: str) -> None:

@@ -59,7 +59,7 @@ class CvatImages(Shapes):
         if size != picture.size:
             raise DataError(
                 f"{path}: {picture.name:.200} is {picture.size[0]}x{picture.size[1]} there; the "
-                f"image is {size[0]}x{size[1]} (height x width): export anew"
+                f"image is {size[0]}x{size[1]} (height x width): export again"
             )
         shapes = as_labelme(path, picture)
         return paint(self.label_name(index), shapes, self._label_of, self._background, size)

@@ -169,7 +169,7 @@ def _decided(path: Path, named: Path, own: Path | None) -> Path:
             return image
     raise DataError(
         f"{path}: its imagePath names {named.name}, and {own.name} has its own name; expected one "
-        "picture: correct imagePath, or take the other picture away"
+        "picture: correct imagePath, or remove the other picture"
     )
 
 

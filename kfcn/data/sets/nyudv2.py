@@ -90,7 +90,7 @@ class NYUDv2(Dataset):
             raise DataError(f"{path}: no such file; it says which of the 40 classes a name is")
         mapped = _loaded(path, "mapClass").ravel()
         if mapped.size != 894 or not np.isin(mapped, range(len(NAMES) + 1)).all():
-            raise DataError(f"{path}: mapClass is none of 894 classes from 1 to {len(NAMES)}")
+            raise DataError(f"{path}: mapClass does not hold 894 classes from 1 to {len(NAMES)}")
         # 0 is what nobody has labelled, in the stored numbers and in those of the classes.
         self._label_of = np.append(0, mapped).astype(np.uint8) - np.uint8(1)
         lists = _lists(self._root)
@@ -143,7 +143,7 @@ class NYUDv2(Dataset):
                 raise ValueError(f"images for {count} pictures, labels {labels}")
         except (OSError, KeyError, ValueError, AttributeError) as error:
             raise DataError(
-                f"{path}: is no {_PICTURES} ({first_line(error)}); download it anew"
+                f"{path}: is not a {_PICTURES} ({first_line(error)}); download it again"
             ) from error
         return file
 

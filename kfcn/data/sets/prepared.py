@@ -63,7 +63,9 @@ def _card(data_dir: str) -> dict:
         if fault := _fault(card):
             raise DataError(fault)
     except DataError as error:
-        raise DataError(f"{path}: cannot be read ({first_line(error)}); prepare it anew") from error
+        raise DataError(
+            f"{path}: cannot be read ({first_line(error)}); prepare it again"
+        ) from error
     return card
 
 
@@ -85,7 +87,7 @@ def _fault(card: dict) -> str | None:
             or not all(_integers(counted.get(k), len(names)) for k in ("pixels", "image_pixels"))
             or not isinstance(counted.get("notes"), list)
         ):
-            return "counts that are none"
+            return "invalid counts"
     stretch = card.get("stretch")
     if stretch and not (isinstance(stretch, list) and [type(v) for v in stretch] == [int, int]):
         return "a stretch that is not two numbers"
@@ -109,5 +111,5 @@ def _info(description: Path):
         return tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS raises whatever it meets in a damaged description
         raise DataError(
-            f"{folder}: is no prepared data set ({first_line(error)}); prepare it anew"
+            f"{folder}: is not a prepared data set ({first_line(error)}); prepare it again"
         ) from error

@@ -87,5 +87,5 @@ class RecordSet(Dataset):
 def _bytes(features, key: str) -> bytes:
     values = features[key].bytes_list.value
     if not values:
-        raise DataError(f"a record without {key!r}; prepare the data anew")
+        raise DataError(f"a record without {key!r}; prepare the data again")
     return values[0]

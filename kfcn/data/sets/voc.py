@@ -164,7 +164,9 @@ def read_sbd(path: Path) -> np.ndarray:
         )
         labels = np.asarray(stored["GTcls"].Segmentation)
     except Exception as error:  # SciPy raises whatever its parser meets in a broken file
-        raise DataError(f"{path}: cannot be read as a map of SBD ({first_line(error)})") from error
+        raise DataError(
+            f"{path}: cannot be read as an SBD label map ({first_line(error)})"
+        ) from error
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise DataError(
             f"{path}: GTcls.Segmentation is {labels.dtype} {labels.shape}; expected uint8 (H, W)"

@@ -80,7 +80,7 @@ class CocoWriter(Writer):
             number_of = {image["id"]: number for number, image in enumerate(images, start=1)}
             annotations = [a for a in content["annotations"] if a["image_id"] in number_of]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KfcnError(f"{self._file} cannot be gone on with: {first_line(error)}") from error
+            raise KfcnError(f"{self._file} cannot be extended: {first_line(error)}") from error
         return (
             [image | {"id": number_of[image["id"]]} for image in images],
             [

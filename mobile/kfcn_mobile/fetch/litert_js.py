@@ -88,5 +88,5 @@ def _fetch(npm: str, package: str, expected: str, files: dict[str, str], folder:
                 target.parent.mkdir(exist_ok=True)
                 member = archive.extractfile(name)
                 if member is None:
-                    raise MissingError(f"{package} {VERSION}: {name} is no file")
+                    raise MissingError(f"{package} {VERSION}: {name} is not a file")
                 target.write_bytes(member.read())

@@ -99,7 +99,9 @@ class Exported(Apart):
             )
         ours, theirs = (of.get("source") for of in (bundle.info, info))
         if not isinstance(ours, dict) or not isinstance(theirs, dict):
-            raise BundleError(f"{description}: does not say of which net it and the bundle are")
+            raise BundleError(
+                f"{description}: does not say which net it and the bundle were made from"
+            )
         if ours.get("sha256") != theirs.get("sha256"):
             raise BundleError(
                 f"{description}: exported from another net ({theirs.get('name')}) than the bundle"

@@ -103,7 +103,7 @@ def test_a_split_without_any_label_is_refused_by_both(pairs):
 
 def test_duplicates_within_a_split_are_another_warning(pairs):
     write(pairs / "images/train/b.png", np.zeros((1, 3, 3)))  # as a
-    assert any("1 image(s) are twice in one split" in line for line in audited(pairs).warnings)
+    assert any("1 image(s) appear twice in one split" in line for line in audited(pairs).warnings)
 
 
 def test_the_page_shows_the_sound_pairs_and_escapes_names(pairs):

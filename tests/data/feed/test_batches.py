@@ -411,7 +411,7 @@ def test_shares_of_strong_crops_are_those_of_the_whole_batch(total):
 
 
 def test_strong_changes_of_whole_pictures_are_refused():
-    with pytest.raises(UsageError, match="strong changes take crops of one size"):
+    with pytest.raises(UsageError, match="strong augmentation needs crops of one size"):
         training_batches(Painted(7), 2, None, 0, augmentation=STRONG)
 
 

@@ -59,12 +59,12 @@ def test_run_lengths_cover_the_picture_or_are_refused(tmp_path):
     for bad, words in (
         ([740], f"add up to 740; expected {total}"),
         ([*counts, 12], f"expected {total}"),
-        ([total + 5, -5], "no list of counts"),
-        ([1e3], "no list of counts"),
+        ([total + 5, -5], "not a list of counts"),
+        ([1e3], "not a list of counts"),
         (packed[:-1], "add up to|end within"),
-        ("é", "no packed counts"),
-        ("o" * 60, "no packed counts|add up"),
-        (None, "no list of counts"),
+        ("é", "not packed counts"),
+        ("o" * 60, "not packed counts|add up"),
+        (None, "not a list of counts"),
     ):
         code = {"size": list(SIZE), "counts": bad}
         with pytest.raises(DataError, match=rf"annotation 0 of a\.jpg cannot be .*: .*({words})"):
@@ -120,5 +120,5 @@ def test_a_file_that_is_none_of_the_kind(tmp_path):
                     '{"images": [], "annotations": [{"image_id": {}}], "categories": []}',
     ):  # fmt: skip
         (tmp_path / "a.json").write_text(content)
-        with pytest.raises(DataError, match=r"a\.json: is no instances file of the COCO kind"):
+        with pytest.raises(DataError, match=r"a\.json: is not a COCO instances file"):
             Instances(tmp_path / "a.json")

@@ -125,7 +125,7 @@ def test_a_file_of_classes_with_two_of_one_name_colour_or_number(tmp_path):
 def test_two_classes_of_one_name_or_colour_in_a_labelmap(tmp_path):
     for text, fault in (
         ("a:0,0,0::\na:1,1,1::\n", "names the class 'a' a second time"),
-        ("a:0,0,0::\nb:0,0,0::\n", "'a' and 'b' have one colour"),
+        ("a:0,0,0::\nb:0,0,0::\n", "'a' and 'b' have the same colour"),
         ("a:0,0\n", "not of the form"),
         ("a:0,0,256::\n", "numbers from 0 to 255"),
     ):

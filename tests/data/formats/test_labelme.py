@@ -109,7 +109,7 @@ BAD = [
     (shape("car", CORNERS[:3], "rotation"), r"3 point\(s\); expected 4"),
     (shape("car", CORNERS[:3], "rectangle"), r"3 point\(s\); expected 2 or 4"),
     (shape("car", [[1, 1]], "circle"), r"1 point\(s\); expected 2"),
-    (shape("car", None), "no list of points"),
+    (shape("car", None), "not a list of points"),
     (shape("car", [[1, 2, 3]] * 3), r"found the point \[1, 2, 3\]; expected \[x, y\]"),
     (shape("car", [["1", "2"]] * 3), "expected"),
     (shape("car", [[True, 2]] * 3), "expected"),

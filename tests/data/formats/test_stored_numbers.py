@@ -135,7 +135,7 @@ def test_pictures_that_count_down_from_white_are_shown_as_they_are_meant():
 def test_planes_and_bands_that_would_be_mixed_up_are_refused():
     deep = picture().astype(int) * 257
     np.testing.assert_array_equal(read_image(raw_files.tiff(deep, 16, 2), "x"), picture())
-    with pytest.raises(DataError, match="16 bits with its colours in planes of their own"):
+    with pytest.raises(DataError, match="16 bits with its colours in separate planes"):
         read_image(raw_files.tiff(deep, 16, 2, planar=2), "x")
     infrared = np.dstack([picture(), picture(1)[..., 0]])
     for extra in (None, 0):

@@ -54,7 +54,7 @@ def test_lists_are_read_as_they_are_meant(tmp_path):
     ]  # fmt: skip
     # What is not known keeps its first word, for the message that it is missing.
     assert read_names(write(path, "gone 1\n"), known) == ["gone"]
-    with pytest.raises(DataError, match=r"train\.txt: is empty; expected one name a line"):
+    with pytest.raises(DataError, match=r"train\.txt: is empty; expected one name per line"):
         read_names(write(path, " \n\n"))
 
 
@@ -130,7 +130,7 @@ def test_class_files_that_could_mean_something_else_are_refused(tmp_path, text, 
 def test_comments_in_lists(tmp_path):
     path = write(tmp_path / "train.txt", "# pictures\n#1\na\tb\n")
     assert read_names(path, {"a", "#1"}) == ["#1", "a"]
-    with pytest.raises(DataError, match="holds comments alone"):
+    with pytest.raises(DataError, match="holds only comments"):
         read_names(write(path, "# pictures\n"), {"a"})
 
 

@@ -100,7 +100,7 @@ def test_a_mask_is_never_turned(tmp_path):
 def test_a_pipe_is_no_picture_and_nobody_waits(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     for read in (read_image, read_labels, read_head):
-        with pytest.raises(DataError, match=r"a\.png: .*is no file but a pipe or a device"):
+        with pytest.raises(DataError, match=r"a\.png: .*is a pipe or a device, not a file"):
             read(tmp_path / "a.png")
 
 

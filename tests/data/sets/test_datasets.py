@@ -116,7 +116,7 @@ def test_bad_class_files(folder, text, message):
 
 def test_a_missing_class_file(folder):
     (folder / "classes.txt").unlink()
-    with pytest.raises(DataError, match=r"classes\.txt: .*No such file.*one class a line"):
+    with pytest.raises(DataError, match=r"classes\.txt: .*No such file.*one class per line"):
         data.load("folder", "train", folder)
 
 
@@ -131,7 +131,7 @@ def test_what_load_does_not_know(camvid, tmp_path):
         data.load("folder", "train", tmp_path / "nowhere")
     with pytest.raises(
         UsageError,
-        match=r"takes no folder; received \S+: say what it holds, such as --data folder for your",
+        match=r"takes no folder; received \S+: name what it holds, such as --data folder for your",
     ):
         data.load("scenes", "train", tmp_path)
     with pytest.raises(UsageError, match=r"no split 'dev'; expected one of: train, val, test"):

@@ -246,7 +246,9 @@ def test_what_is_there_twice_in_coco_is_refused(tmp_path, what):
     write_json(path, content)
     for name in "ab":
         save(tmp_path / f"{name}.jpg", picture())
-    said = "two categories have one id" if what == "ids of categories" else "are both labels of"
+    said = (
+        "two categories have the same id" if what == "ids of categories" else "are both labels of"
+    )
     with pytest.raises(DataError, match=said):
         for split in ("train", "val"):
             data.load("folder", split, tmp_path)

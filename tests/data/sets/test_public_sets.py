@@ -111,7 +111,7 @@ def test_a_listed_file_that_is_missing_is_named(vocdevkit):
 def test_a_broken_mat_file_is_named(vocdevkit, sbd):
     (sbd / "cls/s.mat").write_bytes(b"no mat file at all" * 20)
     train = data.load("voc", "train_aug", vocdevkit)
-    with pytest.raises(DataError, match=r"s\.mat: cannot be read as a map of SBD"):
+    with pytest.raises(DataError, match=r"s\.mat: cannot be read as an SBD label map"):
         data.check(train)
 
 
@@ -235,7 +235,7 @@ def test_a_damaged_instances_file_is_named(coco):
     with pytest.raises(DataError, match=r"instances_val2017\.json: cannot be read as JSON"):
         data.load("coco", "val", coco)
     path.write_text('{"images": [], "categories": []}')
-    with pytest.raises(DataError, match=r"no instances file .*KeyError: 'annotations'"):
+    with pytest.raises(DataError, match=r"not a COCO instances file .*KeyError: 'annotations'"):
         data.load("coco", "val", coco)
 
 

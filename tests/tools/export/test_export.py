@@ -80,9 +80,9 @@ def test_a_file_that_gives_something_else_is_refused():
     logits = net.logits(given[0])[0, 3, 4]
     assert found["differing"] == 1
     assert found["apart"] == pytest.approx(logits.max() - logits[wrong[0, 3, 4]], rel=1e-5)
-    with pytest.raises(KfcnError, match="it labels 1 of 2240 pixels of 40x56 images otherwise"):
+    with pytest.raises(KfcnError, match="it labels 1 of 2240 pixels of 40x56 images differently"):
         checking.require_equal([found], "it")
-    with pytest.raises(KfcnError, match=r"gives int64 .*; expected uint8 \(1, 40, 56\)"):
+    with pytest.raises(KfcnError, match=r"returns int64 .*; expected uint8 \(1, 40, 56\)"):
         checking.compare(lambda x: [right.astype(int)], net, given)
     scores = a_net(scores=True)
     off = checking.softmax(net.logits(given[0])) + np.float32(2e-3)
@@ -90,11 +90,11 @@ def test_a_file_that_gives_something_else_is_refused():
     with pytest.raises(KfcnError, match=r"probabilities up to 0\.002"):
         checking.require_equal([found], "it")
     off[0, 0, 0, 0] = np.nan
-    with pytest.raises(KfcnError, match="the exported file gives what is no number"):
+    with pytest.raises(KfcnError, match="the exported file returns values that are not numbers"):
         checking.compare(lambda x: [off], scores, given)
     broken = dataclasses.replace(net, model=keras.models.clone_model(net.model))
     broken.model.set_weights([w * np.nan for w in broken.model.get_weights()])
-    with pytest.raises(KfcnError, match="the net gives what is no number"):
+    with pytest.raises(KfcnError, match="the net returns values that are not numbers"):
         checking.compare(lambda x: [right], broken, given)
 
 
@@ -109,7 +109,7 @@ def test_more_classes_than_labels_are_refused(tmp_path):
 def test_a_folder_without_a_data_set_is_refused(tmp_path, capsys):
     words = ["net", "--format", "onnx", "--out", str(tmp_path / "out"), "--data-dir", "pairs"]
     assert command.main(words) == 2
-    assert "--data-dir: of a data set, but which" in capsys.readouterr().err
+    assert "--data-dir requires --data NAME" in capsys.readouterr().err
 
 
 def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):
         ]
 
     monkeypatch.setattr(saved_model, "opened", shifted)
-    with pytest.raises(KfcnError, match=r"saved_model labels .* otherwise than Keras"):
+    with pytest.raises(KfcnError, match=r"saved_model labels .* differently from Keras"):
         export(tiny_model(), tmp_path / "out", "saved_model")
     assert list(tmp_path.iterdir()) == []
 

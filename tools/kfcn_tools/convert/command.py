@@ -18,13 +18,19 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     cli = Parser(
         prog="kfcn-convert",
-        description="Convert a trained model to TFLite, with the proof that it labels alike.",
+        description="Convert a trained model to TFLite, with the proof that it gives the same "
+        "labels.",
         epilog="modes: " + "; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()),
     )
     cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
     whole = number(int)  # how large each must be, `convert` checks
     cli.add_argument(
-        "--size", type=whole, nargs=2, metavar=("H", "W"), required=True, help="of the images"
+        "--size",
+        type=whole,
+        nargs=2,
+        metavar=("H", "W"),
+        required=True,
+        help="height and width of the images",
     )
     cli.add_argument(
         "--quantize",
@@ -41,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--golden", type=whole, default=16, metavar="N", help="validation images in the bundle (16)"
     )
-    cli.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
+    cli.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to create")
     quantising = cli.add_argument_group("int8 and mixed")
     usual = Int8Options()
     # Without a default: what is not given is `Int8Options`' own.
@@ -50,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         type=number(float),
         default=argparse.SUPPRESS,
         metavar="0..1",
-        help=f"target of the layer search ({usual.min_agreement})",
+        help=f"target agreement of the layer search ({usual.min_agreement})",
     )
     quantising.add_argument(
         "--calibrate",
@@ -63,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--equalize",
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help=f"ranges across layers ({_on(usual.equalize)})",
+        help=f"equalise ranges across layers ({_on(usual.equalize)})",
     )
     quantising.add_argument(
         "--correct-rounding",

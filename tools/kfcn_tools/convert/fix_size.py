@@ -84,8 +84,8 @@ def fix_size(
     rebuilt = keras.Model(image, rebuilt.outputs[0], name=model.name)
     if tuple(rebuilt.output.shape[:3]) != (1, height, width):
         raise KfcnError(
-            f"the model gives {tuple(rebuilt.output.shape[1:3])} for an image of {height}x{width};"
-            " expected logits of the image's size"
+            f"the model returns {tuple(rebuilt.output.shape[1:3])} for an image of "
+            f"{height}x{width}; expected logits of the image's size"
         )
     return rebuilt
 

@@ -49,7 +49,7 @@ def check_enough(train: Dataset) -> None:
     if len(train) < LEAST_CALIBRATION:
         raise UsageError(
             f"train has {len(train)} pictures; 8 bits are calibrated on at least "
-            f"{LEAST_CALIBRATION}: add some, or do without 8 bits"
+            f"{LEAST_CALIBRATION}: add some, or leave out the 8-bit modes"
         )
 
 

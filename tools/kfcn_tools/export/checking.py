@@ -35,14 +35,14 @@ def compare(run: Run, net: Net, batches: Sequence[np.ndarray]) -> list[dict]:
         dtype = np.float32 if net.scores else np.uint8
         if given.shape != wanted or given.dtype != dtype:
             raise KfcnError(
-                f"the exported file gives {given.dtype} {given.shape} for images of"
-                f" {images.shape}; expected {np.dtype(dtype).name} {wanted}"
+                f"the exported file returns {given.dtype} {given.shape} for images of "
+                f"{images.shape}; expected {np.dtype(dtype).name} {wanted}"
             )
         for numbers, whose in ((logits, "the net"), (given, "the exported file")):
             if not np.isfinite(numbers).all():
                 raise KfcnError(
-                    f"{whose} gives what is no number for images of {images.shape}; nothing was "
-                    "written"
+                    f"{whose} returns values that are not numbers for images of {images.shape}; "
+                    "nothing was written"
                 )
         labels = given.argmax(-1) if net.scores else given
         expected = logits.argmax(-1)
@@ -72,9 +72,9 @@ def require_equal(found: Sequence[dict], what: str) -> None:
         share = result["differing"] / result["pixels"]
         if share > MOST_TIES or result["apart"] > TIE * result["largest"]:
             raise KfcnError(
-                f"{what} labels {result['differing']} of {result['pixels']} pixels of"
-                f" {height}x{width} images otherwise than Keras (logits up to"
-                f" {result['apart']:.2g} apart); nothing was written"
+                f"{what} labels {result['differing']} of {result['pixels']} pixels of "
+                f"{height}x{width} images differently from Keras (logits up to "
+                f"{result['apart']:.2g} apart); nothing was written"
             )
         if result.get("error", 0) > CLOSE:
             raise KfcnError(

@@ -30,16 +30,18 @@ def parser() -> argparse.ArgumentParser:
         if kind.fixed_size or kind.fixed_int8
     )
     cli.add_argument("--format", required=True, choices=FORMATS, help=", ".join(FORMATS))
-    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
+    cli.add_argument("--scores", action="store_true", help="class probabilities instead of labels")
     cli.add_argument(
-        "--scores", action="store_true", help="probabilities of the classes in place of labels"
-    )
-    cli.add_argument(
-        "--size", type=whole, nargs=2, metavar=("H", "W"), help=f"of the images, for {one_size}"
+        "--size",
+        type=whole,
+        nargs=2,
+        metavar=("H", "W"),
+        help=f"height and width of the images, for {one_size}",
     )
     able = " and ".join(name for name, kind in FORMATS.items() if kind.int8 is not None)
     cli.add_argument(
-        "--quantize", choices=("int8",), help=f"add a file in 8 bits ({able}); needs --data"
+        "--quantize", choices=("int8",), help=f"add a file in 8 bits ({able}); requires --data"
     )
     add_source(cli, required=False, purpose="to check and calibrate on, ")
     cli.add_argument(
@@ -58,9 +60,9 @@ def work(args: argparse.Namespace) -> int:
     of_data = ("data_dir", "classes", "ignore", "pages", "unlabelled", "seed")
     given = [f"--{name.replace('_', '-')}" for name in of_data if getattr(args, name) is not None]
     if args.data is None and given:
-        raise UsageError(f"{', '.join(given)}: of a data set, but which (--data NAME)?")
+        raise UsageError(f"{given[0]} requires --data NAME")
     if args.quantize is None and args.calibration is not None:
-        raise UsageError("--calibration: for --quantize int8, which was not given")
+        raise UsageError("--calibration requires --quantize int8")
     out = export(
         args.model,
         args.out,
@@ -76,7 +78,7 @@ def work(args: argparse.Namespace) -> int:
     for model in described["models"]:
         found = described["checked"].get(model["mode"])
         if found is None:
-            print(f"{model['mode']}: not run here, Core ML runs on Apple's systems alone")
+            print(f"{model['mode']}: not run here: Core ML runs only on Apple's systems")
         for result in found or ():
             batch, height, width, _ = result["shape"]
             print(

@@ -92,7 +92,7 @@ def opened(net: Net, folder: Path, file: str) -> Run:
                 results = [arrays[name] for name in names]
                 served = [arrays[f"{name} served"] for name in names]
         if not all(map(np.array_equal, results, served)):
-            raise KfcnError("the SavedModel's signature gives something else than its function")
+            raise KfcnError("the SavedModel's signature returns something other than its function")
         return results
 
     return run
