@@ -29,6 +29,9 @@ def class_heatmap(
 ) -> np.ndarray:
     """The map of a class's probability over an image of any size.
 
+    Each call converts the model and traces it anew, which takes seconds. For many images, convert
+    once (`kfcn.convolutionalize`, `kfcn.to_atrous`) and call what they return.
+
     Args:
         model: a Keras classifier, `(B, H, W, C)` to `(B, classes)`, of logits or probabilities;
             or a fully convolutional net of class maps, which is used as it is.

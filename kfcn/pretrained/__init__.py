@@ -66,7 +66,8 @@ def path(name: str, file: str = MODEL) -> Path:
 
     Args:
         name: one of `names()`.
-        file: "model.keras", "int8.tflite" or "float16.tflite".
+        file: one that the card lists: "model.keras", "int8.tflite", "float16.tflite",
+            "outline.json.gz" or an example such as "example_1.jpg".
 
     Raises:
         UsageError: no such net or file.

@@ -1,1 +1,1 @@
-"""What inference runs on: TensorFlow, or a program of the net in LiteRT."""
+"""What inference runs on: TensorFlow, or a program of the net in LiteRT or ONNX Runtime."""
