@@ -29,9 +29,8 @@ def class_heatmap(
 ) -> np.ndarray:
     """The map of a class's probability over an image of any size.
 
-    Each call converts the model and traces it again, which takes about
-    a second for a MobileNetV2. For many images, convert
-    once (`kfcn.convolutionalize`, `kfcn.to_atrous`) and call what they return.
+    Each call converts the model and traces it again, which takes about a second for a MobileNetV2.
+    For many images, convert once (`kfcn.convolutionalize`, `kfcn.to_atrous`) and call the result.
 
     Args:
         model: a Keras classifier, `(B, H, W, C)` to `(B, classes)`, of logits or probabilities;

@@ -105,7 +105,7 @@ def test_hostile_arguments_are_one_line(name, args, status, told, tmp_path):
 WRONG = [
     ("results", ("--nope",), 2, "unrecognized arguments: --nope"),
     ("results", ("nothing",), 2, "nothing: expected the folder of a finished run"),
-    ("results", ("--store", "s.json", "--out", NO_TEXT), 2, "is no page of results"),
+    ("results", ("--store", "s.json", "--out", NO_TEXT), 2, "is not a page of results"),
     ("ship", (), 2, "the following arguments are required: RUN, NAME"),
     ("ship", ("nothing", "n", *SHIP), 2, "nothing.json: No such file or directory"),
     ("port_weights", (), 2, "the following arguments are required: NPZ"),
@@ -117,7 +117,7 @@ WRONG = [
         "average",
         ("voc_animals", "nyudv2", "--out", "o"),
         2,
-        "nyudv2: other backbone, classes than voc_animals",
+        "nyudv2: backbone, classes differ from those of voc",
     ),
 ]
 """What is asked of a module of kfcn_tools, the exit code, and what is said."""
