@@ -16,6 +16,7 @@ from kfcn.nets.fcn import fcn8s
 
 @pytest.fixture(scope="module")
 def net():
+    keras.utils.set_random_seed(0)
     return randomize(fit_statistics(fcn8s(5, **TINY)))
 
 
