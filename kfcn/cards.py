@@ -1,4 +1,4 @@
-"""What stands beside a model file: its card, the widths of its CRF, and of what run it is."""
+"""What is kept beside a model file: its card, the widths of its CRF, and the run it comes from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from kfcn.saved import (
     CONFIG,
     CRF,
     check_net,
-    check_scores,
     check_weights,
+    described,
     load_model,
     model_path,
 )
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from kfcn.data.dataset import Dataset
 
 _PARTS = (
-    ("architecture", str, "a text"),
-    ("backbone", str, "a text"),
-    ("grouping", str, "a text"),
-    ("data", str, "a text"),
-    ("split", str, "a text"),
+    ("architecture", str, "a string"),
+    ("backbone", str, "a string"),
+    ("grouping", str, "a string"),
+    ("data", str, "a string"),
+    ("split", str, "a string"),
     ("net", dict, "an object"),
 )
 """Of a card, beside its classes and how its data were read."""
@@ -39,11 +39,11 @@ _PARTS = (
 def read_card(path: Path | str) -> dict | None:
     """The card of a model file or run folder; None where there is none.
 
-    A run that is not finished has none: what is known of it from the start stands in its
-    `config.json`.
+    A run that is not finished has none: what is known from its start is in its `config.json`.
 
     Raises:
-        KfcnError: the card is no JSON, or its classes or their palette are missing or are none.
+        KfcnError: the card is not valid JSON, or its classes or their palette are
+            missing or invalid.
     """
     card = model_path(path).with_name(CARD)
     begun = card.with_name(CONFIG)
@@ -64,7 +64,7 @@ def read_card(path: Path | str) -> dict | None:
                 raise ValueError(f"{name} {received(values[name])}: expected {word}")
         Reading.of_card(values)
     except (ValueError, UsageError) as error:
-        raise KfcnError(f"{card} is no card of a model: {first_line(error)}") from error
+        raise KfcnError(f"{card} is not a valid model card: {first_line(error)}") from error
     return values
 
 
@@ -73,7 +73,7 @@ def check_card(card: dict | None, outputs: int, path: Path | str) -> None:
 
     Args:
         card: None where there is none.
-        outputs: number of classes that the net gives.
+        outputs: number of classes that the net returns.
         path: of the net.
 
     Raises:
@@ -82,17 +82,17 @@ def check_card(card: dict | None, outputs: int, path: Path | str) -> None:
     if card is not None and outputs != len(card["classes"]):
         raise KfcnError(
             f"{model_path(path).with_name(CARD)} names {_several(card['classes'])}; the net beside "
-            f"it gives {outputs}: it is the card of another net"
+            f"it has {outputs}: it is the card of another net"
         )
 
 
 def check_classes(card: dict | None, dataset: "Dataset", outputs: int | None = None) -> None:
-    """Makes sure that a net and a data set speak of the same classes.
+    """Makes sure that a net and a data set have the same classes.
 
     Args:
         card: of the net; None where there is none.
         dataset: whose classes are expected.
-        outputs: number of classes that the net gives; None where that is not known.
+        outputs: number of classes that the net returns; None where that is not known.
 
     Raises:
         UsageError: other names on the card, or another number of outputs.
@@ -104,7 +104,7 @@ def check_classes(card: dict | None, dataset: "Dataset", outputs: int | None = N
             f"{dataset.name} has {_several(names)}{_first_difference(card['classes'], names)}"
         )
     if outputs not in (None, len(names)):
-        raise UsageError(f"the model gives {outputs} classes; {dataset.name} has {len(names)}")
+        raise UsageError(f"the model has {outputs} classes; {dataset.name} has {len(names)}")
 
 
 def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
@@ -123,7 +123,7 @@ def read_crf(path: Path | str) -> dict[str, float]:
     """Arguments of `DenseCRF` tuned for a model file or run folder; empty where none were.
 
     Raises:
-        KfcnError: the file holds anything else.
+        KfcnError: the file is not a valid CRF configuration.
     """
     file = model_path(path).with_name(CRF)
     if not file.is_file():
@@ -141,7 +141,7 @@ def read_crf(path: Path | str) -> dict[str, float]:
                 raise ValueError(f"{name} {received(value)}: expected a number of at least 0")
         return {name: float(value) for name, value in values.items()}
     except ValueError as error:
-        raise KfcnError(f"{file} holds no settings of a CRF: {first_line(error)}") from error
+        raise KfcnError(f"{file} is not a valid CRF configuration: {first_line(error)}") from error
 
 
 def open_model(
@@ -153,18 +153,22 @@ def open_model(
         model: a net, its file, or a run folder.
         crf: put a dense CRF on top, with the widths and weights of `crf.json` beside the model
             (`kfcn-tune-crf`), or the published ones.
+
+    Raises:
+        UsageError: there is no such file, or the net has a CRF already.
+        KfcnError: the model does not load, does not return one map of logits for an RGB image, its
+            weights are not finite, or its card is not valid or not its own.
     """
     card, widths = None, {}
     if isinstance(model, (str, Path)):
         card, widths = read_card(model), read_crf(model)
         net = load_model(model)
-        check_net(net, model)
-        check_card(card, net.outputs[0].shape[-1], model)
-        check_weights(net, model)
     else:
         net = model
-        check_scores(net.outputs[0].shape[-1], f"the model {net.name!r}")
-        check_weights(net, f"the model {net.name!r}")
+    check_net(net, described(model))
+    if isinstance(model, (str, Path)):
+        check_card(card, net.outputs[0].shape[-1], model)
+    check_weights(net, described(model))
     if not hasattr(net, "operations"):  # a Sequential: the same as a graph, which is what is read
         import keras
 
@@ -173,7 +177,7 @@ def open_model(
         from kfcn.crf import DenseCRF, add_crf
 
         if any(isinstance(layer, DenseCRF) for layer in net.layers):
-            raise UsageError(f"{model} has a CRF already; leave the other one out")
+            raise UsageError(f"{described(model)} has a CRF already; leave the other one out")
 
         net = add_crf(net, **widths)
     return net, card
@@ -196,7 +200,7 @@ class RunData(NamedTuple):
     fingerprint: str | None
 
     def other_files(self, dataset: "Dataset") -> str | None:
-        """What is to be told where an open split has other files than the run had; else None."""
+        """The warning for an open split that has other files than the run had; else None."""
         if self.fingerprint is None or dataset.fingerprint() == self.fingerprint:
             return None
         place = self.data if self.data_dir is None else self.data_dir
@@ -236,7 +240,7 @@ def data_of_run(path: Path | str) -> RunData | None:
             files.get(split),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KfcnError(f"{config} is no run's: {first_line(error)}") from error
+        raise KfcnError(f"{config} is not a kfcn run configuration: {first_line(error)}") from error
     texts = (found.data_dir, found.classes, found.fingerprint)
     if not (
         isinstance(found.data, str)
@@ -244,7 +248,7 @@ def data_of_run(path: Path | str) -> RunData | None:
         and type(found.seed) is int
         and all(isinstance(text, (str, NoneType)) for text in texts)
     ):
-        raise KfcnError(f"{config} is no run's: data {received(tuple(found))}")
+        raise KfcnError(f"{config} is not a kfcn run configuration: data {received(tuple(found))}")
     return found
 
 

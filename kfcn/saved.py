@@ -1,4 +1,4 @@
-"""The file of a trained net, `model.keras`: where it lies, how it is loaded, checked and saved."""
+"""The file of a trained net, `model.keras`: where it is, how it is loaded, checked and saved."""
 
 import contextlib
 import io
@@ -63,7 +63,7 @@ def load_model(path: Path | str) -> "keras.Model":
 
     Raises:
         UsageError: no such file.
-        KfcnError: it is no Keras model.
+        KfcnError: it is not a Keras model.
     """
     import keras
 
@@ -72,9 +72,7 @@ def load_model(path: Path | str) -> "keras.Model":
 
     path = model_path(path)
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):  # Keras: "File not found"
-        raise KfcnError(
-            f"{path} does not load as a Keras model: it is no zip archive, which such a file is"
-        )
+        raise KfcnError(f"{path} does not load as a Keras model: expected a zip archive")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged zip, JSON or HDF5 file makes Keras raise
@@ -95,19 +93,34 @@ def _other_keras(path: Path) -> str:
     return ""
 
 
+def described(model: "keras.Model | Path | str") -> str:
+    """What errors call a model: its file, or its name."""
+    return str(model) if isinstance(model, (str, Path)) else f"the model {model.name!r}"
+
+
 def check_input(net: "keras.Model", model: Path | str) -> None:
-    """Makes sure that a model takes pictures.
+    """Makes sure that a model takes RGB images.
+
+    Args:
+        net: the loaded model.
+        model: what errors call it, as in all the checks here.
 
     Raises:
-        KfcnError: it does not.
+        KfcnError: it has several inputs, another one, or none that is known before it is called.
     """
-    given = [tuple(x.shape) for x in net.inputs]
+    inputs = getattr(net, "inputs", None)  # a subclass of keras.Model has none
+    if not inputs:
+        raise KfcnError(
+            f"{model} is a {type(net).__name__} without symbolic inputs; expected a functional or "
+            "Sequential model with a keras.Input"
+        )
+    given = [tuple(x.shape) for x in inputs]
     if len(given) != 1 or len(given[0]) != 4 or given[0][3] != 3:
-        raise KfcnError(f"{model} takes {given}; expected RGB pictures alone, (B, H, W, 3)")
+        raise KfcnError(f"{model} takes {given}; expected a single RGB input, (B, H, W, 3)")
 
 
-def check_net(net: "keras.Model", model: Path | str) -> None:
-    """Makes sure that a model takes pictures and gives maps.
+def check_maps(net: "keras.Model", model: Path | str) -> None:
+    """Makes sure that a model takes RGB images and returns one map.
 
     Raises:
         KfcnError: it does not.
@@ -116,32 +129,41 @@ def check_net(net: "keras.Model", model: Path | str) -> None:
     maps = [tuple(x.shape) for x in net.outputs]
     if len(maps) != 1 or len(maps[0]) != 4:
         raise KfcnError(
-            f"{model} gives {maps}; expected the scores of each pixel alone, (B, H, W, C); for "
+            f"{model} returns {maps}; expected a single map of logits, (B, H, W, C); for "
             "classifiers there is kfcn-heatmap"
         )
-    check_scores(maps[0][3], model)
+
+
+def check_net(net: "keras.Model", model: Path | str) -> None:
+    """Makes sure that a model takes RGB images and returns logits whose argmax is a label.
+
+    Raises:
+        KfcnError: it does not.
+    """
+    check_maps(net, model)
+    check_scores(net.outputs[0].shape[3], model)
 
 
 def check_scores(classes: int, model: Path | str) -> None:
-    """Makes sure that the largest of a pixel's scores is a label.
+    """Makes sure that the argmax of a pixel's logits is a label.
 
     Raises:
-        KfcnError: there is one score, or there are more than a label map has values for.
+        KfcnError: there is one class, or there are more than a label map has values for.
     """
     if classes == 1:
         raise KfcnError(
-            f"{model} gives one score for each pixel, as a sigmoid does, of which the largest is "
-            "always the first; expected one for each class, of which background is one"
+            f"{model} has one output channel (a sigmoid); expected one channel per class, "
+            "background included"
         )
     if classes > IGNORE:
         raise KfcnError(
-            f"{model} gives {classes} classes; label maps of 8 bits hold {IGNORE}, beside "
-            f"{IGNORE} for what is ignored"
+            f"{model} has {classes} classes; 8-bit label maps hold at most {IGNORE} classes; "
+            f"{IGNORE} is reserved for ignored pixels"
         )
 
 
 def check_weights(net: "keras.Model", model: Path | str) -> None:
-    """Makes sure that the weights are numbers: a NaN makes all that follows "class 0".
+    """Makes sure that the weights are finite: with a NaN all pixels become class 0.
 
     Raises:
         KfcnError: some are not.
@@ -152,8 +174,8 @@ def check_weights(net: "keras.Model", model: Path | str) -> None:
         values = keras.ops.convert_to_numpy(weight)
         if values.dtype.kind in "fV" and not np.isfinite(values.astype(np.float32)).all():
             raise KfcnError(
-                f"{model}: its weight {weight.path} holds values that are no numbers (NaN or "
-                "infinite); expected those of a training that went well"
+                f"{model}: its weight {weight.path} contains NaN or infinite values; the training "
+                "probably diverged"
             )
 
 
@@ -197,7 +219,7 @@ class _Stream(io.BufferedWriter):
 
 
 def save_model(model: "keras.Model", path: Path | str) -> None:
-    """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load.
+    """Saves the plain functional net: no optimizer, no loss, nothing that needs kfcn to load it.
 
     Whichever Keras that kfcn works with wrote the file, the others read it.
 

@@ -31,7 +31,7 @@ def test_what_a_net_without_a_run_was_validated_on_stands_on_its_card(tmp_path):
         file.write_text(json.dumps(card | {"data": "camvid", "split": "test"}))
         assert data_of_run(path) == ("camvid", None, 0, None, "test", None)
     file.write_text(json.dumps(card | {"data": ["camvid"]}))
-    with pytest.raises(KfcnError, match=r"data .*: expected a text"):
+    with pytest.raises(KfcnError, match=r"data .*: expected a string"):
         data_of_run(tmp_path)
 
 

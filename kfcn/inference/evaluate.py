@@ -18,6 +18,7 @@ from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
 from kfcn.labels import IGNORE
+from kfcn.saved import described
 
 _LARGE = 25_000_000
 """Logits of an image, 100 MB of float32, from which on those of no other are kept beside them."""
@@ -113,7 +114,7 @@ def evaluate(
     """Opens a model and a split and measures the one on the other.
 
     Args:
-        model: a net that gives logits `(B, H, W, C)`, or its file or run folder.
+        model: a net that returns logits `(B, H, W, C)`, or its file or run folder.
         data: a `kfcn.data.Source`, or a name of `kfcn.data.NAMES`, which `data_dir`, `seed` and
             `classes` then complete; or an open data set (`split` is then its own). None for what
             the net was validated on, as its run or its card says, and "scenes" where neither does.
@@ -147,7 +148,8 @@ def evaluate(
         )
     if not np.isfinite(result.cross_entropy):
         raise KfcnError(
-            f"{model} gives scores that are no numbers (NaN or infinite); nothing was measured"
+            f"{described(model)} produced NaN or infinite logits on {result.data}; nothing was "
+            "measured"
         )
     return dataclasses.replace(result, protocol=f"{protocol}, CRF") if crf else result
 
@@ -161,7 +163,7 @@ def measure(
     """Segments every image of a split at its full size and counts.
 
     Args:
-        net: gives logits `(B, H, W, C)` of the data set's C classes.
+        net: returns logits `(B, H, W, C)` of the data set's C classes.
         dataset: the split.
         protocol: to average over scales and mirror images.
         progress: show a progress bar.

@@ -61,7 +61,7 @@ def test_the_data_of_the_run_are_taken_where_none_are_named(run, tmp_path, monke
 def test_a_file_that_holds_no_crf(run, tmp_path, content):
     copy = shutil.copytree(run.run_dir, tmp_path / "run")
     (copy / "crf.json").write_text(content)
-    with pytest.raises(KfcnError, match=r"crf\.json holds no settings of a CRF"):
+    with pytest.raises(KfcnError, match=r"crf\.json is not a valid CRF configuration"):
         read_crf(copy)
 
 

@@ -207,14 +207,18 @@ def test_figures_never_replace_what_the_run_is_read_from(run, pairs, tmp_path, c
     ("shape", "layers", "told"),
     [
         ((28, 28, 3), [keras.layers.Flatten(), keras.layers.Dense(4)], "for classifiers there is"),
-        ((None, None, 1), [keras.layers.Conv2D(3, 1)], "expected RGB pictures alone"),
+        ((None, None, 1), [keras.layers.Conv2D(3, 1)], "expected a single RGB input"),
         ((None, None, 3), [keras.layers.Conv2D(3, 1, strides=2)], "expected one of its size"),
-        ((None, None, 3), [keras.layers.Conv2D(1, 1)], "gives one score for each pixel, as a sig"),
-        ((None, None, 3), [keras.layers.Conv2D(256, 1)], "256 classes; label maps of 8 bits hold"),
+        ((None, None, 3), [keras.layers.Conv2D(1, 1)], "has one output channel (a sigmoid)"),
+        (
+            (None, None, 3),
+            [keras.layers.Conv2D(256, 1)],
+            "256 classes; 8-bit label maps hold at most 255",
+        ),
         (
             (None, None, 3),
             [keras.layers.Conv2D(3, 1, bias_initializer=keras.initializers.Constant(np.nan))],
-            "/bias holds values that are no numbers (NaN or infinite)",
+            "/bias contains NaN or infinite values",
         ),
     ],
 )
@@ -227,11 +231,46 @@ def test_a_model_that_labels_no_pixels_is_one_line(tmp_path, capsys, shape, laye
     assert told in err and "Traceback" not in err
 
 
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def _objects():
+    image = keras.Input((None, None, 3))
+    grey = keras.Input((None, None, 1))
+    scores = keras.layers.Conv2D(2, 1)(image)
+    return {
+        "for classifiers there is kfcn-heatmap": keras.Model(
+            image, keras.layers.GlobalAveragePooling2D()(scores)
+        ),
+        "is a Subclassed without symbolic inputs": Subclassed(name="mine"),
+        "is a Sequential without symbolic inputs": keras.Sequential([keras.layers.Conv2D(2, 1)]),
+        "expected a single map": keras.Model(image, [scores, scores]),
+        "expected a single RGB input": keras.Model(grey, keras.layers.Conv2D(2, 1)(grey)),
+        "has one output channel": keras.Model(image, keras.layers.Conv2D(1, 1)(image)),
+    }
+
+
+@pytest.mark.parametrize("told", _objects())
+def test_a_model_object_that_labels_no_pixels_is_one_line(told, pairs, tmp_path):
+    model = _objects()[told]
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    for call in (
+        lambda: predict_pictures(model, tmp_path / "a.png", tmp_path / "o"),
+        lambda: evaluate(model, Source("folder", pairs)),
+    ):
+        with pytest.raises(KfcnError) as caught:
+            call()
+        assert told in str(caught.value) and f"the model {model.name!r}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_a_net_of_no_numbers_is_not_measured(lopsided, pairs):
     """The weights are numbers, and what they make of pixels of 0 to 255 is none."""
     source = Source("folder", pairs, classes=None)
     large = net(np.full((1, 1, 3, 3), 3e38))
-    with pytest.raises(KfcnError, match="gives scores that are no numbers"):
+    with pytest.raises(KfcnError, match="produced NaN or infinite logits"):
         evaluate(large, source)
     assert np.isfinite(evaluate(lopsided, source).cross_entropy)
 

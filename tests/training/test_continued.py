@@ -169,7 +169,7 @@ def test_a_written_out_list_longer_than_a_file_name_stands_on_the_card():
 
 
 CARDS = [
-    ({"classes": ["a", "b"]}, "names 2 classes (a, b); the net beside it gives 3"),
+    ({"classes": ["a", "b"]}, "names 2 classes (a, b); the net beside it has 3"),
     ({"palette": [[0, 0, 0]] * 2}, "one colour a class"),
     ({"classes": ["a", "a", "b"]}, "two classes of the name a"),
     ({"classes": "abc"}, "expected a list of names"),
@@ -180,7 +180,7 @@ CARDS = [
     ({"palette": [[0, 0, 0], [1, 1, 1], [1.5, 1, 1]]}, "three numbers of 0 to 255"),
     ({"palette": [[0, 0, 0], [1, 1, 1], [1, 1]]}, "three numbers of 0 to 255"),
     ({"palette": {"a": 1}}, "three numbers of 0 to 255"),
-    ({"grouping": 3}, "grouping 3: expected a text"),
+    ({"grouping": 3}, "grouping 3: expected a string"),
 ]
 
 
@@ -201,7 +201,7 @@ def test_a_card_that_does_not_fit_is_refused(finished, change, told):
 )
 def test_what_is_no_card_is_refused(finished, text):
     (finished / "model.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(KfcnError, match="is no card of a model"):
+    with pytest.raises(KfcnError, match="is not a valid model card"):
         read_card(finished)
 
 

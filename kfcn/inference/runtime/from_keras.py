@@ -34,27 +34,28 @@ def program_of(model: keras.Model) -> Program:
         model: RGB images `(B, H, W, 3)` of any size, 0..255, to logits `(B, H, W, C)`.
 
     Raises:
-        UnsupportedError: a layer that no step stands for (a CRF, say), or a dtype other than
-            float32.
+        UnsupportedError: a layer that is not supported (a CRF, say), or a dtype other than float32.
     """
     return simplified(*read(model))
 
 
 def read(model: keras.Model) -> tuple[list[Step], int, int, int | None]:
-    """The steps of a net as its layers stand, each with the layer's weights, for `simplified`.
+    """The steps of a net layer by layer, each with the layer's weights, for `simplified`.
 
     Raises:
         UnsupportedError: as `program_of`.
     """
     one = hasattr(model, "operations") and len(model.inputs) == len(model.outputs) == 1
     if not one or tuple(model.inputs[0].shape) != (None, None, None, 3):
-        raise UnsupportedError(f"{model.name} is no net from images of any size to one map")
+        raise UnsupportedError(
+            f"{model.name}: expected a net that takes RGB images of any size and returns one map"
+        )
     reader = _Reader(model)
     for call in calls(model):
         reader.visit(call)
     last = reader.numbers.get(id(model.outputs[0]))
     if not last:
-        raise UnsupportedError(f"{model.name} ends in what no step stands for")
+        raise UnsupportedError(f"{model.name}: its output layer is not supported")
     return reader.steps, last, model.outputs[0].shape[-1], margin(model)
 
 
@@ -96,7 +97,7 @@ class _Reader:
         if trim := as_trim(operation):
             given = [given[0], self.numbers.get(id(trim.reference))]
         if None in given:
-            raise UnsupportedError(f"{operation.name}: what it is given stands in no step")
+            raise UnsupportedError(f"{operation.name}: its input comes from an unsupported layer")
         number = given[0]
         if not is_stock(operation, layers.Activation):
             number = self._add(self._step(operation, call, given))
@@ -111,7 +112,7 @@ class _Reader:
 
     def _step(self, operation, call, given):
         if getattr(operation, "data_format", "channels_last") != "channels_last":
-            raise UnsupportedError(f"{operation.name} is not channels last")
+            raise UnsupportedError(f"{operation.name} is channels_first; expected channels_last")
         if as_trim(operation):
             return _step("trim", given, {"axes": [operation.axis]})
         if operation in self.enlarging or operation in self.joins:
@@ -148,7 +149,7 @@ def _affine(given, scale, shift):
 
 def _convolution(layer, given):
     if not _is_depthwise(layer) and layer.groups != 1:
-        raise UnsupportedError(f"{layer.name} convolves in groups")
+        raise UnsupportedError(f"{layer.name} is a grouped convolution")
     options = {
         "stride": list(layer.strides),
         "dilation": list(layer.dilation_rate),
@@ -172,14 +173,16 @@ def _transposed(layer, given):
         and (layer.padding == "valid" or min(layer.kernel_size) >= stride)
     )
     if not plain:
-        raise UnsupportedError(f"{layer.name} is no plain transposed convolution")
+        raise UnsupportedError(
+            f"{layer.name} is a transposed convolution with a bias, holes or unequal strides"
+        )
     options = {"stride": stride, "padding": layer.padding}
     return _step("transposed", given, options, {"kernel": layer.kernel})
 
 
 def _norm(layer, given):
     if layer.axis not in (-1, 3):
-        raise UnsupportedError(f"{layer.name} is over axis {layer.axis}")
+        raise UnsupportedError(f"{layer.name} normalises axis {layer.axis}; expected the last one")
     weights = {"mean": layer.moving_mean, "variance": layer.moving_variance}
     weights |= {"gamma": layer.gamma} if layer.scale else {}
     weights |= {"beta": layer.beta} if layer.center else {}
@@ -188,7 +191,7 @@ def _norm(layer, given):
 
 def _normalization(layer, given):
     if layer.invert:
-        raise UnsupportedError(f"{layer.name} undoes a normalisation")
+        raise UnsupportedError(f"{layer.name} is an inverse normalisation")
     mean, variance = (
         keras.ops.convert_to_numpy(v).astype(float) for v in (layer.mean, layer.variance)
     )
@@ -255,7 +258,7 @@ def _arithmetic(operation, call, given):
         return _step("add" if is_operation(operation, "Add") else "multiply", given)
     numbers = [x for x in (*call.args, *call.kwargs.values()) if np.ndim(x) == 0]
     if len(numbers) != 1 or not isinstance(numbers[0], (int, float)):
-        raise UnsupportedError(f"{operation.name} is given {call.args}")
+        raise UnsupportedError(f"{operation.name} has the arguments {call.args}")
     scale, shift = (1, numbers[0]) if is_operation(operation, "Add") else (numbers[0], 0)
     return _affine(given, scale, shift)
 

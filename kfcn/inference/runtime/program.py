@@ -42,7 +42,7 @@ FUNCTIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "swish")
 
 
 class UnsupportedError(KfcnError):
-    """A net has something that no step of a program, or no operation of a runtime, stands for."""
+    """A layer of a net has no step of a program, or a step no operation of a runtime."""
 
 
 class Step(NamedTuple):

@@ -27,7 +27,7 @@ from kfcn_tools.litert import runner
 from shipping import CLASSES, PALETTE, SIZE, picture, tiny_bundle, tiny_fcn, tiny_model
 
 from kfcn.data import Source, load
-from kfcn.errors import UsageError
+from kfcn.errors import KfcnError, UsageError
 from kfcn.outputs import new_folder
 from kfcn.saved import save_model
 
@@ -245,8 +245,11 @@ def test_what_a_bundle_cannot_hold_is_refused_before_the_work(tmp_path):
     (tmp_path / "data/classes.txt").write_text("only\n")
     image = keras.Input((None, None, 3))
     one = keras.Model(image, keras.layers.Conv2D(1, 3, padding="same")(image))
-    with pytest.raises(UsageError, match="gives one class"):
+    with pytest.raises(KfcnError, match="has one output channel"):
         convert(one, tmp_path / "out", (48, 64), **asked)
+    flat = keras.layers.GlobalAveragePooling2D()(image)
+    with pytest.raises(KfcnError, match="for classifiers there is kfcn-heatmap"):
+        convert(keras.Model(image, flat), tmp_path / "out", (48, 64), **asked)
     assert not (tmp_path / "out").exists()
 
 
@@ -293,7 +296,7 @@ def test_a_notebook_converts_a_net_that_it_has(tmp_path):
     ours = identity(tiny_fcn(classes=7), load("scenes", "val"))[1]
     assert bundle.info["source"] == ours
     assert identity(tiny_fcn(7, seed=1), load("scenes", "val"))[1] != ours
-    with pytest.raises(UsageError, match="the model gives 3 classes; scenes has 7"):
+    with pytest.raises(UsageError, match="the model has 3 classes; scenes has 7"):
         convert(tiny_fcn(), tmp_path / "other", (48, 64), data="scenes")
     with pytest.raises(UsageError, match="mode 'int4': expected float32, float16"):
         convert(tiny_fcn(), tmp_path / "other", (48, 64), data="scenes", modes=["int4"])

@@ -101,8 +101,22 @@ def test_a_file_that_gives_something_else_is_refused():
 def test_more_classes_than_labels_are_refused(tmp_path):
     image = keras.Input((None, None, 3))
     model = keras.Model(image, keras.layers.Conv2D(300, 1)(image))
-    with pytest.raises(UsageError, match="300 classes: labels of 8 bits hold 255; export scores"):
+    with pytest.raises(
+        UsageError, match="300 classes; 8-bit label maps hold at most 255; export scores"
+    ):
         export(model, tmp_path / "out", "saved_model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_returns_no_map_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("kfcn.data.Source.open_for", None)  # no data are opened
+    image = keras.Input((32, 32, 3))
+    classifier = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
+    with pytest.raises(KfcnError, match=r"returns \[\(None, 4\)\]; expected a single map"):
+        export(classifier, tmp_path / "out", "saved_model", data="scenes")
+    one = keras.Model(image, keras.layers.Conv2D(1, 1)(image))
+    with pytest.raises(KfcnError, match="has one output channel"):
+        export(one, tmp_path / "out", "saved_model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +164,7 @@ def test_a_saved_model_that_needs_kfcn_is_found_out(tmp_path):
         ({"format": "coreml", "size": (8, 64)}, "size 8 64: expected at least 32"),
         ({"format": "saved_model", "calibration": 2}, "calibration 2: expected at least 4"),
         ({"format": "saved_model", "data": "moon"}, "unknown data set 'moon'"),
-        ({"format": "saved_model", "data": "scenes"}, "gives 3 classes; scenes has 7"),
+        ({"format": "saved_model", "data": "scenes"}, "has 3 classes; scenes has 7"),
     ],
 )
 def test_requests_that_make_no_sense(tmp_path, monkeypatch, arguments, message):

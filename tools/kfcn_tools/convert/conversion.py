@@ -12,7 +12,7 @@ from kfcn.cards import check_card, read_card
 from kfcn.crf import DenseCRF
 from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
-from kfcn.saved import load_model
+from kfcn.saved import check_net, described, load_model
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Conversion, convert_modes, scores_of
 from kfcn_tools.convert.options import Int8Options
@@ -60,11 +60,16 @@ def convert(
 
     Raises:
         UsageError: an argument that makes no sense, a data set of other classes, or `out` exists.
-        KfcnError: the model cannot be converted, or a converted file is not as it should be.
+        KfcnError: the model does not return one map of logits for an RGB image or cannot be
+            converted, or a converted file is not as it should be.
     """
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
     card = None if isinstance(model, keras.Model) else read_card(model)
+    loaded = load_model(model) if isinstance(model, (str, Path)) else model
+    check_net(loaded, described(model))
+    if isinstance(model, (str, Path)):
+        check_card(card, loaded.outputs[0].shape[-1], model)
     origin = data_sets.Source(data) if isinstance(data, str) else data
     train, val = (origin.open_for(card, split) for split in ("train", "val"))
     check_any(train)  # what is converted is run on one of its pictures, in every mode
@@ -83,15 +88,8 @@ def convert(
     except BundleError as error:
         raise UsageError(f"a bundle of this net could not be read: {error}") from error
     with new_folder(out) as folder:
-        if isinstance(model, (str, Path)):
-            loaded = load_model(model)
-            check_card(card, loaded.outputs[0].shape[-1], model)
-        else:
-            loaded = model
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
-        if net.outputs[0].shape[-1] < 2:
-            raise UsageError("the model gives one class: its label maps are 0 all over")
         chosen = _without_eight_bit(net, modes)
         eight_bit = any(WAYS[mode].eight_bit for mode in chosen)
         if not eight_bit and (unused := _changed(int8)):

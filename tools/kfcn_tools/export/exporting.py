@@ -16,7 +16,7 @@ from kfcn.errors import UsageError
 from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
-from kfcn.saved import load_model
+from kfcn.saved import check_maps, check_scores, described, load_model
 from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
@@ -63,25 +63,32 @@ def export(
 
     Raises:
         UsageError: an argument that makes no sense, a package is missing, or `out` exists.
-        KfcnError: the net cannot be written like this, or does not give what Keras gives.
+        KfcnError: the net does not return one map for an RGB image, cannot be written like this,
+            or does not give what Keras gives.
     """
     _check(format, size, quantize, data, calibration)
     kind = FORMATS[format]
     module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
     card = read_card(model) if isinstance(model, (str, Path)) else None
+    loaded = load_model(model) if isinstance(model, (str, Path)) else model
+    check_maps(loaded, described(model))
+    classes = loaded.outputs[0].shape[-1]
+    if classes > IGNORE and not scores:
+        raise UsageError(
+            f"{described(model)} has {classes} classes; 8-bit label maps hold at most {IGNORE}; "
+            "export scores (--scores)"
+        )
+    if not scores:
+        check_scores(classes, described(model))
     origin = data_sets.Source(data) if isinstance(data, str) else data
     val = origin.open_for(card, "val") if origin else None
     names, source = identity(model, val)
-    loaded = load_model(model) if isinstance(model, (str, Path)) else model
     info = {
         "format": format,
         "output": "scores" if scores else "labels",
         "kfcn_version": __version__,
         "source": source,
     }
-    classes = loaded.outputs[0].shape[-1]
-    if classes > IGNORE and not scores:
-        raise UsageError(f"{classes} classes: labels of 8 bits hold {IGNORE}; export scores")
     plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
     net = Net(plain, names, scores, info, size)
     dataset = val or data_sets.load("scenes", "val")
