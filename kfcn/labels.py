@@ -9,12 +9,21 @@ IGNORE = 255
 """The label of a pixel that no loss and no metric looks at."""
 VOID_COLOUR = (224, 224, 192)
 """The cream in which PASCAL VOC, and CVAT after it, paint what is ignored."""
-_NO_OBJECT = re.compile(r"_*(background|void|unlabell?ed|unknown)_*", re.IGNORECASE)
+_BACKGROUND = re.compile(r"_*(background|void|unlabell?ed|unknown)_*", re.IGNORECASE)
+
+
+def is_background(name: str) -> bool:
+    """Whether a class of this name is no object: it is not listed, tinted or written as one.
+
+    Which pixels no polygon of a file covers is another question
+    (`kfcn.data.formats.labelme.BACKGROUND_NAMES`).
+    """
+    return bool(_BACKGROUND.fullmatch(name.strip()))
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes in the order of their indices, each with the RGB colour it is painted in."""
+    """The classes in the order of their indices, each with its RGB colour."""
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
@@ -34,7 +43,7 @@ class Classes:
         """The classes that a card names.
 
         Raises:
-            ValueError: they are no list of different names with a different RGB colour each.
+            ValueError: expected a list of different names, each with an RGB colour of its own.
         """
         if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
             raise ValueError(f"classes: expected a list of names. Received: {str(names)[:80]}")
@@ -113,6 +122,6 @@ def tints(names: Sequence[str], palette: Sequence[Sequence[int]]) -> list[tuple[
     """
     colours = [(r, g, b) for r, g, b in palette]
     for index, name in enumerate(names):
-        if not any(colours[index]) and not _NO_OBJECT.fullmatch(name.strip()):
+        if not any(colours[index]) and not is_background(name):
             colours[index] = free_voc_colour(set(colours), index, len(colours))
     return colours

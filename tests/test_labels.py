@@ -1,8 +1,19 @@
 """The colours of classes that a data set gives none."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from kfcn.labels import coloured, free_voc_colour, tints, voc_colour, voc_coloured
+from kfcn import labels
+from kfcn.labels import (
+    coloured,
+    free_voc_colour,
+    is_background,
+    tints,
+    voc_colour,
+    voc_coloured,
+)
 
 BLACK, MAROON, GREEN, OLIVE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)
 
@@ -49,3 +60,23 @@ def test_a_single_class_beside_others_gets_the_first_that_is_free():
 )
 def test_on_a_photograph_black_is_left_to_the_background(names, shown):
     assert tints(names, voc_coloured(names).palette) == list(shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "background"),
+    [
+        *(
+            (name, True)
+            for name in ("background", "_background_", " Void", "unlabelled", "unknown")
+        ),
+        *((name, False) for name in ("", "avoid", "background wall", "wall")),
+    ],
+)
+def test_the_background_is_known_by_its_name(name, background):
+    assert is_background(name) is background
+
+
+def test_the_page_knows_the_same_background():
+    script = Path(__file__).parents[1] / "mobile/kfcn_mobile/web/colours.js"
+    (pattern,) = re.findall(r"BACKGROUND = /\^(.*)\$/i;", script.read_text(encoding="utf-8"))
+    assert pattern == labels._BACKGROUND.pattern and labels._BACKGROUND.flags & re.IGNORECASE

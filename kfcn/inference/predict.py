@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kfcn.data.formats.images import read_image
-from kfcn.data.formats.labelme import BACKGROUND_NAMES
 from kfcn.data.reading import Reading
 from kfcn.errors import KfcnError, UsageError
 from kfcn.inference.collect import collect
@@ -20,6 +19,7 @@ from kfcn.inference.runtime.net import AT_ONCE, Net, open_net
 from kfcn.inference.segment import segment
 from kfcn.inference.tiling import is_large
 from kfcn.inference.writer import Writer
+from kfcn.labels import is_background
 from kfcn.outputs import Outputs
 from kfcn.saved import files_of
 
@@ -48,10 +48,9 @@ class Predictions:
     @property
     def background_only(self) -> list[Path]:
         """The pictures in which the net saw nothing that it knows, but for a stray pixel."""
-        return [path for path, counts in self.pixels.items() if _seen(counts).keys() <= _BACKGROUND]
+        return [path for path, counts in self.pixels.items() if _is_empty(counts)]
 
 
-_BACKGROUND = set(BACKGROUND_NAMES)
 _LEAST = 0.0005
 """Of a picture: a few stray pixels, which a list would call 0.0 %, are not told."""
 
@@ -61,15 +60,18 @@ def _seen(counts: Mapping[str, int]) -> dict[str, float]:
     return {name: count / total for name, count in counts.items() if count >= _LEAST * total}
 
 
+def _is_empty(counts: Mapping[str, int]) -> bool:
+    return all(map(is_background, _seen(counts)))
+
+
 def shares(counts: Mapping[str, int]) -> str:
     """Which classes a picture shows and how much of it each takes, in words.
 
     Classes of less than 0.05 % are left out.
     """
-    seen = _seen(counts)
-    if seen.keys() <= _BACKGROUND:
+    if _is_empty(counts):
         return "background only"
-    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in seen.items())
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in _seen(counts).items())
 
 
 def predict(

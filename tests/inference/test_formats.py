@@ -102,6 +102,14 @@ def test_a_net_without_background_keeps_all_its_classes(tmp_path, pictures):
         np.testing.assert_array_equal(found[name], labels, err_msg=name)
 
 
+def test_a_void_class_is_no_object(tmp_path, pictures):
+    run = save_run(tmp_path / "run", ["void", "red", "unknown"])
+    predict(run, pictures[0], tmp_path / "out", format="coco")
+    content = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
+    assert [category["name"] for category in content["categories"]] == ["red"]
+    assert {region["category_id"] for region in content["annotations"]} == {1}
+
+
 def test_pycocotools_reads_every_region(run, pictures, tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     folder, truth = pictures

@@ -231,6 +231,7 @@ def test_two_spellings_of_one_name_are_one_name(run, pictures, tmp_path):
 def test_stray_pixels_are_not_listed():
     assert shares({"background": 9995, "red": 5}) == "background 100.0 %, red 0.1 %"
     assert shares({"background": 9996, "red": 4}) == "background only"
+    assert shares({"void": 9000, "Unlabelled": 1000}) == "background only"
     assert shares({"red": 5000, "green": 4996, "background": 4}) == "red 50.0 %, green 50.0 %"
     pixels = {"few": {"background": 9996, "red": 4}, "more": {"background": 9995, "red": 5}}
     assert Predictions([], {}, pixels=pixels).background_only == ["few"]

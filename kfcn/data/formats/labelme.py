@@ -20,6 +20,8 @@ from kfcn.errors import DataError, first_line, received
 from kfcn.labels import IGNORE
 
 BACKGROUND_NAMES = ("background", "_background_")
+"""Of the class of what no shape covers, in files of shapes. A class `void` that somebody has drawn
+is one of its own."""
 IGNORE_NAME = "__ignore__"
 LINE, POINT = 10, 5
 """Width of a line and radius of a point, in pixels, as labelme paints them."""

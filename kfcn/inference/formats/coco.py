@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from kfcn import __version__
-from kfcn.data.formats.labelme import BACKGROUND_NAMES
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.inference.formats.voc import copy_picture, copy_target
 from kfcn.inference.writer import Writer
+from kfcn.labels import is_background
 from kfcn.outputs import Outputs
 
 
@@ -20,8 +20,8 @@ class CocoWriter(Writer):
     """`annotations/instances_default.json`, and the pictures in `images/`.
 
     Every connected region of a class is an annotation with a run-length mask, which keeps each
-    pixel (a polygon would not). The background has none. What an earlier run wrote for other
-    pictures stays in the file.
+    pixel (a polygon would not). The background has none (`kfcn.labels.is_background`). What an
+    earlier run wrote for other pictures stays in the file.
     """
 
     by_beam = False
@@ -29,7 +29,7 @@ class CocoWriter(Writer):
 
     def __init__(self, outputs: Outputs, names: Sequence[str], palette: Sequence[Sequence[int]]):
         super().__init__(outputs, names, palette)
-        objects = [index for index, name in enumerate(names) if name not in BACKGROUND_NAMES]
+        objects = [index for index, name in enumerate(names) if not is_background(name)]
         self._category_of = {index: number for number, index in enumerate(objects, start=1)}
         self._written: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 

@@ -5,6 +5,7 @@ const MOST_LIGHTNESS = 0.86;
 const LEAST_CHROMA = 0.13;
 const APART = 0.09; // Euclidean, in OKLab: colours that are nearer look alike
 
+// As `kfcn.labels.is_background`.
 const BACKGROUND = /^_*(background|void|unlabell?ed|unknown)_*$/i;
 
 /** The classes that are no objects: there the photograph is left as it is. */
