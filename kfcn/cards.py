@@ -147,7 +147,7 @@ def read_crf(path: Path | str) -> dict[str, float]:
 def open_model(
     model: "keras.Model | Path | str", crf: bool = False
 ) -> "tuple[keras.Model, dict | None]":
-    """The net behind what a caller may give, and its card (None where there is none).
+    """The net that a caller named or passed, and its card (None where there is none).
 
     Args:
         model: a net, its file, or a run folder.

@@ -19,7 +19,7 @@ def is_stock(operation: keras.Operation, *kinds: type) -> bool:
     """Whether this is of one of these classes of Keras, and of no subclass.
 
     For whoever computes in the place of a layer, or gives it other settings: a subclass of `Conv2D`
-    that normalises its kernel is called with the same attributes and gives other values.
+    that normalises its kernel has the same attributes and returns other values.
     """
     return type(operation) in kinds
 
@@ -36,7 +36,7 @@ def place(tensor: keras.KerasTensor) -> tuple[keras.Operation, int, int]:
 
 
 def inputs(operation: keras.Operation, call: int = 0) -> list[keras.KerasTensor]:
-    """The symbolic tensors that an operation was given.
+    """The symbolic inputs of an operation.
 
     Args:
         operation: of a model.
@@ -52,7 +52,7 @@ def outputs(operation: keras.Operation, call: int = 0) -> list[keras.KerasTensor
 
 
 def arguments(tensor: keras.KerasTensor) -> list:
-    """What the operation that a symbolic tensor comes from was given: tensors, numbers and all."""
+    """All arguments of the operation that a symbolic tensor comes from, numbers too."""
     operation, call, _ = place(tensor)
     given = operation._inbound_nodes[call].arguments
     return [*given.args, *given.kwargs.values()]
@@ -64,7 +64,7 @@ def times_called(operation: keras.Operation) -> int:
 
 
 def readers(operation: keras.Operation) -> int:
-    """How many calls read what an operation gives."""
+    """How many calls read the output of an operation."""
     return len(operation._outbound_nodes)
 
 
@@ -84,9 +84,9 @@ class Call(NamedTuple):
 
     Attributes:
         operation: a layer or an operation of `keras.ops`.
-        args: its arguments; symbolic tensors stand in them.
+        args: its arguments, symbolic tensors among them.
         kwargs: its keyword arguments, likewise.
-        outputs: the symbolic tensors that it gives.
+        outputs: the symbolic tensors that it returns.
     """
 
     operation: keras.Operation
@@ -154,7 +154,7 @@ def run_call(
         instead, training: as in `replay`.
 
     Returns:
-        What it gives, in the same way.
+        Its outputs, in the same way.
     """
 
     def known(leaf):

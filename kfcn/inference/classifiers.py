@@ -78,8 +78,8 @@ def open_classifier(
         model = _build_application(function, weights)
     check_input(model, name)
     if len(model.outputs) != 1:
-        gives = [tuple(output.shape) for output in model.outputs]
-        raise KfcnError(f"{name} gives {gives}; expected one output")
+        outputs = [tuple(output.shape) for output in model.outputs]
+        raise KfcnError(f"{name} returns {outputs}; expected one output")
     square = (size, size) if size else None
     if square is None and None in model.input_shape[1:3] and not is_file:
         square = (224, 224)  # MobileNetV3 is built for any size and was trained at this one

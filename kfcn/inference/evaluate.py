@@ -118,7 +118,7 @@ def evaluate(
         data: a `kfcn.data.Source`, or a name of `kfcn.data.NAMES`, which `data_dir`, `seed` and
             `classes` then complete; or an open data set (`split` is then its own). None for what
             the net was validated on, as its run or its card says, and "scenes" where neither does.
-        split: e.g. "val", which is what None stands for where the run has no other name for it.
+        split: e.g. "val", which is also the default unless the run has another name for it.
         data_dir: folder of the data set; another than the run's where `data` is None.
         seed: of a data set that is drawn; None for the run's where `data` is None, and 0 else.
         progress: show a progress bar.

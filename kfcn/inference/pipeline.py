@@ -34,7 +34,7 @@ def pipelined(
 
     Args:
         items: what is to be done.
-        read: gives what `work` takes; in a thread of its own.
+        read: returns what `work` takes; in a thread of its own.
         work: the main step; in this thread, or where several are worked on in several.
         write: takes an item, what was read and what was made of it; in several threads.
         large: whether what was read is so large that nothing else may be worked on or wait to be

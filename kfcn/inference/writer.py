@@ -1,4 +1,4 @@
-"""What every format of results has in common; the formats stand in `kfcn.inference.formats`."""
+"""What every format of results has in common; the formats are in `kfcn.inference.formats`."""
 
 import zlib
 from collections.abc import Sequence

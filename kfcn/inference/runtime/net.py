@@ -156,7 +156,7 @@ def open_net(
     threads: int | None = None,
     at_once: int = 1,
 ) -> tuple[Net, dict[str, Any] | None]:
-    """The net behind what a caller may give, on the quickest runtime, and its card.
+    """The net that a caller named or passed, on the quickest runtime, and its card.
 
     A pretrained net needs neither TensorFlow nor Keras, which take seconds to import, and no more
     does a model file that was opened before: its outline is kept in the user's cache (`store`).

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _WEIGHTS = "model.weights.h5"
 _WRITTEN_OUT = 16
-"""Numbers of a weight that stands in the outline: constants of layers, which no file of weights
-holds."""
+"""Numbers at most of a weight that is kept in the outline: constants of layers, which no file of
+weights holds."""
 
 
 def outline(net: "keras.Model", file: Path | BinaryIO) -> bytes:

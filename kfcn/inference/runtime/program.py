@@ -1,4 +1,4 @@
-"""A net as a short list of steps that other runtimes than Keras can be given.
+"""A net as a short list of steps, for other runtimes than Keras.
 
 A net of kfcn is convolutions, sums, enlargements and little else. Here it is written down as just
 that: maps are NHWC float32, batch normalisation is folded into the convolutions, weights are NumPy
@@ -65,7 +65,7 @@ class Program(NamedTuple):
     """A net: image float32 `(B, H, W, 3)`, RGB 0..255, to logits `(B, H, W, C)`, any size.
 
     Attributes:
-        steps: in order; the last one gives the logits.
+        steps: in order; the last one returns the logits.
         classes: C.
         margin: how far around a pixel the net looks, in pixels; None for the whole image.
     """
@@ -93,7 +93,7 @@ class Program(NamedTuple):
 
 
 def _size(step, given):
-    """Height, width and channels of what a step gives."""
+    """Height, width and channels of the result of a step."""
     options, (height, width, channels) = step.options, given[0]
     kind = step.kind
     if kind in ("conv", "depthwise"):

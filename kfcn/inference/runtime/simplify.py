@@ -33,7 +33,7 @@ def simplified(steps: Sequence[Step], last: int, classes: int, margin: int | Non
     folded, last = _joined(_trims_joined(steps), last, _with_norm)
     activated, last = _joined([_completed(step) for step in folded], last, _with_activation)
     found, number = _only_needed(activated, last)
-    assert number == len(found)  # the last one gives the logits
+    assert number == len(found)  # the last value is the logits
     if any(step.kind == "trim" and step.options for step in found):
         raise UnsupportedError("a trim of rows or of columns alone")
     return Program(_short_trims_marked(found), classes, margin)
