@@ -184,12 +184,13 @@ def open_model(
 
 
 class RunData(NamedTuple):
-    """What a run was validated on.
+    """What a run was trained and validated on.
 
     Attributes:
         data, data_dir, seed, classes: the arguments of `kfcn.data.Source`.
-        split: the name of the split.
-        fingerprint: of its files at that time; None where that is not known.
+        split: the name of the split that it was validated on.
+        fingerprint: of that split's files at that time; None where that is not known.
+        train_split: the name of the split that it was trained on.
     """
 
     data: str
@@ -198,6 +199,7 @@ class RunData(NamedTuple):
     classes: str | None
     split: str
     fingerprint: str | None
+    train_split: str = "train"
 
     def other_files(self, dataset: "Dataset") -> str | None:
         """The warning for an open split that has other files than the run had; else None."""
@@ -208,14 +210,14 @@ class RunData(NamedTuple):
 
 
 def data_of_run(path: Path | str) -> RunData | None:
-    """What a net was validated on: what its run says, or the less that its card does.
+    """What a net was trained and validated on: what its run says, or the less that its card does.
 
     Args:
         path: a run folder, a model file or the name of a pretrained net.
 
     Returns:
-        None where neither knows. Of a card alone the folder and the seed are missing, and its
-        classes, which `kfcn.data.Source.open_for` takes from it.
+        None where neither knows. Of a card alone the folder, the seed and the split trained on are
+        missing, and its classes, which `kfcn.data.Source.open_for` takes from it.
 
     Raises:
         UsageError: there is no model.
@@ -238,6 +240,7 @@ def data_of_run(path: Path | str) -> RunData | None:
             settings["classes"],
             split,
             files.get(split),
+            settings.get("train_split", "train"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KfcnError(f"{config} is not a kfcn run configuration: {first_line(error)}") from error
@@ -245,6 +248,7 @@ def data_of_run(path: Path | str) -> RunData | None:
     if not (
         isinstance(found.data, str)
         and isinstance(found.split, str)
+        and isinstance(found.train_split, str)
         and type(found.seed) is int
         and all(isinstance(text, (str, NoneType)) for text in texts)
     ):

@@ -26,6 +26,19 @@ BEAM_HELP = (
 )
 
 
+class _Version(argparse.Action):
+    """Prints kfcn's version, which is looked up only then."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"nargs": 0, "help": "print kfcn's version", **options})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any):
+        from importlib.metadata import version
+
+        print(f"kfcn {version('kfcn')}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all others are, and whose flags are whole.
 
@@ -35,6 +48,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"allow_abbrev": False, **options})
+        if options.get("add_help", True):  # a parent of other parsers has neither
+            self.add_argument("--version", action=_Version)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -144,6 +159,28 @@ def source_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -
     """The data set that the flags of `add_source` name, read by `reading_of`."""
     reading = reading_of(args, card)
     return catalog.Source(args.data, args.data_dir, args.seed or 0, args.classes, reading)
+
+
+def source_of_run(
+    args: argparse.Namespace, model: str, card: Mapping[str, Any] | None
+) -> tuple[catalog.Source, tuple[str, str]]:
+    """The data set that the flags of `add_source` name, or else that of a net's run.
+
+    Returns:
+        The data set, and its splits to train and to validate on: the run's own, unless another data
+        set is named.
+
+    Raises:
+        UsageError: no data set is named, and neither the net's run nor its card knows one.
+    """
+    from kfcn.cards import data_of_run, data_to_measure
+
+    if args.data is None and data_of_run(model) is None:
+        raise UsageError(f"{model} does not say what it was trained on; name it with --data NAME")
+    given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes")}
+    chosen = data_to_measure(model, args.data, **given)
+    vars(args).update(chosen._asdict())
+    return source_of(args, card), (chosen.train_split, chosen.split)
 
 
 def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> Reading:

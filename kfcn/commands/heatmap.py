@@ -21,17 +21,20 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "model",
+        metavar="MODEL",
         help=f"EfficientNetLite0 (comes with kfcn), {_cli.MODEL_HELP}, or a net of "
         "keras.applications (MobileNetV2)",
     )
-    parser.add_argument("image", help="an image file")
+    parser.add_argument("image", metavar="IMAGE", help="an image file")
     parser.add_argument(
         "--class",
         dest="wanted",
         metavar="NAME",
         help="the class by name or index; default: the one with the highest mean probability",
     )
-    parser.add_argument("--out", default="heatmap.png", help="the picture (default: heatmap.png)")
+    parser.add_argument(
+        "--out", default="heatmap.png", metavar="FILE", help="the picture (default: heatmap.png)"
+    )
     parser.add_argument(
         "--labels",
         metavar="FILE",

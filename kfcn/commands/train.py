@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn import __version__, recipes
+from kfcn import recipes
 from kfcn.commands._cli import Parser, add_flags, run
 from kfcn.machine import use_onednn
 from kfcn.training.settings import Conduct, Settings, default_words
@@ -18,7 +18,6 @@ def parser() -> argparse.ArgumentParser:
         description="Train a fully convolutional network on pairs of image and label map. "
         "Without any flag: FCN-8s on drawn scenes, some ten minutes on two CPU cores, no network.",
     )
-    cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     add_flags(cli, Settings, default_words)
     add_flags(cli, Conduct)
     output = cli.add_argument_group("output")

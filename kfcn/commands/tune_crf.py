@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument("run", metavar="RUN", help="run folder of a trained net")
     add_source(cli, required=False, purpose=OF_THE_RUN)
-    cli.add_argument("--split", metavar="NAME", default="train", help="default: train")
+    cli.add_argument("--split", metavar="NAME", help="default: train, or the run's own")
     cli.add_argument(
         "--images",
         type=number(int, least=1),
@@ -54,9 +54,11 @@ def work(args: argparse.Namespace) -> None:
     net, card = open_net(args.run)
     if isinstance(net, NetWithCRF) or (card and card.get("crf")):
         raise UsageError(f"{args.run} has a CRF already, which was trained with it")
-    given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes", "split")}
-    vars(args).update(data_to_measure(args.run, args.data, **given)._asdict())
-    dataset = source_of(args, card).open_for(card, args.split)
+    given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes")}
+    known = data_to_measure(args.run, args.data, **given)
+    split = args.split or known.train_split
+    vars(args).update(known._asdict())
+    dataset = source_of(args, card).open_for(card, split)
     check_classes(card, dataset, net.classes)
     samples = [checked_sample(dataset, index) for index in spread(len(dataset), args.images)]
 

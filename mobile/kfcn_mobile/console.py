@@ -14,11 +14,26 @@ Say = Callable[[str], None]
 """What takes a line for people, such as what is fetched."""
 
 
+class _Version(argparse.Action):
+    """Prints kfcn's version, which is looked up only then."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"nargs": 0, "help": "print kfcn's version", **options})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any):
+        from importlib.metadata import version
+
+        print(f"kfcn {version('kfcn')}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all others are, and whose flags are whole."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"allow_abbrev": False, **options})
+        if options.get("add_help", True):  # a parent of other parsers has neither
+            self.add_argument("--version", action=_Version)
 
     # Without a namespace to fill, which none here has.
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]

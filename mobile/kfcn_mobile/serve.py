@@ -33,10 +33,11 @@ def parser(shipped: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     port = number(int, 0, 65535)
     parser.add_argument(
-        "--port", type=port, help="port to serve on; 0: any free one (default 8000)"
+        "--port", type=port, metavar="N", help="port to serve on; 0: any free one (default 8000)"
     )
     parser.add_argument(
         "--host",
+        metavar="NAME",
         help="name or address at which other machines reach this one, or 0.0.0.0; by default only "
         "this machine reaches it",
     )

@@ -230,13 +230,24 @@ def parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace files that kfcn did not write"
     )
     parser.add_argument(
-        "--threads", type=number(int, 1), help="second thread count to time (default: cores)"
+        "--threads",
+        type=number(int, 1),
+        metavar="N",
+        help="second thread count to time (default: cores)",
     )
     parser.add_argument(
-        "--runs", type=number(int, 0), default=30, help="timed runs; 0: none (default 30)"
+        "--runs",
+        type=number(int, 0),
+        metavar="N",
+        default=30,
+        help="timed runs; 0: none (default 30)",
     )
     parser.add_argument(
-        "--warmup", type=number(int, 0), default=5, help="untimed runs before those (default 5)"
+        "--warmup",
+        type=number(int, 0),
+        metavar="N",
+        default=5,
+        help="untimed runs before those (default 5)",
     )
     for name, text in (
         ("--min-agreement", "least agreement over all pixels"),

@@ -34,7 +34,7 @@ def call(name, *args, cwd=None):
 def test_help_names_the_flags(name):
     done = call(name, "--help")
     assert done.returncode == 0
-    assert "usage:" in done.stdout
+    assert "usage:" in done.stdout and "--version" in done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -176,6 +176,34 @@ def test_bad_requests_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_a_run_is_converted_with_its_own_data_and_splits(run_folder, tmp_path, capsys):
+    """On the pictures of its training and validation, whatever the splits are called."""
+    names = load("scenes", "val").classes.names
+    for split, count in (("fit", 6), ("dev", 3), ("val", 1)):
+        masks = [drawn.mask(255)] * count
+        drawn.folder(tmp_path / "data", masks, "\n".join(names) + "\n", split)
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    settings = {"data": "folder", "data_dir": str(tmp_path / "data"), "seed": 0, "classes": None}
+    settings |= {"train_split": "fit", "val_split": "dev"}
+    write(folder / "config.json", json.dumps({"settings": settings, "data": {}}))
+    more = ["--size", "48", "64", "--quantize", "float32", "--out", str(tmp_path / "out")]
+    assert command.main([str(folder), *more]) == 0
+    info = json.loads((tmp_path / "out/bundle.json").read_text())
+    assert info["data"] == {"name": "folder", "calibration_split": "fit", "golden_split": "dev"}
+    assert len(info["golden"]) == 3
+    # A data set that is named has its own: there is no train here.
+    capsys.readouterr()
+    named = ["--data", "folder", "--data-dir", settings["data_dir"]]
+    assert command.main([str(folder), *more[:-1], str(tmp_path / "other"), *named]) == 2
+    assert "split 'train'" in capsys.readouterr().err
+    # Without a run and a data set there is nothing to calibrate on.
+    assert command.main([str(run_folder), *more[:-1], str(tmp_path / "other")]) == 2
+    assert "does not say what it was trained on; name it with --data" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_model_without_a_card_fails(run_folder, tmp_path, capsys):
     (tmp_path / "model.keras").write_bytes((run_folder / "model.keras").read_bytes())
     assert command.main(arguments(tmp_path / "model.keras", tmp_path / "out")) == 1

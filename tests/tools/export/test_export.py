@@ -13,6 +13,7 @@ import pytest
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
+from small_nets import save_colour_run
 
 from kfcn.data import Source
 from kfcn.errors import KfcnError, UsageError
@@ -120,10 +121,29 @@ def test_what_returns_no_map_is_refused_at_once(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_a_data_set_is_refused(tmp_path, capsys):
-    words = ["net", "--format", "onnx", "--out", str(tmp_path / "out"), "--data-dir", "pairs"]
-    assert command.main(words) == 2
-    assert "--data-dir requires --data NAME" in capsys.readouterr().err
+def test_data_are_those_of_the_run_where_a_part_is_named_or_needed(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def stop(*args, data, splits, **more):
+        asked.append((data and (data.name, data.data_dir, data.seed), splits))
+        raise UsageError("enough")
+
+    monkeypatch.setattr("kfcn_tools.export.exporting.export", stop)
+    save_colour_run(tmp_path, {"a": (0, 0, 0), "b": (1, 1, 1), "c": (2, 2, 2)})
+    words = [str(tmp_path), "--format", "onnx", "--out", str(tmp_path / "out")]
+    assert command.main([*words, "--data-dir", "pairs"]) == 2
+    assert "does not say what it was trained on; name it with --data" in capsys.readouterr().err
+    settings = {"data": "folder", "data_dir": "x", "seed": 4, "classes": None}
+    settings |= {"train_split": "fit", "val_split": "dev"}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings}))
+    for more in ([], ["--data-dir", "y"], ["--quantize", "int8"], ["--data", "camvid"]):
+        assert command.main([*words, *more]) == 2
+    assert asked == [
+        (None, ("train", "val")),
+        (("folder", "y", 4), ("fit", "dev")),
+        (("folder", "x", 4), ("fit", "dev")),
+        (("camvid", None, 0), ("train", "val")),
+    ]
 
 
 def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):

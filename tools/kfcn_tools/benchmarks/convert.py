@@ -1,6 +1,6 @@
 """Latency of a bundle's files beside the same net converted naively, measured in turn.
 
-    python -m kfcn_tools.benchmarks.convert RUN_OR_MODEL BUNDLE [--rounds 30] [--threads 1]
+    python -m kfcn_tools.benchmarks.convert MODEL BUNDLE [--rounds 30] [--threads 1]
 
 Naively means `tf.lite.TFLiteConverter.from_keras_model(model)` and nothing else: float image in,
 float logits out, dense transposed convolutions. Once with the model as it is, for any size, and
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m kfcn_tools.benchmarks.convert`."""
     cli = argparse.ArgumentParser(description=__doc__)
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
-    cli.add_argument("model", metavar="RUN_OR_MODEL")
+    cli.add_argument("model", metavar="MODEL")
     cli.add_argument("bundle", metavar="BUNDLE")
     cli.add_argument("--rounds", type=int, default=30)
     cli.add_argument("--threads", type=int, default=1)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from kfcn_mobile.gates import MODES
 
-from kfcn import __version__
-from kfcn.commands._cli import MODEL_HELP, Parser, add_source, number, run, source_of
+from kfcn.commands._cli import MODEL_HELP, Parser, add_source, number, run, source_of_run
 from kfcn_tools.convert.options import RANGES, Int8Options
 
 
@@ -22,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         "labels.",
         epilog="modes: " + "; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()),
     )
-    cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
+    cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     whole = number(int)  # how large each must be, `convert` checks
     cli.add_argument(
         "--size",
@@ -40,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help=f"{', '.join(MODES)} or all (default)",
     )
-    add_source(cli)
+    add_source(cli, required=False, purpose="default: that of the run or the card; ")
     cli.add_argument(
         "--calibration", type=whole, default=100, metavar="N", help="training images for int8 (100)"
     )
@@ -84,7 +83,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"quantisation-aware fine-tuning on the training split ({usual.qat_epochs})",
     )
-    cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     return cli
 
 
@@ -98,11 +96,13 @@ def work(args: argparse.Namespace) -> int:
     from kfcn_tools.convert.conversion import convert
 
     given = {field.name for field in dataclasses.fields(Int8Options)} & vars(args).keys()
+    data, splits = source_of_run(args, args.model, read_card(args.model))
     out = convert(
         args.model,
         args.out,
         tuple(args.size),
-        data=source_of(args, read_card(args.model)),
+        data=data,
+        splits=splits,
         modes=None if "all" in args.quantize else args.quantize,
         calibration=args.calibration,
         golden=args.golden,

@@ -32,6 +32,7 @@ def convert(
     size: tuple[int, int],
     *,
     data: str | data_sets.Source,
+    splits: tuple[str, str] = ("train", "val"),
     modes: Sequence[str] | None = None,
     calibration: int = 100,
     golden: int = 16,
@@ -47,8 +48,9 @@ def convert(
             are then those of the data set.
         out: the folder to make.
         size: (H, W) of the images that the files will take, at least 32 each way.
-        data: the data set, by its name alone where that suffices; the training split calibrates,
-            golden images come from `val`.
+        data: the data set, by its name alone where that suffices.
+        splits: the names of its split that was trained on, which calibrates, and of the one for
+            validation, from which golden images come.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4 (`LEAST_CALIBRATION`).
         golden: validation images in the bundle, at least 1.
@@ -71,7 +73,7 @@ def convert(
     if isinstance(model, (str, Path)):
         check_card(card, loaded.outputs[0].shape[-1], model)
     origin = data_sets.Source(data) if isinstance(data, str) else data
-    train, val = (origin.open_for(card, split) for split in ("train", "val"))
+    train, val = (origin.open_for(card, split) for split in splits)
     check_any(train)  # what is converted is run on one of its pictures, in every mode
     check_any(val)
     names, source = identity(model, val)
@@ -127,7 +129,7 @@ def convert(
         proofs = pictures(val, golden, size)
         progress(f"golden: {len(proofs)} images")
         shown = write_bundle.write_golden(folder, net, proofs)
-        about = {"name": origin.name, "calibration_split": "train", "golden_split": "val"}
+        about = {"name": origin.name, "calibration_split": splits[0], "golden_split": splits[1]}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
     return out
 

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfcn import __version__
-from kfcn.commands._cli import MODEL_HELP, Parser, add_source, number, run, source_of
+from kfcn.commands._cli import MODEL_HELP, Parser, add_source, number, run, source_of_run
 from kfcn_tools.export import FORMATS
 
 CALIBRATION = 100
@@ -22,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         "there is kfcn-convert.",
         epilog="formats: " + "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items()),
     )
-    cli.add_argument("model", metavar="RUN_OR_MODEL", help=MODEL_HELP)
+    cli.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     whole = number(int)  # how large each must be, `export` checks
     one_size = " and ".join(
         f"{name} in 8 bits" if kind.fixed_int8 else name
@@ -40,14 +39,15 @@ def parser() -> argparse.ArgumentParser:
         help=f"height and width of the images, for {one_size}",
     )
     able = " and ".join(name for name, kind in FORMATS.items() if kind.int8 is not None)
-    cli.add_argument(
-        "--quantize", choices=("int8",), help=f"add a file in 8 bits ({able}); requires --data"
+    cli.add_argument("--quantize", choices=("int8",), help=f"add a file in 8 bits ({able})")
+    add_source(
+        cli,
+        required=False,
+        purpose="to check and calibrate on; default: of the run with --quantize, else scenes; ",
     )
-    add_source(cli, required=False, purpose="to check and calibrate on, ")
     cli.add_argument(
         "--calibration", type=whole, metavar="N", help=f"training images for int8 ({CALIBRATION})"
     )
-    cli.add_argument("--version", action="version", version=f"kfcn {__version__}")
     return cli
 
 
@@ -57,10 +57,10 @@ def work(args: argparse.Namespace) -> int:
     from kfcn.errors import UsageError
     from kfcn_tools.export.exporting import DESCRIPTION, export
 
-    of_data = ("data_dir", "classes", "ignore", "pages", "unlabelled", "seed")
-    given = [f"--{name.replace('_', '-')}" for name in of_data if getattr(args, name) is not None]
-    if args.data is None and given:
-        raise UsageError(f"{given[0]} requires --data NAME")
+    of_data = ("data", "data_dir", "classes", "ignore", "pages", "unlabelled", "seed")
+    data, splits = None, ("train", "val")
+    if args.quantize or any(getattr(args, name) is not None for name in of_data):
+        data, splits = source_of_run(args, args.model, read_card(args.model))
     if args.quantize is None and args.calibration is not None:
         raise UsageError("--calibration requires --quantize int8")
     out = export(
@@ -70,7 +70,8 @@ def work(args: argparse.Namespace) -> int:
         scores=args.scores,
         size=tuple(args.size) if args.size else None,
         quantize=args.quantize == "int8",
-        data=source_of(args, read_card(args.model)) if args.data else None,
+        data=data,
+        splits=splits,
         calibration=CALIBRATION if args.calibration is None else args.calibration,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )

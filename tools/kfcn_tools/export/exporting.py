@@ -37,6 +37,7 @@ def export(
     size: tuple[int, int] | None = None,
     quantize: bool = False,
     data: str | data_sets.Source | None = None,
+    splits: tuple[str, str] = ("train", "val"),
     calibration: int = 100,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -52,9 +53,11 @@ def export(
         format: of `FORMATS`.
         scores: float32 `scores` (N, H, W, C), the probabilities of the classes, in place of labels.
         size: (H, W), for files that take images of one size.
-        quantize: adds a file in 8 bits, calibrated on the training split of `data`.
-        data: the data set whose validation images the check uses, by its name alone where that
-            suffices; without it drawn scenes.
+        quantize: adds a file in 8 bits, calibrated on pictures of `data`.
+        data: the data set whose images the check uses, by its name alone where that suffices;
+            without it drawn scenes.
+        splits: the names of its split that was trained on, which calibrates, and of the one for
+            validation, which checks.
         calibration: training images for 8 bits, at least 4 (`LEAST_CALIBRATION`).
         progress: gets a line before each step.
 
@@ -81,7 +84,7 @@ def export(
     if not scores:
         check_scores(classes, described(model))
     origin = data_sets.Source(data) if isinstance(data, str) else data
-    val = origin.open_for(card, "val") if origin else None
+    val = origin.open_for(card, splits[1]) if origin else None
     names, source = identity(model, val)
     info = {
         "format": format,
@@ -92,7 +95,7 @@ def export(
     plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
     net = Net(plain, names, scores, info, size)
     dataset = val or data_sets.load("scenes", "val")
-    train = origin.open_for(card, "train") if quantize and origin else None
+    train = origin.open_for(card, splits[0]) if quantize and origin else None
     if train is not None:
         check_enough(train)
     batches = _batches(dataset, size if kind.fixed_size else None)
