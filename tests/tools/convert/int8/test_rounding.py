@@ -86,6 +86,26 @@ def test_moments_are_those_of_the_keras_net():
     assert nothing is None
 
 
+@pytest.mark.slow
+def test_inputs_that_hardly_vary_have_a_covariance():
+    """As of a net that has learned little yet: they differ by a 20,000th of what they are."""
+    image = keras.Input(batch_shape=(1, 40, 40, 3))
+    content = export_tflite(keras.Model(image, keras.layers.Conv2D(4, 3)(image)))
+    inputs, rng = rounding.ConvolutionInputs(content, 4), np.random.default_rng(0)
+    (found,) = inputs.convolutions
+    common = rng.normal(size=(4, 40, 40, 1))  # what the channels share: most of it
+    seen = (6 + 3e-4 * (common + 0.01 * rng.normal(size=(4, 40, 40, 3)))).astype(np.float32)
+    for one in seen:
+        inputs.see({found.source: one[None]}.__getitem__)
+    mean, covariance = inputs.moments(found)
+    taps = np.concatenate([rounding._patches(found, x, 10**6, InOrder()) for x in seen])
+    expected = np.cov(taps.T.astype(np.float64), bias=True)
+    np.testing.assert_allclose(mean, taps.mean(0, np.float64), atol=1e-6)
+    np.testing.assert_allclose(covariance, expected, atol=1e-3 * expected.max())
+    rounded, _ = rounding.round_weights(inputs)[found.output]
+    assert np.isfinite(rounded).all()
+
+
 def test_rounding_by_hand():
     """Two weights of 0.4 with inputs that are always equal: 0 and 1 are nearer than 0 and 0."""
     row = np.array([[127.0, 0.4, 0.4]])

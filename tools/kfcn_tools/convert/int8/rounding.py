@@ -43,6 +43,7 @@ class ConvolutionInputs:
         self.convolutions = list(convolutions(content))
         self._images, self._largest = images, largest_row
         self._random = np.random.default_rng(seed)
+        self._origins: dict[str, np.ndarray] = {}
         self._sums: dict[str, list] = {}
 
     def see(self, values: Callable[[str], np.ndarray]) -> None:
@@ -52,6 +53,9 @@ class ConvolutionInputs:
             seen = _patches(
                 convolution, values(convolution.source)[0], -(-total // self._images), self._random
             )
+            # From near the mean: of inputs that hardly vary the squares' difference would be noise.
+            origin = self._origins.setdefault(convolution.output, seen.mean(-2))
+            seen = seen - origin[..., None, :]
             sums = self._sums.setdefault(convolution.output, [0, 0.0, 0.0])
             sums[0] += seen.shape[-2]
             sums[1] += seen.sum(-2, dtype=np.float64)
@@ -65,9 +69,10 @@ class ConvolutionInputs:
         """
         count, total, products = self._sums[convolution.output]
         mean = total / count
+        center = self._origins[convolution.output] + mean
         if mean.shape[-1] > self._largest:
-            return mean, None
-        return mean, products / count - mean[..., :, None] * mean[..., None, :]
+            return center, None
+        return center, products / count - mean[..., :, None] * mean[..., None, :]
 
 
 def _patches(convolution, x, limit, random) -> np.ndarray:
