@@ -148,3 +148,16 @@ def settings(pairs, **more):
         "verbose": False,
         **more,
     }
+
+
+def u_net(classes=3, interpolation="nearest", activation=None, width=6):
+    """A net as people build it: it joins the maps of two strides, and takes even sizes alone."""
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    fine = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+    x = keras.layers.MaxPooling2D()(fine)
+    x = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+    x = keras.layers.UpSampling2D(interpolation=interpolation)(x)
+    x = keras.layers.Concatenate()([x, fine])
+    x = keras.layers.Conv2D(classes, 3, padding="same", activation=activation)(x)
+    return keras.Model(image, x)

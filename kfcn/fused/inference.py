@@ -11,6 +11,7 @@ from kfcn.fused.clipped import clipped_after
 from kfcn.fused.cuts import slices
 from kfcn.fused.enlargements import by_channel
 from kfcn.fused.norms import folded
+from kfcn.fused.resizes import resizes
 from kfcn.graph import replay
 
 _FUNCTIONS = weakref.WeakKeyDictionary()
@@ -40,7 +41,7 @@ def inference_functions(model: keras.Model) -> dict[keras.Operation, Callable]:
     """What `kfcn.graph.replay` is to call in the place of a net's operations; for inference."""
     import tensorflow as tf
 
-    instead = slices(model) | folded(model)
+    instead = slices(model) | folded(model) | resizes(model)
     if not tf.config.list_physical_devices("GPU"):  # these were measured on CPUs only
         instead |= by_channel(model) | clipped_after(model)
     return instead

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from kfcn.errors import KfcnError
+from kfcn.fused.resizes import resizes
+from kfcn.graph import replay
 from kfcn_tools.export.net import Net, Run
 
 CARD = "kfcn.json"
@@ -50,10 +52,10 @@ def write(net: Net, folder: Path) -> dict[str, str]:
     """
     import tensorflow as tf
 
-    model, scores = net.model, net.scores
+    model, scores, instead = net.model, net.scores, resizes(net.model)
 
     def serve(image):
-        logits = tf.cast(model(tf.cast(image, tf.float32), training=False), tf.float32)
+        logits = tf.cast(replay(model, tf.cast(image, tf.float32), instead), tf.float32)
         if scores:
             return {"scores": tf.nn.softmax(logits)}
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
