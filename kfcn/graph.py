@@ -79,6 +79,11 @@ def is_plain(layer: keras.Layer) -> bool:
     )
 
 
+def operations(model: keras.Model) -> list[keras.Operation]:
+    """The layers and operations of a model; a Sequential has layers alone."""
+    return getattr(model, "operations", model.layers)
+
+
 class Call(NamedTuple):
     """One call of an operation in a model.
 
@@ -96,9 +101,10 @@ class Call(NamedTuple):
 
 
 def calls(model: keras.Model) -> Iterator[Call]:
-    """The calls of a functional model in the order in which Keras makes them."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
+    """The calls of a functional or Sequential model in the order in which Keras makes them."""
+    nodes = getattr(model, "_functional", model)._nodes_by_depth
+    for depth in sorted(nodes, reverse=True):
+        for node in nodes[depth]:
             if not node.is_input:
                 arguments = node.arguments
                 yield Call(node.operation, arguments.args, arguments.kwargs, node.outputs)
@@ -124,7 +130,7 @@ def replay(
     what is called takes them.
 
     Args:
-        model: functional, of one input and one output.
+        model: functional or Sequential, of one input and one output.
         image: what the input stands for.
         instead: functions to call in the place of operations, with the same arguments. They get
             no `training` and no `mask`, and no cast to the layer's dtype has been made.

@@ -9,7 +9,7 @@ import numpy as np
 from kfcn.errors import UsageError
 from kfcn.inference.runtime.net import KerasNet, Net, open_net
 from kfcn.inference.segment import segment as segment_by
-from kfcn.saved import check_net, model_path
+from kfcn.saved import check_net, described, model_path
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +47,7 @@ def segment(model: "keras.Model | Path | str", image: np.ndarray) -> np.ndarray:
         status = file.stat()
         net = _opened(str(model), file, status.st_mtime_ns, status.st_size)
     else:
-        check_net(model, model.name)
+        check_net(model, described(model))
         net = KerasNet(model)
     return segment_by(net, np.ascontiguousarray(image))
 

@@ -12,6 +12,7 @@ from kfcn import pretrained
 from kfcn.cards import check_card, read_card
 from kfcn.data.formats.text import read_text
 from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.graph import operations
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
 from kfcn.saved import MODEL, check_input, load_model
 
@@ -107,7 +108,7 @@ def holds_normalization(model: keras.Model) -> bool:
             layer, keras.layers.Rescaling | keras.layers.Normalization
         )
 
-    return any(normalizes(layer) for layer in getattr(model, "operations", model.layers))
+    return any(map(normalizes, operations(model)))
 
 
 def choose_class(labels: Sequence[str] | None, text: str, classes: int) -> int:

@@ -24,6 +24,7 @@ from kfcn.graph import (
     is_operation,
     is_plain,
     is_stock,
+    operations,
     outputs,
     place,
     producer,
@@ -178,7 +179,7 @@ def enlargements(model: keras.Model) -> list[Enlargement]:
     """
     layers = {layer for layer in model.layers if _enlarges_by_channel(layer)}
     joins = [layer for layer in model.layers if is_stock(layer, keras.layers.Concatenate)]
-    uses = _Uses.of(model) if joins else None  # a Sequential, which has no joins, has no calls
+    uses = _Uses.of(model) if joins else None
     joined = [x for x in (_joined(layer, uses) for layer in joins) if x]
     joined = [x for x in joined if layers.issuperset(x.parts)]
     grouped = {layer for enlargement in joined for layer in enlargement.parts}
@@ -279,7 +280,7 @@ class Trim(NamedTuple):
 
 def trims(model: keras.Model) -> list[Trim]:
     """Finds the gathers of `match_size` in a net."""
-    return [trim for operation in model.operations if (trim := as_trim(operation))]
+    return [trim for operation in operations(model) if (trim := as_trim(operation))]
 
 
 def as_trim(operation: keras.Operation) -> Trim | None:

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from small_nets import TINY, fit_statistics, needs_bfloat16, randomize
+from small_nets import TINY, fit_statistics, needs_bfloat16, randomize, u_net
 
 import kfcn
 from kfcn.fused import depthwise, run_net
@@ -395,3 +395,36 @@ def test_a_padding_layer_that_others_read_stays():
     instead = depthwise_convolutions(model)
     assert not any(isinstance(layer, keras.layers.ZeroPadding2D) for layer in instead)
     np.testing.assert_allclose(replay(model, values, instead), model(values), atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_maps_are_resized_at_one_size_after_the_other(interpolation, nested):
+    """Keras asks a symbolic size whether it is positive, from the second size on."""
+    model = u_net(interpolation=interpolation)
+    if nested:
+        image = keras.Input((None, None, 3))
+        model = keras.Model(image, keras.layers.Conv2D(4, 1)(model(image)))
+    rng = np.random.default_rng(0)
+    for size in ((16, 24), (18, 24), (20, 30)):
+        images = rng.uniform(0, 255, (2, *size, 3)).astype("float32")
+        expected = np.asarray(model(images, training=False))
+        np.testing.assert_allclose(run_net(model, images), expected, atol=1e-4 * expected.std())
+
+
+def test_a_sequential_is_computed_as_its_graph():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.Conv2D(4, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(6),
+            layers.Conv2DTranspose(3, 4, strides=2, padding="same", use_bias=False),
+        ]
+    )
+    fit_statistics(model)
+    images = np.random.default_rng(0).uniform(0, 255, (1, 9, 14, 3)).astype("float32")
+    expected = np.asarray(model(images, training=False))
+    np.testing.assert_allclose(run_net(model, images), expected, atol=1e-4 * expected.std())

@@ -49,6 +49,15 @@ def test_a_run_a_file_and_a_model_give_the_labels(run):
     np.testing.assert_array_equal(mirrored, LABELS[:, ::-1])
 
 
+def test_a_sequential_gives_its_labels():
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Conv2D(3, 3, padding="same")
+    net = keras.Sequential([keras.Input((None, None, 3)), layer])
+    expected = np.asarray(net(IMAGE[None].astype("float32"))).argmax(-1)[0]
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(kfcn.segment(net, IMAGE), expected)
+
+
 def test_a_net_is_opened_again_only_when_its_file_has_changed(run, opened, monkeypatch):
     for _ in range(3):
         kfcn.segment(run, IMAGE)
@@ -105,7 +114,7 @@ def test_other_models_are_refused(tmp_path):
         kfcn.segment(tmp_path / "model.keras", IMAGE)
     image = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(image)
-    with pytest.raises(KfcnError, match="expected the scores of each pixel"):
+    with pytest.raises(KfcnError, match=r"the model .* expected a single map of logits"):
         kfcn.segment(keras.Model(image, pooled), IMAGE)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from small_nets import save_colour_run
+from small_nets import save_colour_run, u_net
 
 from kfcn import data, predict
 from kfcn.commands import predict as command
@@ -211,6 +211,28 @@ def test_a_result_that_cannot_be_written_is_one_line_and_the_others_are_done(
     lines = [line for line in shown.err.splitlines() if line.startswith("kfcn-predict:")]
     assert len(lines) == 1 and "could not be written: File name too long" in lines[0]
     assert len(list(out.glob("[!.]*"))) == 6
+
+
+def test_a_size_that_a_net_cannot_compute_is_one_line_and_the_others_are_done(tmp_path, capsys):
+    """A U-Net joins maps of several strides, and takes sizes alone that all of them divide."""
+    keras.utils.set_random_seed(0)
+    net, folder = u_net(), tmp_path / "pictures"
+    folder.mkdir()
+    net.save(tmp_path / "net.keras")
+    rng = np.random.default_rng(0)
+    for name, size in (("a", (16, 24)), ("b", (17, 23)), ("c", (18, 30)), ("d", (19, 24))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{name}.png")
+    out = tmp_path / "out"
+    assert command.main([str(tmp_path / "net.keras"), str(folder), "--out", str(out)]) == 1
+    told = capsys.readouterr().err
+    for size in ("17x23", "19x24"):  # while it is traced for one size, and when it is run
+        assert f"cannot compute a picture of {size}" in told
+    for name in "ac":
+        image = np.asarray(Image.open(folder / f"{name}.png"))
+        expected = np.asarray(net(image[None].astype("float32"))).argmax(-1)[0]
+        assert len(np.unique(expected)) > 1
+        np.testing.assert_array_equal(Image.open(out / f"{name}.png"), expected)
+    assert not (out / "b.png").exists() and not (out / "d.png").exists()
 
 
 def test_a_limit_that_is_none_is_no_fault_of_the_pictures(run, pictures, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from kfcn.errors import KfcnError
 from kfcn.inference.runtime import store
 from kfcn.inference.runtime.on_litert import LiteRTNet
 from kfcn.inference.runtime.on_onnxruntime import OnnxRuntimeNet
@@ -70,10 +71,25 @@ class KerasNet:
         return margin(self.model)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 `(B, H, W, C)` for images uint8 or float32 `(B, H, W, 3)`, RGB 0..255."""
+        """Float32 `(B, H, W, C)` for images uint8 or float32 `(B, H, W, 3)`, RGB 0..255.
+
+        Raises:
+            KfcnError: the net cannot compute images of this size.
+        """
+        import tensorflow as tf
+
         from kfcn.fused import run_net
 
-        return run_net(self.model, images.astype(np.float32))
+        try:
+            found = run_net(self.model, images.astype(np.float32))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:  # while traced; while run
+            height, width = images.shape[1:3]
+            raise KfcnError(
+                f"the model cannot compute a picture of {height}x{width}, where its maps do not "
+                "fit together; expected a size that all its strides divide: resize the picture to "
+                "a multiple of 32 both ways, or to the size that the net was made for"
+            ) from error
+        return found.astype(np.float32, copy=False)  # also under mixed precision
 
     def labels(self, images: np.ndarray) -> np.ndarray:
         """The class of each pixel, uint8 `(B, H, W)`, for images uint8 `(B, H, W, 3)`."""

@@ -101,6 +101,16 @@ def test_what_litert_cannot_do_stays_on_tensorflow():
     np.testing.assert_array_equal(net.labels(values), expected.argmax(-1))
 
 
+def test_logits_of_a_net_in_half_precision_are_float32():
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, keras.layers.Conv2D(3, 1, dtype="mixed_float16")(image))
+    net, values = quickest(model), picture(5, 6)
+    assert net.name == "tensorflow" and model.output.dtype == "float16"
+    found = net.logits(values)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.asarray(model(values.astype(np.float32)), np.float32))
+
+
 def test_wide_convolutions_run_on_onnx_runtime_where_it_is_installed(monkeypatch):
     model, image = randomize(convnet(3)), picture(31, 46)
     net = quickest(model)
