@@ -67,19 +67,51 @@ def copied(model: keras.Model) -> keras.Model:
     """A functional model as it is, on copies of its layers and weights; not compiled."""
     graph = as_functional(model)
     new = keras.models.clone_model(graph)
-    new.set_weights(graph.get_weights())
-    for layer in _leaves(new):
-        _finalize(layer)
+    give_weights(new, graph.get_weights())
     return new
 
 
-def _leaves(model):
-    for layer in model.layers:
-        yield from _leaves(layer) if isinstance(layer, keras.Model) else (layer,)
+def in_float32(model: keras.Model) -> keras.Model:
+    """A model that computes in float32: itself, or a copy where layers do in half precision.
+
+    Their weights are float32 as a rule: a policy such as "mixed_bfloat16" is for the training.
+    """
+
+    def is_half(layer):
+        return getattr(layer, "compute_dtype", None) in ("float16", "bfloat16")
+
+    if not any(map(is_half, _leaves(model))):
+        return model
+
+    def clone(layer):
+        dtype = {"dtype": "float32"} if is_half(layer) else {}
+        return type(layer).from_config(layer.get_config() | dtype)
+
+    graph = as_functional(model)
+    new = keras.models.clone_model(graph, clone_function=clone, recursive=True)
+    give_weights(new, graph.get_weights())
+    return new
+
+
+def _leaves(layer):
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            yield from _leaves(inner)
+    else:
+        yield layer
+
+
+def give_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:
+    """Sets the weights of a layer or a model, and what its layers derive from them.
+
+    A Normalization computes with constants that it makes of its weights.
+    """
+    layer.set_weights(weights)
+    for leaf in _leaves(layer):
+        _finalize(leaf)
 
 
 def _finalize(layer):
-    """After weights were assigned: Normalization derives constants from them."""
     if hasattr(layer, "finalize_state"):
         layer.finalize_state()
 

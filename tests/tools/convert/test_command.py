@@ -15,6 +15,7 @@ import pytest
 from drawn import write
 from kfcn_mobile.bundle import read_bundle
 from kfcn_mobile.gates import MODES
+from kfcn_mobile.validate import validate
 from kfcn_tools.convert import command, convert, metadata, modes
 from kfcn_tools.convert import write_bundle as bundle
 from kfcn_tools.convert.conversion import _without_eight_bit
@@ -328,6 +329,32 @@ def test_a_notebook_converts_a_net_that_it_has(tmp_path):
         convert(tiny_fcn(), tmp_path / "other", (48, 64), data="scenes")
     with pytest.raises(UsageError, match="mode 'int4': expected float32, float16"):
         convert(tiny_fcn(), tmp_path / "other", (48, 64), data="scenes", modes=["int4"])
+
+
+@pytest.mark.slow
+def test_a_net_that_was_trained_in_half_precision_is_converted_in_float32(tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1, dtype="mixed_bfloat16")(image)
+    x = keras.layers.Conv2D(7, 3, padding="same", dtype="mixed_bfloat16")(x)
+    out = convert(
+        keras.Model(image, x), tmp_path / "bundle", (48, 64), data="scenes", calibration=4,
+        golden=2, modes=["float32", "int8"],
+    )  # fmt: skip
+    report, _ = validate(read_bundle(out), runs=0)
+    assert [model["agreement"] > 0.98 for model in report["models"]] == [True, True]
+    assert report["models"][0]["agreement"] == 1
+
+
+@pytest.mark.slow
+def test_what_tflite_cannot_write_is_one_line(tmp_path):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(7, 1)(keras.ops.cast(keras.ops.cast(image, "float16") * 2, "float32"))
+    with pytest.raises(KfcnError, match=r"float32: TFLite's converter cannot write the model: "):
+        convert(
+            keras.Model(image, x), tmp_path / "bundle", (48, 64), data="scenes", modes=["float32"]
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

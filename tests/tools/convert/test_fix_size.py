@@ -121,3 +121,28 @@ def test_enlargements_that_are_joined_keep_their_borders():
     np.testing.assert_allclose(
         logits(export.fix_size(model, 64, 96), given), expected, atol=1e-4 * np.abs(expected).max()
     )
+
+
+def adapted():
+    """A Normalization that has seen pictures, which are neither around 0 nor of variance 1."""
+    layer = keras.layers.Normalization()
+    layer.adapt(np.stack([picture(seed) for seed in range(4)]).astype(np.float32))
+    return layer
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_normalization_keeps_what_it_was_adapted_to(nested):
+    """It computes with constants that follow from its weights, and not when those are set."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = adapted()(image)
+    if nested:
+        x = keras.Model(image, x, name="inside")(image)
+    model = keras.Model(image, keras.layers.Conv2D(5, 3, padding="same")(x))
+    given = picture(9)
+    expected = logits(model, given)
+    fixed = export.fix_size(model, *SIZE)
+    np.testing.assert_allclose(logits(fixed, given), expected, atol=1e-4)
+    fresh = export.fix_size(model, *SIZE)
+    fresh.set_weights([w * 0 + 1 for w in fresh.get_weights()])
+    assert np.abs(logits(fresh, given) - expected).max() > 0.1

@@ -73,6 +73,22 @@ def test_an_int8_file_has_8_bit_weights_and_nearly_the_same_labels(tmp_path):
     assert json.loads(properties.custom_metadata_map["classes"]) == CLASSES
 
 
+def test_a_net_that_was_trained_in_half_precision_is_written_in_float32(tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    model = keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", dtype="mixed_float16")(x))
+    out = export(model, tmp_path / "out", "onnx", scores=True)
+    given = images(1, (40, 72))
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"))
+    scores = session.run(["scores"], {"image": given})[0]
+    kernel, bias = model.layers[-1].get_weights()
+    logits = keras.ops.conv(given.astype(np.float32) / 255, kernel, padding="same") + bias
+    np.testing.assert_allclose(scores, keras.ops.softmax(logits), atol=1e-5)
+
+
 def test_what_onnx_has_nothing_for_is_named(tmp_path):
     with pytest.raises(KfcnError, match=r"crf.*: cannot be written as ONNX; saved_model can"):
         onnx_file.write(a_net(add_crf(tiny_model())), tmp_path)

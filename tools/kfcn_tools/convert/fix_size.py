@@ -18,6 +18,7 @@ from kfcn.errors import KfcnError
 from kfcn.fused.norms import fold, foldable
 from kfcn.graph import inputs, is_operation, producer
 from kfcn.nets.upsample import Enlargement, enlargements, trims
+from kfcn.rewrite.walker import give_weights
 
 
 def fix_size(
@@ -70,7 +71,7 @@ def fix_size(
         if name in folded:
             operation.set_weights([ops.convert_to_numpy(x) for x in fold(source, folded[name])])
         else:
-            operation.set_weights(source.get_weights())
+            give_weights(operation, source.get_weights())
         return outputs
 
     image = keras.Input(batch_shape=(1, height, width, 3), name="image")

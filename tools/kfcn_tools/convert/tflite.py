@@ -6,6 +6,8 @@ from typing import Literal
 import keras
 from kfcn_mobile.bundle import SIGNATURE
 
+from kfcn.errors import KfcnError, first_line
+
 FloatMode = Literal["float32", "float16", "dynamic"]
 
 
@@ -25,6 +27,9 @@ def export_tflite(
 
     Returns:
         The file's content.
+
+    Raises:
+        KfcnError: TFLite's converter cannot write the model.
     """
     import tensorflow as tf
 
@@ -50,4 +55,9 @@ def export_tflite(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if mode == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
+        try:
+            return converter.convert()
+        except Exception as error:  # its own kinds, with pages of MLIR
+            raise KfcnError(
+                f"{mode}: TFLite's converter cannot write the model: {first_line(error)}"
+            ) from error

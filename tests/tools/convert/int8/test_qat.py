@@ -154,3 +154,18 @@ def test_the_fake_quantised_net_predicts_what_int8_will_do():
         near += np.mean(bundle.keras_labels(student, image)[0] == labels)
         far += np.mean(bundle.keras_labels(fixed, image)[0] == labels)
     assert near > far
+
+
+def test_an_adapted_normalization_stays_so_in_the_student_and_in_the_teacher():
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Normalization()
+    layer.adapt(np.stack(IMAGES).astype(np.float32))
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(5, 3, padding="same", name="score")(layer(image))
+    fixed = fix_size(keras.Model(image, x), *SIZE)
+    given = IMAGES[0][None].astype(np.float32)
+    expected = np.asarray(fixed(given))
+    student = qat.fake_quantized(fixed, IMAGES)
+    np.testing.assert_allclose(student(given), expected, atol=0.1 * expected.std())
+    # The teacher is what the student learns from: its loss is small from the beginning.
+    assert qat.fine_tune(fixed, IMAGES[:4], 1, IMAGES)[0] < 1e-3

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kfcn.rewrite.walker import give_weights
 from kfcn_tools.convert.int8.channels import (
     channel_statistics,
     is_depthwise,
@@ -108,7 +109,7 @@ def fake_quantized(fixed: keras.Model, images: Sequence[np.ndarray]) -> keras.Mo
         kwargs.pop("training", None)
         x = operation(*args, **kwargs)
         if isinstance(operation, keras.layers.Layer):
-            operation.set_weights(fixed.get_layer(operation.name).get_weights())
+            give_weights(operation, fixed.get_layer(operation.name).get_weights())
         if operation.name in statistics:
             seen = statistics[operation.name]
             low, high = min(0.0, seen.low.min()), max(0.0, seen.high.max())
@@ -155,7 +156,7 @@ def fine_tune(
             lambda _: keras.Input(fixed.inputs[0].shape[1:]), fixed.input
         ),
     )
-    teacher.set_weights(fixed.get_weights())
+    give_weights(teacher, fixed.get_weights())
     teacher.trainable = False
     correct_biases(student, fixed, calibration)
     steps = epochs * -(-len(images) // BATCH)
