@@ -89,4 +89,4 @@ def is_depthwise(layer: keras.Operation) -> bool:
 
 def plain_convolution(operation: keras.Operation) -> bool:
     """A convolution whose input channels can be scaled: Conv2D or depthwise, no groups."""
-    return is_stock(operation, *CONVOLUTIONS)
+    return is_stock(operation, *CONVOLUTIONS) and getattr(operation, "groups", 1) == 1

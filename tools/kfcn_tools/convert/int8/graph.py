@@ -46,7 +46,10 @@ class Convolution:
 
 
 def convolutions(content: bytes | bytearray) -> Iterator[Convolution]:
-    """The convolutions of a float32 `.tflite` file, in running order."""
+    """The convolutions of a float32 `.tflite` file, in running order, but for those in groups.
+
+    The rows of those are laid upon a part of the channels each.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)
@@ -69,13 +72,17 @@ def convolutions(content: bytes | bytearray) -> Iterator[Convolution]:
         code = model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode()
         if code not in kinds or operator.InputsLength() != 3 or operator.Inputs(2) < 0:
             continue
+        depthwise = code == schema.BuiltinOperator.DEPTHWISE_CONV_2D
+        kernel = constant(operator.Inputs(1))
+        if not depthwise and kernel.shape[-1] != graph.Tensors(operator.Inputs(0)).Shape(3):
+            continue
         options, table = kinds[code](), operator.BuiltinOptions()
         options.Init(table.Bytes, table.Pos)
         yield Convolution(
             name(operator.Outputs(0)),
             name(operator.Inputs(0)),
-            code == schema.BuiltinOperator.DEPTHWISE_CONV_2D,
-            constant(operator.Inputs(1)),
+            depthwise,
+            kernel,
             constant(operator.Inputs(2)),
             (options.StrideH(), options.StrideW()),
             (options.DilationHFactor(), options.DilationWFactor()),
@@ -90,20 +97,24 @@ def unshared(content: bytes) -> bytes:
     what is written to one would change the others.
     """
     model = unpacked(content)
-    graph, taken = model.subgraphs[0], set()
+    graph = model.subgraphs[0]
+    read, taken = set(), set()  # tensors that an operator reads already, and their buffers
     for operator in graph.operators:
         inputs = list(operator.inputs)
         for position, index in enumerate(inputs):
             if index < 0 or model.buffers[graph.tensors[index].buffer].data is None:
                 continue
-            if graph.tensors[index].buffer in taken:
-                tensor = copy.copy(graph.tensors[index])
+            tensor = graph.tensors[index]
+            if index in read:
+                tensor = copy.copy(tensor)
                 tensor.name = tensor.name + b"_" + str(len(graph.tensors)).encode()
-                model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
-                tensor.buffer = len(model.buffers) - 1
                 graph.tensors.append(tensor)
                 inputs[position] = len(graph.tensors) - 1
-            taken.add(graph.tensors[inputs[position]].buffer)
+            if tensor.buffer in taken:
+                model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
+                tensor.buffer = len(model.buffers) - 1
+            read.add(inputs[position])
+            taken.add(tensor.buffer)
         operator.inputs = inputs
     return packed(model, len(content))
 

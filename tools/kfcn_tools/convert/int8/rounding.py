@@ -65,9 +65,12 @@ class ConvolutionInputs:
     def moments(self, convolution: Convolution) -> tuple[np.ndarray, np.ndarray | None]:
         """Mean (n,) and covariance (n, n) of the inputs of a row, the latter None of long rows.
 
-        Of a depthwise convolution (channel, n) and (channel, n, n).
+        Of a depthwise convolution (row, n) and (row, n, n).
         """
         count, total, products = self._sums[convolution.output]
+        if convolution.depthwise:  # with a depth multiplier several rows read one channel
+            rows = convolution.kernel.shape[-1] // len(total)
+            total, products = np.repeat(total, rows, 0), np.repeat(products, rows, 0)
         mean = total / count
         center = self._origins[convolution.output] + mean
         if mean.shape[-1] > self._largest:
