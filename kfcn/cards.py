@@ -149,6 +149,8 @@ def open_model(
 ) -> "tuple[keras.Model, dict | None]":
     """The net that a caller named or passed, and its card (None where there is none).
 
+    It returns logits: a softmax in which it ends is left out.
+
     Args:
         model: a net, its file, or a run folder.
         crf: put a dense CRF on top, with the widths and weights of `crf.json` beside the model
@@ -173,6 +175,9 @@ def open_model(
         import keras
 
         net = keras.Model(net.inputs, net.outputs, name=net.name)
+    from kfcn.rewrite.logits import as_logits
+
+    net = as_logits(net)
     if crf:
         from kfcn.crf import DenseCRF, add_crf
 

@@ -347,6 +347,24 @@ def test_a_net_that_was_trained_in_half_precision_is_converted_in_float32(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_bundle_of_a_net_of_probabilities_holds_logits(tmp_path):
+    """Probabilities are never 1 apart: no pixel was confident, and its gate could not fail."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 32)(image)
+    model = keras.Model(image, keras.layers.Conv2D(7, 3, padding="same", activation="softmax")(x))
+    out = convert(model, tmp_path / "bundle", (48, 64), data="scenes", golden=1, modes=["float32"])
+    made = read_bundle(out)
+    (golden,) = made.golden
+    shares = np.asarray(model(golden.image[None].astype(np.float32)))[0, ::8, ::8]
+    np.testing.assert_allclose(keras.ops.softmax(golden.logits), shares, atol=1e-5)
+    report, _ = validate(made, runs=0)
+    assert golden.margin.max() > 1 and report["models"][0]["confident"] == 1
+    given = runner(out / "scores_float32.tflite")(golden.image)[::8, ::8]
+    np.testing.assert_allclose(keras.ops.softmax(given), shares, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_what_tflite_cannot_write_is_one_line(tmp_path):
     image = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(7, 1)(keras.ops.cast(keras.ops.cast(image, "float16") * 2, "float32"))

@@ -68,6 +68,24 @@ def test_scores_are_probabilities(tmp_path):
     np.testing.assert_allclose(scores.sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_net_of_probabilities_is_no_net_of_logits(tmp_path):
+    """Its softmax once more would bring all scores near each other, and agree with Keras'."""
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 64)(image)
+    model = keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", activation="softmax")(x))
+    out = export(model, tmp_path / "out", "saved_model", scores=True)
+    given = images(1, (40, 72))
+    expected = np.asarray(model(given.astype(np.float32)))
+    loaded = tf.saved_model.load(str(out))
+    found = loaded.serve(tf.constant(given))["scores"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(expected - np.asarray(keras.ops.softmax(expected))).max() > 0.1
+
+
 def test_a_file_that_gives_something_else_is_refused():
     net, given = a_net(), [images(1, (40, 56))]
     right = net.logits(given[0]).argmax(-1).astype(np.uint8)

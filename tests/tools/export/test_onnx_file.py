@@ -89,6 +89,20 @@ def test_a_net_that_was_trained_in_half_precision_is_written_in_float32(tmp_path
     np.testing.assert_allclose(scores, keras.ops.softmax(logits), atol=1e-5)
 
 
+def test_the_scores_of_a_net_of_probabilities_are_its_own(tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 64)(image)
+    model = keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", activation="softmax")(x))
+    out = export(model, tmp_path / "out", "onnx", scores=True)
+    given = images(1, (40, 72))
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"))
+    scores = session.run(["scores"], {"image": given})[0]
+    np.testing.assert_allclose(scores, model(given.astype(np.float32)), atol=1e-5)
+
+
 def test_what_onnx_has_nothing_for_is_named(tmp_path):
     with pytest.raises(KfcnError, match=r"crf.*: cannot be written as ONNX; saved_model can"):
         onnx_file.write(a_net(add_crf(tiny_model())), tmp_path)

@@ -12,6 +12,7 @@ from kfcn.cards import check_card, read_card
 from kfcn.crf import DenseCRF
 from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
+from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
 from kfcn.saved import check_net, described, load_model
 from kfcn_tools.convert import metadata, write_bundle
@@ -92,7 +93,8 @@ def convert(
         raise UsageError(f"a bundle of this net could not be read: {error}") from error
     with new_folder(out) as folder:
         # A saved model's input may stand in a list; from here on it is one tensor.
-        net = in_float32(keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name))
+        net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
+        net = as_logits(in_float32(net))
         chosen = _without_eight_bit(net, modes)
         eight_bit = any(WAYS[mode].eight_bit for mode in chosen)
         if not eight_bit and (unused := _changed(int8)):

@@ -16,6 +16,7 @@ from kfcn.errors import UsageError
 from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
+from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
 from kfcn.saved import check_maps, check_scores, described, load_model
 from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
@@ -93,7 +94,8 @@ def export(
         "kfcn_version": __version__,
         "source": source,
     }
-    plain = in_float32(keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name))
+    plain = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
+    plain = as_logits(in_float32(plain))
     net = Net(plain, names, scores, info, size)
     dataset = val or data_sets.load("scenes", "val")
     train = origin.open_for(card, splits[0]) if quantize and origin else None
