@@ -303,6 +303,9 @@ def _upsampling(layer, before, after):
 def _starts(layer, key) -> list[int]:
     """Where a slice `x[:, top:, left:]` starts."""
     key = key if isinstance(key, tuple) else (key,)
+    if Ellipsis in key:  # `x[..., :8]` takes channels
+        place = key.index(Ellipsis)
+        key = (*key[:place], *[slice(None)] * (5 - len(key)), *key[place + 1 :])
     starts = []
     for axis in (1, 2):
         part = key[axis] if axis < len(key) else slice(None)

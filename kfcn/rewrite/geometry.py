@@ -13,7 +13,7 @@ CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
 GLOBAL_POOLINGS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 
-# Layers that work on each position by itself and take any size.
+# Layers that work on each position by itself and take any size, or that only training does.
 _POINTWISE = (
     layers.Activation,
     layers.ReLU,
@@ -26,6 +26,12 @@ _POINTWISE = (
     layers.GaussianNoise,
     layers.GaussianDropout,
     layers.ActivityRegularization,
+    layers.RandomBrightness,
+    layers.RandomContrast,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
     layers.BatchNormalization,
     layers.Rescaling,
     layers.Normalization,

@@ -286,3 +286,26 @@ def test_reach_is_the_furthest_pixel_that_changes_a_cell(shape):
     sizes = [high - low + 1 for low, high in rows]
     assert reach(model) > max(sizes) // 2  # the control: half of the largest field is too little
     assert reach(chain(conv(3), layers.GroupNormalization(1))) == math.inf
+
+
+def test_slices_of_channels_move_no_pixel():
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(8, 3)(image)
+    gated = layers.Multiply()([x[..., :4], x[..., 4:]])
+    found = kfcn.receptive_field(keras.Model(image, layers.Conv2D(2, 3)(gated)))
+    assert found == (5, 1, 2)
+    # The control: a slice of rows does.
+    moved = kfcn.receptive_field(keras.Model(image, layers.Conv2D(2, 3)(x[:, 4:, :, :])))
+    assert moved == (5, 1, (6, 2))
+
+
+def test_what_only_training_does_is_looked_through():
+    """Tutorials put the changes of training pictures into the net."""
+    image = keras.Input((None, None, 3))
+    x = layers.RandomFlip()(image)
+    for layer in (layers.RandomRotation, layers.RandomZoom, layers.RandomContrast):
+        x = layer(0.1)(x)
+    model = keras.Model(image, layers.Conv2D(2, 3, strides=2)(x))
+    assert kfcn.receptive_field(model) == (3, 2, 1)
+    with pytest.raises(KfcnError, match="cannot be followed through"):
+        kfcn.receptive_field(keras.Model(image, layers.CenterCrop(8, 8)(image)))

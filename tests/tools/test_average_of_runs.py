@@ -47,6 +47,20 @@ def test_every_weight_is_the_mean_and_the_card_says_of_what(runs, tmp_path):
     assert not {"epoch", "metrics"} & set(card)  # they were another net's
 
 
+def test_layers_of_one_name_in_nested_models_are_averaged_each_for_itself(tmp_path):
+    """Their weights have one path: that of the layer inside the model that it lies in."""
+    for number in (0, 1):
+        inside, image = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+        body = keras.Model(inside, keras.layers.Conv2D(3, 1, name="score")(inside), name="body")
+        net = keras.Model(image, keras.layers.Conv2D(3, 1, name="score")(body(image)))
+        net.set_weights([np.full(w.shape, float(number)) for w in net.weights])
+        net.save(tmp_path / f"{number}.keras")
+    assert len({weight.path for weight in net.weights}) < len(net.weights)
+    out = average([tmp_path / "0.keras", tmp_path / "1.keras"], tmp_path / "mean")
+    for weight in load_model(out).get_weights():
+        np.testing.assert_array_equal(weight, 0.5)
+
+
 def test_moving_statistics_are_averaged_with_the_weights(tmp_path):
     nets = [randomize(fcn8s(3, **TINY), seed) for seed in (0, 1)]
     for number, net in enumerate(nets):

@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from kfcn.errors import UsageError
 from kfcn.files import sha256, write_json
 from kfcn.outputs import new_folder
 from kfcn.saved import CARD, MODEL, model_path, save_model
+
+if TYPE_CHECKING:
+    import keras
 
 _ALIKE = ("architecture", "backbone", "net", "classes", "input")
 """What cards must agree on: a net of another output stride, say, has the same weights."""
@@ -55,24 +58,22 @@ def average(models: Sequence[Path | str], out: Path | str) -> Path:
     if len(set(files.values())) < len(models):
         raise UsageError("received the same net twice; expected different ones")
     net, card = open_model(models[0])
-    weights = _by_path(net)
-    means = {path: np.asarray(weight, np.float64) for path, weight in weights.items()}
+    means = [np.asarray(weight, np.float64) for weight in net.weights]
     for number, model in enumerate(models[1:], start=2):
         other, its = open_model(model)
         if differ := [k for k in _ALIKE if (card or {}).get(k) != (its or {}).get(k)]:
             raise UsageError(
                 f"{model}: {', '.join(differ)} differ from those of {models[0]}; expected the same"
             )
-        values = _by_path(other)
-        if {p: w.shape for p, w in values.items()} != {p: w.shape for p, w in weights.items()}:
+        if _shapes(other) != _shapes(net):
             raise UsageError(
                 f"{model}: weights of other shapes than those of {models[0]}; expected one "
                 "architecture"
             )
-        for path, mean in means.items():
-            mean += (np.asarray(values[path], np.float64) - mean) / number
-    for path, weight in weights.items():
-        weight.assign(means[path])
+        for mean, weight in zip(means, other.weights, strict=True):
+            mean += (np.asarray(weight, np.float64) - mean) / number
+    for weight, mean in zip(net.weights, means, strict=True):
+        weight.assign(mean)
     with new_folder(out) as folder:
         save_model(net, folder / MODEL)
         if card is not None:
@@ -82,8 +83,9 @@ def average(models: Sequence[Path | str], out: Path | str) -> Path:
     return Path(out)
 
 
-def _by_path(net: Any) -> dict[str, Any]:
-    return {weight.path: weight for weight in net.weights}
+def _shapes(net: "keras.Model") -> list[tuple[str, tuple[int, ...]]]:
+    # In their order: in nested models several weights have one path.
+    return [(weight.path, tuple(weight.shape)) for weight in net.weights]
 
 
 def parser() -> argparse.ArgumentParser:
