@@ -50,7 +50,8 @@ def _enlarge(parts, x):
 
     layer, stride = parts[0], parts[0].strides[0]
     x = tf.cast(x, layer.compute_dtype)
-    beyond = [0 if layer.padding == "same" else size - stride for size in layer.kernel_size]
+    valid = layer.padding == "valid"
+    beyond = [max(size - stride, 0) if valid else 0 for size in layer.kernel_size]
     shape = [
         x.shape[0],
         *(n and n * stride + more for n, more in zip(x.shape[1:3], beyond, strict=True)),

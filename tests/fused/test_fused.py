@@ -428,3 +428,16 @@ def test_a_sequential_is_computed_as_its_graph():
     images = np.random.default_rng(0).uniform(0, 255, (1, 9, 14, 3)).astype("float32")
     expected = np.asarray(model(images, training=False))
     np.testing.assert_allclose(run_net(model, images), expected, atol=1e-4 * expected.std())
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_kernel_smaller_than_its_stride_enlarges_to_the_size_of_the_layer(padding):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(1, 1)(image)
+    layer = keras.layers.Conv2DTranspose(1, 1, strides=2, padding=padding, use_bias=False)
+    layer.trainable = False
+    model = keras.Model(image, layer(x))
+    images = np.random.default_rng(0).uniform(0, 255, (1, 5, 7, 3)).astype("float32")
+    expected = np.asarray(model(images))
+    assert expected.shape == (1, 10, 14, 1)
+    np.testing.assert_allclose(run_net(model, images), expected, atol=1e-4 * expected.std())

@@ -1,5 +1,6 @@
 """A Keras net as a `Program`."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -170,11 +171,12 @@ def _transposed(layer, given):
         and layer.output_padding is None
         and set(layer.strides) == {stride}
         and set(layer.dilation_rate) == {1}
-        and (layer.padding == "valid" or min(layer.kernel_size) >= stride)
+        and min(layer.kernel_size) >= stride  # the rest would be zeros behind the last cell
     )
     if not plain:
         raise UnsupportedError(
-            f"{layer.name} is a transposed convolution with a bias, holes or unequal strides"
+            f"{layer.name} is a transposed convolution with a bias, holes, unequal strides or a "
+            "kernel smaller than its stride"
         )
     options = {"stride": stride, "padding": layer.padding}
     return _step("transposed", given, options, {"kernel": layer.kernel})
@@ -213,6 +215,9 @@ def _multiply(layer, given):
 
 
 def _max_pool(layer, given):
+    # Pixels between the windows: ONNX Runtime takes what is missing for negative padding.
+    if layer.padding == "same" and any(map(operator.gt, layer.strides, layer.pool_size)):
+        raise UnsupportedError(f"{layer.name} pools {layer.pool_size} at strides {layer.strides}")
     return _pooled(given, layer.pool_size, layer.strides, (1, 1), layer.padding)
 
 

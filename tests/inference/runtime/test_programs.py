@@ -205,6 +205,14 @@ def test_what_has_no_step_is_refused_by_name():
         else:
             with pytest.raises(UnsupportedError, match="DilatedPooling2D"):
                 program_of(keras.Model(image, pooled))
+    # Keras adds rows of zeros behind the last cell, or pools some cells and steps over others.
+    layers = (
+        keras.layers.Conv2DTranspose(2, 1, strides=2, padding="valid", use_bias=False),
+        keras.layers.MaxPooling2D(2, strides=4, padding="same"),
+    )
+    for layer, name in zip(layers, ("smaller than its stride", "at strides"), strict=True):
+        with pytest.raises(UnsupportedError, match=name):
+            program_of(keras.Model(image, layer(image)))
     with pytest.raises(UnsupportedError, match="any size"):
         program_of(keras.Model(fixed, keras.layers.Conv2D(2, 1)(fixed)))
 
