@@ -162,6 +162,36 @@ def check_scores(classes: int, model: Path | str) -> None:
         )
 
 
+def takes(net: "keras.Model", size: tuple[int, int]) -> bool:
+    """Whether a net can compute images of a height and width: a U-Net or a net of one size may not.
+
+    It is tried: what layers make of sizes they do not say.
+    """
+    import tensorflow as tf
+
+    try:
+        net(tf.zeros((1, *size, 3)), training=False)
+    except (ValueError, tf.errors.InvalidArgumentError):  # as Keras finds out, or TensorFlow
+        return False
+    return True
+
+
+def check_takes(net: "keras.Model", size: tuple[int, int], model: Path | str) -> None:
+    """Makes sure that a net can compute images of a height and width.
+
+    Raises:
+        KfcnError: it cannot.
+    """
+    if not takes(net, size):
+        own = net.inputs[0].shape[1:3]
+        expected = "a size that all its strides divide, such as a multiple of 32"
+        if None not in own:
+            expected = f"the size that it was made for, {own[0]}x{own[1]}"
+        raise KfcnError(
+            f"{model} cannot compute images of {size[0]}x{size[1]}; expected {expected}"
+        )
+
+
 def check_weights(net: "keras.Model", model: Path | str) -> None:
     """Makes sure that the weights are finite: with a NaN all pixels become class 0.
 

@@ -86,8 +86,8 @@ class KerasNet:
             height, width = images.shape[1:3]
             raise KfcnError(
                 f"the model cannot compute a picture of {height}x{width}, where its maps do not "
-                "fit together; expected a size that all its strides divide: resize the picture to "
-                "a multiple of 32 both ways, or to the size that the net was made for"
+                "fit together; resize it to the size that the model was made for, or to multiples "
+                "of 32"
             ) from error
         return found.astype(np.float32, copy=False)  # also under mixed precision
 

@@ -26,6 +26,7 @@ from kfcn_tools.convert.pictures import Picture
 from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
 from shipping import CLASSES, PALETTE, SIZE, picture, tiny_bundle, tiny_fcn, tiny_model
+from small_nets import u_net
 
 from kfcn.data import Source, load
 from kfcn.errors import KfcnError, UsageError
@@ -362,6 +363,18 @@ def test_a_bundle_of_a_net_of_probabilities_holds_logits(tmp_path):
     assert golden.margin.max() > 1 and report["models"][0]["confident"] == 1
     given = runner(out / "scores_float32.tflite")(golden.image)[::8, ::8]
     np.testing.assert_allclose(keras.ops.softmax(given), shares, atol=1e-5)
+
+
+def test_a_size_that_the_net_does_not_take_is_told_before_the_work(tmp_path):
+    net, image = u_net(7), keras.Input((64, 64, 3))
+    fixed = keras.Model(image, net(image), name="fixed")
+    for model, size, expected in (
+        (net, (33, 48), "33x48; expected .* multiple of 32"),
+        (fixed, (96, 96), "96x96; expected the size that it was made for, 64x64"),
+    ):
+        with pytest.raises(KfcnError, match=f"the model .* cannot compute images of {expected}"):
+            convert(model, tmp_path / "bundle", size, data="scenes")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
-from small_nets import save_colour_run
+from small_nets import save_colour_run, u_net
 
 from kfcn.data import Source
 from kfcn.errors import KfcnError, UsageError
@@ -84,6 +84,28 @@ def test_a_net_of_probabilities_is_no_net_of_logits(tmp_path):
     found = loaded.serve(tf.constant(given))["scores"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(expected - np.asarray(keras.ops.softmax(expected))).max() > 0.1
+
+
+@pytest.mark.slow
+def test_a_u_net_is_checked_at_sizes_that_it_takes(tmp_path):
+    keras.utils.set_random_seed(0)
+    out = export(u_net(), tmp_path / "out", "saved_model")
+    described = json.loads((out / "export.json").read_text())
+    found = described["checked"]["float32"]
+    assert [each["shape"][1:3] for each in found] == [[192, 256], [128, 160]]
+    assert [each["differing"] for each in found] == [0, 0]
+
+
+def test_a_net_of_one_size_is_refused_in_one_line(tmp_path):
+    net, image = u_net(), keras.Input((64, 64, 3))
+    fixed = keras.Model(image, net(image), name="fixed")
+    refused = r"the model 'fixed' cannot compute images of 192x256; expected the size .*, 64x64"
+    for format in ("saved_model", "onnx", "openvino"):
+        with pytest.raises(KfcnError, match=refused):
+            export(fixed, tmp_path / "out", format)
+    with pytest.raises(KfcnError, match=r"cannot compute images of 33x48; .* multiple of 32"):
+        export(net, tmp_path / "out", "coreml", size=(33, 48))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_gives_something_else_is_refused():

@@ -14,7 +14,7 @@ from kfcn.errors import UsageError
 from kfcn.outputs import new_folder
 from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
-from kfcn.saved import check_net, described, load_model
+from kfcn.saved import check_net, check_takes, described, load_model
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Conversion, convert_modes, scores_of
 from kfcn_tools.convert.options import Int8Options
@@ -64,8 +64,8 @@ def convert(
 
     Raises:
         UsageError: an argument that makes no sense, a data set of other classes, or `out` exists.
-        KfcnError: the model does not return one map of logits for an RGB image or cannot be
-            converted, or a converted file is not as it should be.
+        KfcnError: the model does not return one map of logits for an RGB image, does not take
+            images of that size or cannot be converted, or a converted file is not as it should be.
     """
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
@@ -91,6 +91,7 @@ def convert(
         checked_labels(info, info["size"], out / "bundle.json")
     except BundleError as error:
         raise UsageError(f"a bundle of this net could not be read: {error}") from error
+    check_takes(loaded, size, described(model))
     with new_folder(out) as folder:
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)

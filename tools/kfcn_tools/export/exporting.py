@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -18,7 +18,7 @@ from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
 from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
-from kfcn.saved import check_maps, check_scores, described, load_model
+from kfcn.saved import check_maps, check_scores, check_takes, described, load_model, takes
 from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
@@ -28,6 +28,8 @@ from kfcn_tools.identity import identity
 DESCRIPTION = "export.json"
 # Neither is a multiple of the other, and 32 divides one of them only.
 CHECKED = ((192, 256), (139, 181))
+_EVEN = (128, 160)
+"""In the place of the second for a net that cannot compute it, as a U-Net."""
 
 
 def export(
@@ -101,7 +103,8 @@ def export(
     train = origin.open_for(card, splits[0]) if quantize and origin else None
     if train is not None:
         check_enough(train)
-    batches = _batches(dataset, size if kind.fixed_size else None)
+    sizes = _sizes(plain, size if kind.fixed_size else None, described(model))
+    batches = _batches(dataset, sizes)
     out = Path(out)
     with new_folder(out) as folder:
         progress(f"{format}: writing")
@@ -118,7 +121,7 @@ def export(
             images = [picture.image for picture in pictures(train, calibration, at)]
             files |= module.quantize(net, folder, main, images)
             run = module.opened(net, folder, files["int8"])
-            checked["int8"] = compare(run, net, _batches(dataset, size))
+            checked["int8"] = compare(run, net, _batches(dataset, (size,) if size else sizes))
         _describe(folder, net, files, checked)
     return out
 
@@ -150,9 +153,15 @@ def _check(format, size, quantize, data, calibration) -> None:
     check_calibration(calibration)
 
 
-def _batches(dataset, size: tuple[int, int] | None) -> list[np.ndarray]:
+def _sizes(net, size: tuple[int, int] | None, model: str) -> list[tuple[int, int]]:
+    """The sizes of the golden images: the only one, or two that the net takes."""
+    check_takes(net, size or CHECKED[0], model)
+    others = () if size else (CHECKED[1], _EVEN)
+    return [size or CHECKED[0], *[other for other in others if takes(net, other)][:1]]
+
+
+def _batches(dataset, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """Golden images: two of one size, one of another."""
-    sizes = (size,) if size else CHECKED
     found = [[picture.image for picture in pictures(dataset, 2, each)] for each in sizes]
     return [np.stack(images[: max(1, 2 - i)]) for i, images in enumerate(found)]
 
