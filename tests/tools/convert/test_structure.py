@@ -1,11 +1,16 @@
 import tempfile
 
+import keras
 import numpy as np
 import pytest
 from kfcn_tools.convert import structure
+from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.flatbuffer import packed, unpacked
 from kfcn_tools.convert.int8.graph import convolutions
+from kfcn_tools.convert.tflite import export_tflite
+from kfcn_tools.litert import runner
 from shipping import SIZE, picture, tiny_files, tiny_scores
+from small_nets import u_net
 
 from kfcn.errors import KfcnError
 
@@ -89,6 +94,18 @@ def test_several_partitions_fail():
         structure.check_structure(content, "float32", IMAGE, one_partition=True)
     # Dynamic files are not held to it.
     assert structure.check_structure(content, "dynamic", IMAGE)["xnnpack_partitions"] == 2
+
+
+def test_a_net_that_repeats_cells_may_have_several_partitions():
+    """XNNPACK has no such operator: a U-Net is as it should be, and runs in parts."""
+    keras.utils.set_random_seed(0)
+    model = u_net()
+    content = export_tflite(fix_size(model, *SIZE))
+    found = structure.check_structure(content, "float32", IMAGE, one_partition=True)
+    assert found["operators"]["TILE"] == 2 and found["xnnpack_partitions"] > 1
+    expected = np.asarray(model(IMAGE[None].astype(np.float32))).argmax(-1)[0]
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(runner(content)(IMAGE), expected)
 
 
 def test_a_file_of_another_size_fails():

@@ -133,7 +133,7 @@ class Way:
         make: gives its content, and what is to be known about it beside `check_structure`'s.
         make_scores: gives the content of its file of scores; None where it has none.
         eight_bit: its activations are calibrated on images; a CRF cannot be computed so.
-        one_partition: XNNPACK must run it in one piece.
+        one_partition: XNNPACK must run it in one piece (`check_structure`).
     """
 
     make: Callable[[Conversion], tuple[bytes, dict]]

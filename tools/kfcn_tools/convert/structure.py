@@ -11,6 +11,9 @@ from kfcn_tools.convert.flatbuffer import kind, unpacked
 from kfcn_tools.litert import open_interpreter, run_once
 
 VARIABLES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
+# What numbers the vertices of a CRF's lattice, and what a map is enlarged by that repeats its
+# cells, as most U-Nets do.
+BEYOND_XNNPACK = {"UNIQUE", "TILE"}
 
 
 def check_structure(
@@ -30,7 +33,7 @@ def check_structure(
         content: the `.tflite` file.
         mode: of the conversion, for messages.
         image: uint8 (H, W, 3), any natural image.
-        one_partition: XNNPACK must run it in one piece, unless it has a CRF.
+        one_partition: XNNPACK must run it in one piece, unless it has some of `BEYOND_XNNPACK`.
         output: what the file gives.
 
     Returns:
@@ -59,8 +62,7 @@ def check_structure(
     if shape != (1, *image.shape):
         raise KfcnError(f"{mode}: takes {shape}, expected {(1, *image.shape)}")
     partitions = sum(op["op_name"] == "DELEGATE" for op in delegated._get_ops_details())
-    # XNNPACK has none of a CRF's lattice; UNIQUE is what numbers its vertices.
-    if one_partition and partitions != 1 and "UNIQUE" not in operators:
+    if one_partition and partitions != 1 and not BEYOND_XNNPACK & operators.keys():
         raise KfcnError(f"{mode}: XNNPACK runs it in {partitions} partitions, expected 1")
     plain = open_interpreter(content, xnnpack=False, keep_tensors=True)
     run_once(plain, image)
