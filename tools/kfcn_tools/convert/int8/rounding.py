@@ -67,15 +67,16 @@ class ConvolutionInputs:
 
         Of a depthwise convolution (row, n) and (row, n, n).
         """
+        origin = self._origins[convolution.output]
         count, total, products = self._sums[convolution.output]
         if convolution.depthwise:  # with a depth multiplier several rows read one channel
             rows = convolution.kernel.shape[-1] // len(total)
-            total, products = np.repeat(total, rows, 0), np.repeat(products, rows, 0)
+            origin, total = np.repeat(origin, rows, 0), np.repeat(total, rows, 0)
+            products = np.repeat(products, rows, 0)
         mean = total / count
-        center = self._origins[convolution.output] + mean
         if mean.shape[-1] > self._largest:
-            return center, None
-        return center, products / count - mean[..., :, None] * mean[..., None, :]
+            return origin + mean, None
+        return origin + mean, products / count - mean[..., :, None] * mean[..., None, :]
 
 
 def _patches(convolution, x, limit, random) -> np.ndarray:
