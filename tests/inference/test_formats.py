@@ -90,6 +90,12 @@ def test_kfcn_reads_every_pixel_again(run, pictures, tmp_path, format):
 PICTURES = ("JPEGImages", "images")
 
 
+def test_vocs_own_reader_refuses_other_classes(run, pictures, tmp_path):
+    predict(run, [pictures[0]], tmp_path / "out", format="voc")
+    with pytest.raises(UsageError, match="classes background, red one, green; expected VOC"):
+        data.load("voc", "default", tmp_path / "out")
+
+
 def test_a_net_without_background_keeps_all_its_classes(tmp_path, pictures):
     names = ["sky", "red one", "green"]
     run = save_run(tmp_path / "run", names)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from kfcn.data.formats.labelmap import read_labelmap
 from kfcn.data.formats.lists import read_names
 from kfcn.data.formats.rgb_masks import read_indices
 from kfcn.data.listing import existing, find_or, is_file
 from kfcn.data.sets.pairs import FilePairs
-from kfcn.errors import DataError, UsageError, first_line, require
+from kfcn.errors import DataError, UsageError, first_line, require, shortlist
 from kfcn.labels import IGNORE, VOID_COLOUR, voc_coloured
 
 NAMES = (
@@ -52,6 +53,7 @@ class VOC(FilePairs):
         voc, sbd = _find_voc(root), _find_sbd(root)
         if voc is None:
             raise UsageError(f"{root} does not hold voc; expected {self.layout}")
+        _refuse_other_classes(voc)
         lists = _lists(voc)
         if split in lists:
             source, names = lists[split], read_names(lists[split], _Known(voc, sbd))
@@ -82,6 +84,25 @@ class VOC(FilePairs):
 def _find_voc(root: Path) -> Path | None:
     places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
     return next((p for p in places if (p / "ImageSets" / "Segmentation").is_dir()), None)
+
+
+def _refuse_other_classes(voc: Path) -> None:
+    """Raises a UsageError for an export in VOC's folders whose `labelmap.txt` has other classes.
+
+    Its masks hold the numbers of those, which would be read as VOC's.
+    """
+    file = voc / "labelmap.txt"
+    if not file.is_file():
+        return
+    found = read_labelmap(file)
+    colour_of = dict(zip(found.names, found.palette, strict=True))
+    # In any order, as masks are read by their colours; Datumaro lists what is ignored too.
+    objects = {name: colour for name, colour in colour_of.items() if colour != VOID_COLOUR}
+    if objects != dict(zip(CLASSES.names, CLASSES.palette, strict=True)):
+        raise UsageError(
+            f"{file} has the classes {shortlist(found.names)}; expected VOC's {len(CLASSES)} in "
+            f"their colours: read these with --data folder --data-dir {voc}"
+        )
 
 
 def _find_sbd(root: Path) -> Path | None:

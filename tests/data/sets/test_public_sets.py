@@ -85,6 +85,25 @@ def test_voc_reads_palette_masks_from_any_level(vocdevkit, folder):
     assert data.splits("voc", vocdevkit / folder) == ("train", "val")
 
 
+def test_an_export_in_vocs_folders_has_vocs_classes_or_is_refused(vocdevkit):
+    root = vocdevkit / "VOCdevkit" / "VOC2012"
+    rows = [
+        f"{name}:{red},{green},{blue}::\n"
+        for name, (red, green, blue) in zip(voc.CLASSES.names, voc.CLASSES.palette, strict=True)
+    ]
+    for kept in (rows, sorted(rows), [*rows, "ignored:224,224,192::\n"]):  # CVAT's and Datumaro's
+        write_text(root / "labelmap.txt", "".join(kept))
+        assert data.load("voc", "train", vocdevkit)[0].labels.tolist() == [[0, 1], [255, 1]]
+    for other in (rows[:7], [*rows[:-1], "screen:0,64,128::\n"], [rows[0], "road:1,2,3::\n"]):
+        write_text(root / "labelmap.txt", "".join(other))
+        with pytest.raises(
+            UsageError,
+            match=r"labelmap\.txt has the classes background, .*; expected VOC's 21 .*: read these "
+            r"with --data folder --data-dir \S+VOC2012$",
+        ):
+            data.load("voc", "train", vocdevkit)
+
+
 def test_train_aug_takes_vocs_maps_before_sbds_and_no_validation_image(vocdevkit, sbd):
     assert data.splits("voc", vocdevkit) == ("train", "val", "train_aug")
     found = greatest(data.load("voc", "train_aug", vocdevkit))
