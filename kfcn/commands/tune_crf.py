@@ -77,6 +77,9 @@ def work(args: argparse.Namespace) -> None:
             [image_logits(net, sample.image) for sample in samples],
             progress=show,
         )
+        if best is alone:
+            print(f"best: the net alone; use {args.run} without --crf (wrote no {file.name})")
+            return
         found_on = {"data": f"{dataset.name}/{dataset.split}", "images": len(samples)}
         found_on |= {"mean_iou": best.mean_iou, "mean_iou_without": alone.mean_iou}
         outputs.write_json(file, {"crf": best.values, "found_on": found_on})

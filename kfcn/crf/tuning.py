@@ -61,7 +61,7 @@ def tune(
         progress: gets every trial, the net alone first.
 
     Returns:
-        The net alone, and the best with a CRF.
+        The net alone, and the best: a CRF, or the net alone where none of them gives more.
     """
     num_classes = logits[0].shape[-1]
 
@@ -84,7 +84,7 @@ def tune(
         return tried[-1].mean_iou
 
     coordinate_search(score, PUBLISHED, GRID if grid is None else grid)
-    return alone, max(tried, key=lambda found: found.mean_iou)
+    return alone, max([alone, *tried], key=lambda found: found.mean_iou)  # of equals the first
 
 
 def coordinate_search(

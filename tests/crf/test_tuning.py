@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from drawn import folder, mask, save
 from PIL import Image
+from small_nets import save_colour_run
 
 from kfcn import pretrained
 from kfcn.cards import read_crf
@@ -25,21 +27,60 @@ def test_search_climbs_to_the_best_of_the_grid():
     assert len({tuple(values.items()) for values, _ in tried}) == len(tried) < 25
 
 
-@pytest.mark.slow
-def test_what_was_found_is_used(run, pairs, tmp_path, monkeypatch, capsys):
-    copy = shutil.copytree(run.run_dir, tmp_path / "run")
-    grid = {"theta_beta": (3.0, 30.0), "bilateral_weight": (0.0, 1.0)}
+def save_speckled(root):
+    """A net that sees the class in the colour, and pictures of which a tenth is of wrong colours.
+
+    There the net is wrong, and a CRF that smooths is right.
+    """
+    (root / "run").mkdir()
+    palette = {"dark": (0, 0, 0), "red": (200, 0, 0), "green": (0, 200, 0)}
+    kernel = 0.01 * np.eye(3)[:, [2, 0, 1]]
+    save_colour_run(root / "run", palette, kernel, bias=(0.6, 0, 0))
+    truth = [mask(1), mask(2)]
+    folder(root / "data", truth, "dark\nred\ngreen\n")
+    for index, labels in enumerate(truth):
+        wrong = np.random.default_rng(index).random(labels.shape) < 0.1
+        shown = np.array(list(palette.values()), np.uint8)[(labels + wrong) % 3]
+        save(root / f"data/images/train/p{index}.png", shown)
+    return root / "run", root / "data"
+
+
+def test_what_was_found_is_written(tmp_path, monkeypatch, capsys):
+    net, data = save_speckled(tmp_path)
+    grid = {"bilateral_weight": (0.0,), "spatial_weight": (0.0, 3.0)}
     monkeypatch.setattr(tuning, "GRID", grid)
-    data = ["--data", "folder", "--data-dir", str(pairs), "--split", "val", "--images", "2"]
-    assert tune_crf.main([str(copy), *data]) == 0
-    found = json.loads((copy / "crf.json").read_text())
+    assert tune_crf.main([str(net), "--data", "folder", "--data-dir", str(data)]) == 0
+    found = json.loads((net / "crf.json").read_text())
     printed = capsys.readouterr().out
     assert f"{100 * found['found_on']['mean_iou']:6.2f}" in printed
+    assert found["found_on"]["mean_iou"] > found["found_on"]["mean_iou_without"] + 0.1
+    assert found["crf"]["spatial_weight"] == 3.0
     assert found["crf"]["theta_alpha"] == 160.0  # was not in the grid
-    assert resolve(crf=True, init_from=copy, data="folder").crf_options == read_crf(copy)
+    assert found["found_on"]["data"] == "folder/train"
+    assert read_crf(net) == found["crf"]
+
+
+@pytest.mark.parametrize("grid", [{"bilateral_weight": (0.0,), "spatial_weight": (0.0,)}, {}])
+def test_where_no_crf_helps_the_net_alone_is_best(run, tmp_path, monkeypatch, capsys, grid):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    monkeypatch.setattr(tuning, "GRID", grid)
+    assert tune_crf.main([str(copy), "--images", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "on 2 images of folder/train\n" in printed  # the run's own, as none were named
+    last = f"best: the net alone; use {copy} without --crf (wrote no crf.json)"
+    assert printed.splitlines()[-1] == last
+    assert not (copy / "crf.json").exists()
+
+
+@pytest.mark.slow
+def test_what_was_found_is_used(run, pairs, tmp_path):
+    copy = shutil.copytree(run.run_dir, tmp_path / "run")
+    values = {**tuning.PUBLISHED, "theta_beta": 30.0}
+    (copy / "crf.json").write_text(json.dumps({"crf": values}))
+    assert resolve(crf=True, init_from=copy, data="folder").crf_options == values
     # Without both filters a CRF changes nothing; with the published ones it does.
     plain = evaluate(copy, "folder", "val", pairs)
-    off = {**found["crf"], "spatial_weight": 0.0, "bilateral_weight": 0.0}
+    off = {**values, "spatial_weight": 0.0, "bilateral_weight": 0.0}
     (copy / "crf.json").write_text(json.dumps({"crf": off}))
     same = evaluate(copy, "folder", "val", pairs, crf=True)
     assert (same.matrix == plain.matrix).all()
@@ -47,14 +88,6 @@ def test_what_was_found_is_used(run, pairs, tmp_path, monkeypatch, capsys):
     (copy / "crf.json").unlink()
     refined = evaluate(copy, "folder", "val", pairs, crf=True)
     assert abs(refined.cross_entropy - plain.cross_entropy) > 0.01
-
-
-def test_the_data_of_the_run_are_taken_where_none_are_named(run, tmp_path, monkeypatch, capsys):
-    copy = shutil.copytree(run.run_dir, tmp_path / "run")
-    monkeypatch.setattr(tuning, "GRID", {"bilateral_weight": (0.0,)})
-    assert tune_crf.main([str(copy), "--images", "2"]) == 0
-    assert "on 2 images of folder/train\n" in capsys.readouterr().out
-    assert json.loads((copy / "crf.json").read_text())["found_on"]["data"] == "folder/train"
 
 
 @pytest.mark.parametrize("content", ["{", '{"crf": {"theta": 1}}', '{"crf": {"theta_beta": "x"}}'])
