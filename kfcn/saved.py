@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MODEL, CARD, CRF = "model.keras", "model.json", "crf.json"
 CONFIG = "config.json"
 """Of a run; until it is finished it holds what is known of the card."""
+_SUFFIXES = (".keras", ".h5", ".hdf5")  # by which Keras tells what a file is
+_KINDS = " or ".join(_SUFFIXES[:2])
 
 
 def model_path(path: Path | str) -> Path:
@@ -71,14 +73,28 @@ def load_model(path: Path | str) -> "keras.Model":
     import kfcn.rewrite  # noqa: F401  (both register layers that a file may hold)
 
     path = model_path(path)
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):  # Keras: "File not found"
-        raise KfcnError(f"{path} does not load as a Keras model: expected a zip archive")
+    _check_kind(path)
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged zip, JSON or HDF5 file makes Keras raise
         raise KfcnError(
             f"{path} does not load as a Keras model: {first_line(error)}{_other_keras(path)}"
         ) from error
+
+
+def _check_kind(path: Path) -> None:
+    """Raises a KfcnError for a file that Keras takes for none of its own, in other words."""
+    from kfcn.data.formats.images import IMAGE_SUFFIXES
+
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise KfcnError(
+            f"{path} is a picture; expected a Keras model file ({_KINDS}): MODEL comes before "
+            "the pictures"
+        )
+    if path.suffix not in _SUFFIXES:
+        raise KfcnError(f"{path} is not a Keras model file; expected one that ends in {_KINDS}")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):  # Keras: "File not found"
+        raise KfcnError(f"{path} does not load as a Keras model: expected a zip archive")
 
 
 def _other_keras(path: Path) -> str:

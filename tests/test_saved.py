@@ -11,6 +11,7 @@ import tensorflow as tf
 from processes import small_disk
 from shipping import picture, tiny_model
 
+from kfcn.commands import predict
 from kfcn.errors import KfcnError, WriteError
 from kfcn.saved import _NEWER, _without_newer, load_model, save_model
 
@@ -77,6 +78,25 @@ def test_a_file_that_is_no_archive_is_not_called_missing(tmp_path):
     (tmp_path / "net.keras").write_bytes(b"PK, once")
     with pytest.raises(KfcnError, match=r"net\.keras does not load as a Keras .*: expected a zip"):
         load_model(tmp_path / "net.keras")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("holiday.JPG", "is a picture; expected a Keras model file (.keras or .h5): MODEL comes "
+         "before the pictures"),
+        ("int8.tflite", "is not a Keras model file; expected one that ends in .keras or .h5"),
+        ("notes", "is not a Keras model file; expected one that ends in .keras or .h5"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_model_is_one_short_line(tmp_path, capsys, name, told):
+    file = tmp_path / name
+    file.write_bytes(b"whatever it holds")
+    with pytest.raises(KfcnError) as caught:
+        load_model(file)
+    assert str(caught.value) == f"{file} {told}"
+    assert predict.main([str(file), str(file), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"kfcn-predict: error: {file} {told}\n"
 
 
 def test_a_file_that_another_keras_wrote_and_this_one_refuses_names_both(tmp_path):
