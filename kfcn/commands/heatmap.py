@@ -99,6 +99,7 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
         dense_net,
         enlarge,
         run_dense,
+        scale_for_more,
         spread_map,
     )
     from kfcn.inference.classifiers import choose_class, holds_normalization, open_classifier
@@ -118,7 +119,8 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
         )
     net, probabilities = dense_net(model, classifier.size, args.output_stride)
     least = classifier_size(model, classifier.size)
-    image = enlarge(read_image(args.image), least, args.scale)
+    given = read_image(args.image)
+    image = enlarge(given, least, args.scale)
     maps = run_dense(net, classifier.preprocess(image), probabilities)
     (field,) = receptive_fields(net)
 
@@ -135,7 +137,9 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
     with outputs.aside(out) as temporary:
         draw_class_heatmap(temporary, image, heat, title, top)
 
-    print(f"{maps.shape[0]}x{maps.shape[1]} cells, one every {field.stride} pixels")
+    larger = scale_for_more(maps.shape, len(image) / len(given))
+    hint = f" (few; --scale {larger} gives more)" if larger else ""
+    print(f"{maps.shape[0]}x{maps.shape[1]} cells, one every {field.stride} pixels{hint}")
     print("class                        mean    peak")
     for index in dict.fromkeys([*best.tolist(), chosen]):
         mark = "  <- drawn" if index == chosen else ""

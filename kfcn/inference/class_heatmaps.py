@@ -4,6 +4,7 @@ Figure 2 of the FCN paper (arXiv 1411.4038): a classifier turned into a fully co
 puts out a map of class probabilities for an image of any size.
 """
 
+import math
 import numbers
 
 import keras
@@ -18,6 +19,8 @@ from kfcn.rewrite.classifier import gives_probabilities
 LONGEST = 32
 """A picture that has to be enlarged may be this much longer than the classifier's own size: then
 224 x 7168 pixels, fewer than a camera's."""
+FEW = 4
+"""With fewer rows or columns of cells than this a map hardly shows where something is."""
 
 
 def class_heatmap(
@@ -133,6 +136,21 @@ def enlarge(image: np.ndarray, least: tuple[int, int], scale: float = 1.0) -> np
             f"of at most {LONGEST} short ones"
         )
     return resize(image, scaled_size((height, width), factor, least))
+
+
+def scale_for_more(cells: tuple[int, ...], factor: float) -> int | None:
+    """The scale at which to look again, where a map has few cells.
+
+    Args:
+        cells: rows and columns of the map.
+        factor: by which the picture was enlarged.
+
+    Returns:
+        Twice that factor or little more; None where there are cells enough (`FEW`), or where it
+        would be none of `kfcn.inference.scales.SCALES`.
+    """
+    scale = math.ceil(2 * factor)
+    return scale if min(cells[:2]) < FEW and scale in SCALES else None
 
 
 def spread_map(

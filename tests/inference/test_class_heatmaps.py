@@ -146,7 +146,7 @@ def test_the_command_draws(folder, capsys):
     shown = capsys.readouterr()
     assert code == 0
     assert shown.err == ""
-    assert "9x13 cells, one every 4 pixels" in shown.out
+    assert "9x13 cells, one every 4 pixels\n" in shown.out
     line = next(line for line in shown.out.splitlines() if line.startswith("red"))
     maps = class_heatmaps.class_heatmap(
         keras.models.load_model(folder / "model.keras"), red_corner(), 0
@@ -162,6 +162,24 @@ def test_the_command_draws(folder, capsys):
         "model.keras",
         "names.txt",
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "told"),
+    [
+        ((28, 28), 1, "4x4 cells, one every 4 pixels\n"),
+        ((24, 40), 1, "3x7 cells, one every 4 pixels (few; --scale 2 gives more)\n"),
+        ((24, 40), 2, "9x17 cells, one every 4 pixels\n"),
+        ((8, 40), 1, "1x17 cells, one every 4 pixels (few; --scale 4 gives more)\n"),  # enlarged
+        ((8, 40), 4, "5x37 cells, one every 4 pixels\n"),
+        ((3, 4), 1, "1x2 cells, one every 4 pixels\n"),  # 11 is more than a scale can be
+    ],
+)
+def test_few_cells_are_told_with_the_scale_that_gives_more(folder, capsys, size, scale, told):
+    Image.fromarray(red_corner(*size)).save(folder / "image.png")
+    words = [folder / "model.keras", folder / "image.png", "--out", folder / "heat.png"]
+    assert command.main([*map(str, words), "--scale", str(scale)]) == 0
+    assert capsys.readouterr().out.startswith(told)
 
 
 def test_the_command_takes_the_leading_class_and_notes_missing_normalisation(folder, capsys):
