@@ -254,6 +254,13 @@ def read_object(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def broken_link(path: Path | str) -> str:
+    """That a path is a symbolic link to nothing, in words; empty where it is none."""
+    if not os.path.islink(path) or os.path.exists(path):  # noqa: PTH110, PTH114 (as `is_file`)
+        return ""
+    return f"it is a link to {os.path.realpath(path)}, which does not exist"
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Opens a file for reading bytes.
 

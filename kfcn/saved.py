@@ -11,7 +11,7 @@ import numpy as np
 
 from kfcn import pretrained
 from kfcn.errors import KfcnError, UsageError, first_line
-from kfcn.files import aside
+from kfcn.files import aside, broken_link
 from kfcn.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def model_path(path: Path | str) -> Path:
     if not path.is_file():
         names = ", ".join(pretrained.names()) or "none in this copy"
         raise UsageError(
-            f"{path}: no such file; expected a .keras model, a run folder, or the name of a "
-            f"pretrained net ({names})"
+            f"{path}: {broken_link(path) or 'no such file'}; expected a .keras model, a run "
+            f"folder, or the name of a pretrained net ({names})"
         )
     return path
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from kfcn.data.formats.images import IMAGE_SUFFIXES
+from kfcn.data.formats.images import IMAGE_SUFFIXES, decoding
 from kfcn.data.formats.label_maps import LABEL_SUFFIXES, no_mask
 from kfcn.data.formats.text import nfc
 from kfcn.errors import DataError, received, shortlist
-from kfcn.files import open_file
+from kfcn.files import broken_link, open_file
 
 MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt", "-mask", "-label")
 """What a mask's stem may have after the stem of its image."""
@@ -245,7 +245,7 @@ def refuse_no_masks(folder: Path, masks: Iterable[Path]) -> None:
     wrong = [path for path in masks if path.suffix.lower() in NO_LABEL_SUFFIXES]
     if not wrong:
         return
-    with open_file(wrong[0]) as file:
+    with decoding(wrong[0], "a label map"), open_file(wrong[0]) as file:
         why = no_mask(file.read(16)) or "a kind of file that holds no labels; save them as PNG"
     raise DataError(
         f"{folder}: {len(wrong)} label map(s) cannot be read as labels: "
@@ -288,9 +288,10 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     """
     missing = [path for pair in pairs for path in pair if not is_file(path)]
     if missing:
+        named = (f"{path} ({link})" if (link := broken_link(path)) else path for path in missing)
         raise DataError(
             f"{source}: lists {len(pairs)} pairs, and {len(missing)} of their files are missing: "
-            f"{shortlist(missing)}; add them, or remove their names from the list"
+            f"{shortlist(named)}; add them, or remove their names from the list"
         )
     return pairs
 

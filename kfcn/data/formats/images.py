@@ -25,7 +25,7 @@ from kfcn.data.formats.tiff import (
     white_is_zero,
 )
 from kfcn.errors import DataError, UsageError, first_line, received
-from kfcn.files import open_file, read_bytes
+from kfcn.files import broken_link, open_file, read_bytes
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"}
@@ -111,8 +111,20 @@ def read_image(
 
 
 def contents(file: str | Path | bytes) -> bytes:
-    """The bytes of a file, or what was given where that is bytes already."""
-    return file if isinstance(file, bytes) else read_bytes(file)
+    """The bytes of a file, or what was given where that is bytes already.
+
+    Raises:
+        ValueError: there are none.
+        OSError: it cannot be read.
+    """
+    content = file if isinstance(file, bytes) else read_bytes(file)
+    _refuse_empty(content)
+    return content
+
+
+def _refuse_empty(content: bytes) -> None:
+    if not content:
+        raise ValueError("it is empty")
 
 
 def open_image(content: bytes, page: int | None) -> Image.Image:
@@ -300,7 +312,7 @@ def memory_limit() -> int:
 def reason(error: Exception) -> str:
     """Why a file could not be read, in a few words."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return broken_link(error.filename) or "no such file"
     # Pillow's "cannot identify image file" repeats the path.
     if type(error).__name__ == "UnidentifiedImageError":
         return "not a known image format"
@@ -336,6 +348,7 @@ def read_head(
         io.BytesIO(file) if isinstance(file, bytes) else open_file(file) as opened,
     ):
         start = opened.read(32)
+        _refuse_empty(start)
         if start.startswith(JPEG):
             (height, width), orientation, _ = jpeg_head(opened)
             size = (width, height) if orientation >= 5 else (height, width)

@@ -1,12 +1,16 @@
 """Files of every kind that people have, written here and read back by value."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from kfcn.data.formats.images import read_image, read_size
 from kfcn.data.formats.label_maps import read_labels
-from kfcn.errors import DataError
+from kfcn.data.listing import existing, refuse_no_masks
+from kfcn.errors import DataError, UsageError
+from kfcn.saved import model_path
 
 LABELS = np.array([[0, 1, 2], [3, 2, 255]], np.uint8)
 
@@ -128,6 +132,36 @@ def test_files_that_cannot_be_read_are_named(tmp_path, read):
         read(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"none\.png: .*no such file"):
         read(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("read", [read_image, read_labels, read_size])
+def test_empty_files_and_links_to_nothing_are_called_so(tmp_path, read):
+    gone = tmp_path / "gone/x.png"
+    for suffix in (".png", ".jpg"):
+        empty, link = tmp_path / f"empty{suffix}", tmp_path / f"link{suffix}"
+        empty.write_bytes(b"")
+        with pytest.raises(DataError, match=r"empty\.\w+: cannot be read as .* \(it is empty\)$"):
+            read(empty)
+        link.symlink_to(gone)
+        with pytest.raises(DataError) as caught:
+            read(link)
+        told = f"(it is a link to {gone.resolve()}, which does not exist)"
+        assert str(caught.value).startswith(f"{link}: ") and str(caught.value).endswith(told)
+    with pytest.raises(DataError, match=r"\(it is empty\)$"):
+        read(b"", "a record")
+
+
+def test_pairs_that_are_links_to_nothing_are_called_so(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "mask.jpg").symlink_to(tmp_path / "gone.jpg")
+    gone = (tmp_path / "gone.jpg").resolve()
+    told = re.escape(f"it is a link to {gone}, which does not exist")
+    with pytest.raises(DataError, match=rf"1 of their files are missing: \S+mask\.jpg \({told}\);"):
+        existing([(tmp_path / "a.png", tmp_path / "mask.jpg")], tmp_path)
+    with pytest.raises(DataError, match=rf"mask\.jpg: cannot be read as a label map \({told}\)$"):
+        refuse_no_masks(tmp_path, [tmp_path / "mask.jpg"])
+    with pytest.raises(UsageError, match=rf"mask\.jpg: {told}; expected a \.keras model"):
+        model_path(tmp_path / "mask.jpg")
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
