@@ -6,6 +6,7 @@ without a labelled pixel, classes that never occur, how masks are stored, sizes.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -25,9 +26,12 @@ from kfcn.data.audit.check import (
 )
 from kfcn.data.dataset import Counts, Dataset, map_samples
 from kfcn.data.formats.images import IMAGE_SUFFIXES
-from kfcn.errors import DataError, shortlist
+from kfcn.data.formats.label_maps import is_grey, open_mask
+from kfcn.errors import DataError, UsageError, shortlist
 from kfcn.files import open_file
 from kfcn.labels import IGNORE
+
+_COLOURED = ("RGB ", "RGBA ")  # as kinds of masks begin
 
 
 @dataclasses.dataclass
@@ -99,16 +103,22 @@ def _look(dataset: Dataset, index: int) -> _Look:
 
 
 def _mask_kind(dataset: Dataset, index: int) -> str:
-    """How the label map is stored: "palette PNG", "RGB PNG", "outlines", ..."""
+    """How the label map is stored: "palette PNG", "RGB PNG", "grey as RGB PNG", "png", ..."""
     path = dataset.label_file(index)
     if path is None:
         return "no files"
     try:
         with open_file(path) as file, Image.open(file) as image:
             mode = {"P": "palette", "L": "grey", "1": "black and white", "I;16": "16-bit grey"}
-            return f"{mode.get(image.mode, image.mode)} {image.format}"
+            kind = f"{mode.get(image.mode, image.mode)} {image.format}"
     except Exception:  # Pillow raises many kinds for what is no picture; its reader names it
         return path.suffix.removeprefix(".") or "unknown"
+    if not kind.startswith(_COLOURED):
+        return kind
+    with contextlib.suppress(DataError, UsageError):  # named by the reader
+        if is_grey(open_mask(path, str(path), dataset.page(index)).numbers):
+            return f"grey as {kind}"
+    return kind
 
 
 def audit_split(
@@ -260,9 +270,9 @@ class Audit:
                     f"{orientation}, such as {images[0]}; their label maps are not: look at the "
                     "overlays"
                 )
-            colour = {kind: n for kind, n in split.masks.items() if kind.startswith("RGB")}
-            if colour:
-                found.append(f"{title}: {sum(colour.values())} mask(s) are stored in RGB colours")
+            coloured = sum(n for kind, n in split.masks.items() if kind.startswith(_COLOURED))
+            if coloured:
+                found.append(f"{title}: {coloured} mask(s) are stored in RGB colours")
         return found
 
     @property

@@ -102,7 +102,13 @@ def labels_of(stored: "StoredMask", name: str) -> np.ndarray:
     labels = stored.numbers
     if labels.ndim == 3:
         grey = labels[..., 0]
-        if not _is_grey(labels):
+        if not is_grey(labels):
+            if stored.mode.endswith("LA"):
+                raise DataError(
+                    f"{name}: the label map is stored as grey with transparency ({stored.mode}); "
+                    "expected one class index per pixel (a palette or grey PNG): save it without "
+                    "transparency"
+                )
             raise DataError(
                 f"{name}: the label map is stored as {stored.mode} colours; expected one class "
                 "index per pixel (a palette or grey PNG): give every class its colour in "
@@ -128,8 +134,8 @@ def whole_labels(labels: np.ndarray, name: str) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def _is_grey(channels: np.ndarray) -> bool:
-    """Whether grey with opacity or RGB(A) says no more than one channel does."""
+def is_grey(channels: np.ndarray) -> bool:
+    """Whether grey with opacity or RGB(A), `(H, W, 2 to 4)`, says no more than one channel does."""
     opacity = channels[..., -1] if channels.shape[2] in (2, 4) else None
     if opacity is not None and (opacity != np.iinfo(channels.dtype).max).any():
         return False

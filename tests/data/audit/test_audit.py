@@ -92,6 +92,22 @@ def test_every_fault_is_told_in_the_words_of_the_check_before_training(pairs):
     assert "no errors" not in audit.table()
 
 
+def test_grey_masks_are_not_called_coloured_whatever_they_are_stored_as(pairs):
+    for name, mode in (("a", "RGB"), ("b", "RGBA")):
+        with Image.open(pairs / f"labels/train/{name}.png") as mask:
+            mask.convert(mode).save(pairs / f"labels/train/{name}.png")
+    audit = audited(pairs)
+    assert not audit.errors and not any("colours" in warning for warning in audit.warnings)
+    assert audit.splits[0].masks == {"grey as RGB PNG": 1, "grey as RGBA PNG": 1, "grey PNG": 1}
+    with Image.open(pairs / "labels/train/a.png") as mask:
+        mask.convert("L").convert("LA").save(pairs / "labels/train/a.png")
+    assert audited(pairs).splits[0].masks["LA PNG"] == 1
+    mask = Image.new("LA", (3, 1), (1, 128))
+    mask.save(pairs / "labels/train/a.png")
+    (error,) = audited(pairs).errors
+    assert "stored as grey with transparency (LA); expected one class index per pixel" in error
+
+
 def test_a_split_without_any_label_is_refused_by_both(pairs):
     for name in "vw":
         write(pairs / f"labels/val/{name}.png", [[255, 255, 255]])

@@ -76,10 +76,13 @@ def test_labels_in_grey_of_8_and_16_bits(tmp_path):
         read_labels(tmp_path / "c.png")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_labels_in_colour_are_refused(tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("RGB", "RGB colours"), ("RGBA", "RGBA colours"), ("LA", r"grey with transparency \(LA\)")],
+)
+def test_labels_in_colour_are_refused(tmp_path, mode, told):
     Image.new(mode, (3, 2), (9, 0, 7, 128)[-len(mode) :]).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=rf"a\.png: .* {mode} colours; expected one class index"):
+    with pytest.raises(DataError, match=rf"a\.png: .* stored as {told}; expected one class index"):
         read_labels(tmp_path / "a.png")
 
 
