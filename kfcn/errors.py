@@ -86,6 +86,17 @@ def shortlist(things: Iterable) -> str:
     return ", ".join(things[:5]) + more
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with what it counts: "1 picture", "2 pictures".
+
+    Args:
+        number: how many.
+        noun: of one.
+        plural: of none or several, where it is not the noun with an s.
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def require(module: str, purpose: str, extra: str) -> ModuleType:
     """Imports an optional package, before anything is read that would need it.
 

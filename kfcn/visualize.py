@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, counted
 from kfcn.files import aside, save_picture
 from kfcn.labels import IGNORE, VOID_COLOUR
 
@@ -203,7 +203,7 @@ def draw_class_heatmap(
     axes[1].set_yticks(places, labels)
     axes[1].invert_yaxis()
     axes[1].set_xlabel("mean probability over the map")
-    axes[1].set_title(f"top {len(top)} classes")
+    axes[1].set_title(f"top {counted(len(top), 'class', 'classes')}")
     for side in ("top", "right"):
         axes[1].spines[side].set_visible(False)
 

@@ -16,6 +16,7 @@ from kfcn.commands._cli import (
     run,
     source_of,
 )
+from kfcn.errors import counted
 from kfcn.inference.scales import SCALES
 
 
@@ -76,7 +77,8 @@ def work(args: argparse.Namespace) -> None:
             crf=args.crf,
             protocol=protocol,
         )
-        print(f"{args.model} on {result.data}, {result.images} images, {result.protocol}")
+        images = counted(result.images, "image")
+        print(f"{args.model} on {result.data}, {images}, {result.protocol}")
         print(result.table())
         if outputs is not None:
             # Which model it was: runs move, and nets are trained on.

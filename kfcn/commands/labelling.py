@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfcn.commands._cli import OVERWRITE_HELP, number, source_of
 from kfcn.data.reading import Reading
+from kfcn.errors import counted
 
 if TYPE_CHECKING:
     from kfcn.data import Dataset
@@ -64,12 +65,12 @@ def next_pictures(args: argparse.Namespace) -> int:
     for message in proposal.failed.values():
         print(f"kfcn-data: not read: {message}", file=sys.stderr)
     print(
-        f"{len(proposal.chosen)} of {len(proposal.uncertainty)} pictures chosen, "
-        f"{proposal.labelled} have the same name as a labelled one; see "
+        f"{len(proposal.chosen)} of {counted(len(proposal.uncertainty), 'picture')} chosen, "
+        f"{counted(proposal.labelled, 'has', 'have')} the same name as a labelled one; see "
         f"{Path(args.out) / 'next.html'}"
     )
     if kept:
-        print(f"{len(kept)} corrected files kept as they are")
+        print(f"{counted(len(kept), 'corrected file')} kept")
     return 1 if proposal.failed else 0
 
 
@@ -152,7 +153,8 @@ def suspects(args: argparse.Namespace) -> int:
             parts = train_folds(source, args.split, folds, out, print, **settings)
         found = find_suspects(dataset, parts, progress=True)
         write_suspects(found, outputs)
-    print(f"{len(found.regions)} suspicious regions in {len(dataset)} pictures; the first:")
+    regions = counted(len(found.regions), "suspicious region")
+    print(f"{regions} in {counted(len(dataset), 'picture')}; the first:")
     names = dataset.classes.names
     for region in found.regions[:10]:
         print(

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from kfcn.commands._cli import BEAM_HELP, MODEL_HELP, OVERWRITE_HELP, Parser, beam_flags, run
-from kfcn.errors import UsageError, one_line, shortlist
+from kfcn.errors import UsageError, counted, one_line, shortlist
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ def work(args: argparse.Namespace) -> int:
         )
     for message in result.failed.values():
         print(f"kfcn-predict: {message}", file=sys.stderr)
-    parts = [f"{len(result.written)} pictures segmented into {args.out}"]
+    parts = [f"{counted(len(result.written), 'picture')} segmented into {args.out}"]
     if skipped:
         parts.append(f"{skipped} existed already")
     if kept := result.kept:

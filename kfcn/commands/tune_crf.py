@@ -13,7 +13,7 @@ from kfcn.commands._cli import (
     run,
     source_of,
 )
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, counted
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +69,8 @@ def work(args: argparse.Namespace) -> None:
     file = model_path(args.run).with_name(CRF)
     with one_file(file, [model_path(args.run)], args.overwrite, "RUN") as outputs:
         print(
-            f"mean IoU and boundary IoU on {len(samples)} images of {dataset.name}/{dataset.split}"
+            f"mean IoU and boundary IoU on {counted(len(samples), 'image')} of "
+            f"{dataset.name}/{dataset.split}"
         )
         alone, best = tune(
             [sample.image for sample in samples],

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kfcn.data.formats.images import IMAGE_SUFFIXES, decoding
 from kfcn.data.formats.label_maps import LABEL_SUFFIXES, no_mask
 from kfcn.data.formats.text import nfc
-from kfcn.errors import DataError, received, shortlist
+from kfcn.errors import DataError, counted, received, shortlist
 from kfcn.files import broken_link, open_file
 
 MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt", "-mask", "-label")
@@ -205,15 +205,15 @@ def match_files(images: Path, labels: Path, deep: bool = True) -> Match:
     named = _under_the_images_names(masks.files, found.files)
     refuse_shared(labels, named, "label maps")
     label_files = dict(named)
-    for ours, others, folder, missing in (
-        (found.files, label_files, labels, "image(s) without a label map"),
-        (label_files, found.files, images, "label map(s) without an image"),
+    for ours, others, folder, kind, missing in (
+        (found.files, label_files, labels, "image", "without a label map"),
+        (label_files, found.files, images, "label map", "without an image"),
     ):
         alone = [ours[name] for name in sorted(ours.keys() - others.keys())]
         if alone:
             home = images if ours is found.files else labels
             raise DataError(
-                f"{home}: {len(alone)} {missing} of the same stem in {folder}: "
+                f"{home}: {counted(len(alone), kind)} {missing} of the same stem in {folder}: "
                 f"{shortlist(path.relative_to(home).as_posix() for path in alone)}; add the "
                 "missing files or remove these"
             )
@@ -248,7 +248,7 @@ def refuse_no_masks(folder: Path, masks: Iterable[Path]) -> None:
     with decoding(wrong[0], "a label map"), open_file(wrong[0]) as file:
         why = no_mask(file.read(16)) or "a kind of file that holds no labels; save them as PNG"
     raise DataError(
-        f"{folder}: {len(wrong)} label map(s) cannot be read as labels: "
+        f"{folder}: {counted(len(wrong), 'label map')} cannot be read as labels: "
         f"{shortlist(path.name for path in wrong)}: {why}"
     )
 
@@ -257,7 +257,7 @@ def left_out_notes(folder: Path, names: list[str], what: str = "of another kind"
     """A line that counts and names files that are no part of the data, or none."""
     if not names:
         return []
-    return [f"{folder}: left out {len(names)} file(s) {what}: {shortlist(names)}"]
+    return [f"{folder}: left out {counted(len(names), 'file')} {what}: {shortlist(names)}"]
 
 
 def refuse_shared(
@@ -290,8 +290,9 @@ def existing(pairs: list[tuple[Path, Path]], source: Path) -> list[tuple[Path, P
     if missing:
         named = (f"{path} ({link})" if (link := broken_link(path)) else path for path in missing)
         raise DataError(
-            f"{source}: lists {len(pairs)} pairs, and {len(missing)} of their files are missing: "
-            f"{shortlist(named)}; add them, or remove their names from the list"
+            f"{source}: lists {counted(len(pairs), 'pair')} with "
+            f"{counted(len(missing), 'missing file')}: {shortlist(named)}; add what is missing, or "
+            "remove its name from the list"
         )
     return pairs
 

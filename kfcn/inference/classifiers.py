@@ -11,7 +11,7 @@ import numpy as np
 from kfcn import pretrained
 from kfcn.cards import check_card, read_card
 from kfcn.data.formats.text import read_text
-from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.errors import KfcnError, UsageError, counted, first_line
 from kfcn.graph import operations
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
 from kfcn.saved import MODEL, check_input, load_model
@@ -185,7 +185,9 @@ def _read_labels(path: Path | str, classes: int) -> tuple[str, ...]:
     while labels and not labels[-1]:
         labels = labels[:-1]
     if len(labels) != classes:
-        raise UsageError(f"{path} holds {len(labels)} labels, the model has {classes} classes")
+        raise UsageError(
+            f"{path} holds {counted(len(labels), 'label')}, the model has {classes} classes"
+        )
     return labels
 
 

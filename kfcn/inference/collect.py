@@ -12,7 +12,7 @@ from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.lists import read_lines
 from kfcn.data.formats.text import nfc
 from kfcn.data.listing import find_file, left_out_notes
-from kfcn.errors import UsageError, shortlist
+from kfcn.errors import UsageError, counted, shortlist
 from kfcn.inference.formats.png import result_names
 from kfcn.outputs import Outputs, State
 
@@ -91,7 +91,7 @@ def left_out(images: Iterable[Path | str]) -> list[str]:
             notes.append(_left_out_own(path, len(results)))
         if holding := _holding_images(folders):
             notes.append(
-                f"{path}: left out its {len(holding)} folder(s) with images, which have to be "
+                f"{path}: left out {counted(len(holding), 'folder')} with images, to be "
                 f"named themselves: {shortlist(holding)}"
             )
     own |= _results_among(named, as_written=True)
@@ -100,7 +100,8 @@ def left_out(images: Iterable[Path | str]) -> list[str]:
 
 
 def _left_out_own(folder, count):
-    return f"{folder}: left out {count} label maps and overlays that kfcn has written"
+    results = counted(count, "label map or overlay", "label maps and overlays")
+    return f"{folder}: left out {results} that kfcn has written"
 
 
 def _is_pattern(path: Path) -> bool:

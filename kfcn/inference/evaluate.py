@@ -13,7 +13,7 @@ from kfcn.cards import check_classes, data_to_measure
 from kfcn.data.audit.check import checked_sample, nothing_in
 from kfcn.data.catalog import Source
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.errors import DataError, KfcnError
+from kfcn.errors import DataError, KfcnError, counted
 from kfcn.inference.pipeline import pipelined
 from kfcn.inference.protocol import SINGLE_SCALE, Protocol
 from kfcn.inference.runtime.net import AT_ONCE, Net, as_net, open_net
@@ -143,8 +143,8 @@ def evaluate(
     result = measure(net, dataset, protocol, progress)
     if not result.matrix.any():
         raise DataError(
-            f"{result.data}: no labelled pixel in {result.images} images, all are {IGNORE} "
-            "(ignore); expected some of a class"
+            f"{result.data}: no labelled pixel in {counted(result.images, 'image')}, all are "
+            f"{IGNORE} (ignore); expected some of a class"
         )
     if not np.isfinite(result.cross_entropy):
         raise KfcnError(

@@ -12,7 +12,7 @@ from PIL import Image
 from kfcn.data import Dataset
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.text import nfc
-from kfcn.errors import DataError, UsageError
+from kfcn.errors import DataError, UsageError, counted
 from kfcn.files import as_csv
 from kfcn.inference.collect import collect
 from kfcn.inference.runtime.net import quickest
@@ -96,8 +96,9 @@ def propose(
         found.append(description(body, image))
     if not found:
         raise UsageError(
-            f"none of {len(paths)} pictures is left to choose from: {len(paths) - len(rest)} have "
-            f"labels already, {len(failed)} cannot be read"
+            f"none of {counted(len(paths), 'picture')} is left to choose from: "
+            f"{counted(len(paths) - len(rest), 'has', 'have')} labels already, {len(failed)} "
+            "cannot be read"
         )
     chosen = choose(
         list(uncertainty.values()), np.stack(found), count, np.stack(vectors) if vectors else None
@@ -146,7 +147,7 @@ def write_proposal(proposal: Proposal, model: keras.Model, writer: Writer) -> li
     )
     rows = ((order.get(p, ""), p, f"{proposal.uncertainty[p]:.5f}") for p in ranked)
     outputs.write_text(table, as_csv(("order", "picture", "uncertainty"), rows))
-    title = f"{len(proposal.chosen)} pictures to label next"
+    title = f"{counted(len(proposal.chosen), 'picture')} to label next"
     outputs.write_text(page, document(title, f"<h1>{title}</h1>{''.join(figures)}"))
     return list(kept.values())
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from kfcn.data import Dataset
 from kfcn.data.audit.check import checked_sample
+from kfcn.errors import counted
 from kfcn.files import as_csv
 from kfcn.inference.formats.labelme import seen_from
 from kfcn.inference.runtime.net import quickest
@@ -142,10 +143,10 @@ def _page(suspects: Suspects, folder: Path) -> str:
     shown = suspects.regions[:SHOWN]
     body = [
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>{len(suspects.regions)} regions in {len(dataset)} pictures are labelled as one class "
-        f"and surely seen as another by a net that was not trained on them; the {len(shown)} most "
-        f"suspicious are shown here, and all are listed in <code>{FILES[2]}</code>. The net may be "
-        "wrong: check before you correct.</p>",
+        f"<p>{counted(len(suspects.regions), 'region')} in {counted(len(dataset), 'picture')}: "
+        "labelled as one class and surely seen as another by a net that was not trained on them; "
+        f"the {len(shown)} most suspicious are shown here, and all are listed in "
+        f"<code>{FILES[2]}</code>. The net may be wrong: check before you correct.</p>",
     ]
     for number, region in enumerate(shown, start=1):
         body.append(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from kfcn.collectives import sum_over_replicas
 from kfcn.data.feed.batches import Shares
-from kfcn.errors import KfcnError, UsageError, WorkerLostError, first_line, received
+from kfcn.errors import KfcnError, UsageError, WorkerLostError, counted, first_line, received
 from kfcn.place import Marker
 from kfcn.training.settings import STRATEGIES
 
@@ -61,7 +61,7 @@ class Replicas:
     def __str__(self):
         if self.total == 1:
             return "one replica"
-        return f"{self.total} replicas on {self.workers} worker(s)"
+        return f"{self.total} replicas on {counted(self.workers, 'worker')}"
 
     def sum(self, value: ArrayLike) -> np.ndarray:
         """The sum of an array over the workers; each of them must call it. Also a barrier."""

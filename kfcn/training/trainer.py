@@ -14,7 +14,7 @@ from kfcn.data.feed import batches
 from kfcn.data.feed.views import Memory, Skipping, cached
 from kfcn.data.pictures import Pictures, check_pictures
 from kfcn.data.stretch import open_splits
-from kfcn.errors import KfcnError, UsageError, WriteError
+from kfcn.errors import KfcnError, UsageError, WriteError, counted
 from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.inference.runtime import store
@@ -161,8 +161,8 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
     finished = stage.finished
     _check_shared(run, int(finished), where)
     if finished:
-        further = from_its_net(run.path)
-        say(f"{run.path} is finished, {config.epochs} epochs; to train further, {further}")
+        epochs = counted(config.all_epochs, "epoch")
+        say(f"{run.path} is finished, {epochs}; to train further, {from_its_net(run.path)}")
         recorder = Recorder(run, validation, config.all_epochs, where, say)
         return Result(run.path, recorder.evaluate(load_model(run.path)), where.worker)
     counts, warnings = before_training(train_set, validation, progress=loud)
@@ -177,8 +177,8 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         config = config.for_steps(steps)
         stage = dataclasses.replace(stage, config=config)
         say(
-            f"{config.epochs} epochs of {steps} steps for {len(train_set)} pictures "
-            "(--epochs N for another number)"
+            f"{counted(config.all_epochs, 'epoch')} of {counted(steps, 'step')} for "
+            f"{counted(len(train_set), 'picture')} (--epochs N for another number)"
         )
 
     weights = None
@@ -195,9 +195,11 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
             run.start(config, data.fingerprints, card_of(config, validation), goes_on)
         where.sum(0)
         progress = _restored(run, learner, where, say)
-        say(f"{len(train_set)} training and {len(validation)} validation images, {where}")
+        say(
+            f"{len(train_set)} training and {counted(len(validation), 'validation image')}, {where}"
+        )
         if unlabelled is not None:
-            say(f"{len(unlabelled)} unlabelled images of {config.unlabelled_dir}")
+            say(f"{counted(len(unlabelled), 'unlabelled image')} of {config.unlabelled_dir}")
         if progress.step:
             epoch, step = divmod(progress.step, steps)
             say(f"continuing {run.path} after step {step} of epoch {epoch + 1} of {config.epochs}")

@@ -110,8 +110,9 @@ def failures(result: dict, limits: Limits) -> list[dict]:
 def explain(mode: str, failure: dict) -> str:
     """One line for people about a missed limit."""
     if failure["gate"] == "identical":
+        differ = "pixel differs" if failure["value"] == 1 else "pixels differ"
         return (
-            f"{mode}: {failure['value']} pixels differ from the first target's, needs none"
+            f"{mode}: {failure['value']} {differ} from the first target's, needs none"
             f" (most in: {failure['image']})"
         )
     if failure["gate"] == "confidence":

@@ -141,6 +141,7 @@ def validate(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise TargetError(f"{twice[0]}: two targets have this name; run them one after the other")
     places, results, label_maps, firsts = [], [], {}, {}
+    count = len(bundle.golden)
     for target in targets:
         with target:
             places.append(
@@ -151,7 +152,7 @@ def validate(
                 asked = ", ".join(m["mode"] for m in chosen)
                 raise TargetError(f"{target.name}: has no file to run for {asked}")
             for mode, model in files:
-                progress(f"{target.name}: {model['file']}: {len(bundle.golden)} images")
+                progress(f"{target.name}: {model['file']}: {count} image{'s' * (count != 1)}")
                 outcome = target.run(bundle, model, timing)
                 result = {"target": target.name, **validate_model(bundle, model, outcome.labels)}
                 result["latency"] = outcome.latency

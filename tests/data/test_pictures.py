@@ -25,7 +25,7 @@ def test_all_pictures_below_the_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     found = Pictures(tmp_path, CLASSES)
     assert [found.file_name(i) for i in range(len(found))] == ["b.png", "deep/er/a.PNG"]
-    assert found.notes == (f"{tmp_path}: left out 1 file(s) of another kind: notes.txt",)
+    assert found.notes == (f"{tmp_path}: left out 1 file of another kind: notes.txt",)
     image, labels, name = found[1]
     np.testing.assert_array_equal(image, PIXELS)
     assert labels.shape == (4, 6) and not labels.any() and name == "deep/er/a.PNG"

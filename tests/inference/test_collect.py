@@ -23,8 +23,8 @@ def folder(tmp_path, monkeypatch):
 def test_a_folder_gives_pictures_of_every_kind_and_says_what_it_does_not(folder):
     assert [path.name for path in collect([folder])] == ["a.jfif", "b.JPG", "c.jp2", "d.tga"]
     assert left_out([folder, folder / "b.JPG", "in/*.jfif"]) == [
-        f"{folder}: left out 1 file(s) of another kind: notes.pdf",
-        f"{folder}: left out its 1 folder(s) with images, which have to be named themselves: deep",
+        f"{folder}: left out 1 file of another kind: notes.pdf",
+        f"{folder}: left out 1 folder with images, to be named themselves: deep",
     ]
     assert left_out([folder / "deep"]) == []
     for path in folder.iterdir():

@@ -143,6 +143,16 @@ def test_pictures_are_never_replaced(run, pictures, tmp_path, format, by_beam):
     assert len(refused) == (7 if format == "png" else 0)
 
 
+def test_a_single_picture_is_one_in_words(run, pictures, tmp_path, capsys):
+    (tmp_path / "one").mkdir()
+    shutil.copy(sorted(pictures[0].glob("*.*"))[0], tmp_path / "one")
+    (tmp_path / "one/notes.pdf").write_text("")
+    assert command.main([str(run), str(tmp_path / "one"), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"1 picture segmented into {tmp_path / 'out'}")
+    assert f"{tmp_path / 'one'}: left out 1 file of another kind: notes.pdf" in shown.err
+
+
 def test_what_a_person_has_corrected_is_kept(run, pictures, tmp_path, capsys):
     folder, _ = pictures
     out = tmp_path / "labels"

@@ -148,7 +148,7 @@ def test_suspects_of_a_net_name_planted_regions(painter, pairs, tmp_path, capsys
     assert page.count("<figure>") == 4 and "labelled disc, seen as square" in page
     assert 'href="../data/labels/val/val02.png"' in page
     told = capsys.readouterr().out
-    assert "1 suspicious regions in 4 pictures" in told
+    assert "1 suspicious region in 4 pictures" in told
 
 
 def test_folds_of_other_settings_are_not_to_be_started_from(pairs, tmp_path, capsys):

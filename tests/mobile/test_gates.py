@@ -60,6 +60,7 @@ def test_int8_must_be_the_same_on_every_target():
     assert explain("int8", failure) == (
         "int8: 3 pixels differ from the first target's, needs none (most in: b.png)"
     )
+    assert explain("int8", failure | {"value": 1}).startswith("int8: 1 pixel differs from")
     # Where floats are summed nothing is promised, and equal is equal.
     for mode in ("float32", "float16", "dynamic", "mixed"):
         assert not failures(int8 | {"mode": mode}, Limits(0.9))

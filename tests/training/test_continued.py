@@ -214,7 +214,7 @@ def test_epochs_that_follow_the_pictures_are_stored(pairs, tmp_path, monkeypatch
     result = train(**given)
     written = json.loads((result.run_dir / "config.json").read_text())["settings"]["epochs"]
     steps = -(-len(data.load("folder", "train", pairs)) // given["batch_size"])
-    assert written == -(-4 // steps) and f"{written} epochs of {steps} steps" in (
+    assert written == -(-4 // steps) and f"{written} epochs of {steps} steps for" in (
         capsys.readouterr().out
     )
     assert len((result.run_dir / "history.csv").read_text().splitlines()) == written + 1

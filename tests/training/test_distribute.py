@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("way", ["mirrored", "workers"])
 def test_weights_loss_and_metrics_are_the_same(runs, way):
     root, outputs, _ = runs
-    assert f"2 replicas on {1 if way == 'mirrored' else 2} worker(s)" in outputs[way]
+    assert f"2 replicas on {'1 worker' if way == 'mirrored' else '2 workers'}" in outputs[way]
     (one, other) = (checkpoints(root / name)[-1] for name in ("one", way))
     assert one.name == other.name == f"step-{STEPS:08d}.npz"
     assert difference(one, other) < 1e-6

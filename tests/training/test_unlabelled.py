@@ -331,7 +331,7 @@ def test_replicas_and_workers_learn_what_one_process_does(pairs, pictures, tmp_p
     for command in (one, other):
         code, output = finish(command, tmp_path / "log.txt")
         assert code == 0, output
-    assert f"2 replicas on {1 if way == 'mirrored' else 2} worker(s)" in output
+    assert f"2 replicas on {'1 worker' if way == 'mirrored' else '2 workers'}" in output
     (begin, *_, end), (*_, same) = (checkpoints(tmp_path / name) for name in ("one", "other"))
     assert end.name == same.name == "step-00000006.npz"
     # 1.2e-5: rounding also decides of a pixel here and there whether it is sure.

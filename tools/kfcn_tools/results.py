@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kfcn.commands._cli import Parser, run
-from kfcn.errors import KfcnError, UsageError, first_line
+from kfcn.errors import KfcnError, UsageError, counted, first_line
 from kfcn.files import read_bytes, read_object, sha256, write_json, write_text
 from kfcn_tools.figures import spread
 
@@ -227,7 +227,7 @@ def _table(measured: tuple[str, int, str], results: Sequence[Result]) -> list[st
         "time",
         "hardware",
     ]
-    lines = [f"## {data}, {images} images, {protocol}", ""]
+    lines = [f"## {data}, {counted(images, 'image')}, {protocol}", ""]
     lines += [
         f"Changed is against the first row, whose own settings are: {_own(base.settings)}.",
         "",

@@ -27,7 +27,7 @@ from kfcn.data.audit.check import (
 from kfcn.data.dataset import Counts, Dataset, map_samples
 from kfcn.data.formats.images import IMAGE_SUFFIXES
 from kfcn.data.formats.label_maps import is_grey, open_mask
-from kfcn.errors import DataError, UsageError, shortlist
+from kfcn.errors import DataError, UsageError, counted, shortlist
 from kfcn.files import open_file
 from kfcn.labels import IGNORE
 
@@ -242,17 +242,19 @@ class Audit:
         across = [(a, b) for a, b in self.duplicates if a.split(":")[0] != b.split(":")[0]]
         if across:
             found.append(
-                f"{len(across)} image(s) are in two splits, with the same pixels: {across[0][0]} "
-                f"is {across[0][1]}; metrics measured on them are too optimistic"
+                f"{counted(len(across), 'image is', 'images are')} in two splits, with the same "
+                f"pixels: {across[0][0]} is {across[0][1]}; metrics measured on them are too "
+                "optimistic"
             )
         if len(self.duplicates) > len(across):
-            found.append(f"{len(self.duplicates) - len(across)} image(s) appear twice in one split")
+            twice = counted(len(self.duplicates) - len(across), "image appears", "images appear")
+            found.append(f"{twice} twice in one split")
         for split in self.splits:
             title = split.dataset.split
             if split.void:
                 found.append(
-                    f"{title}: {len(split.void)} image(s) have no labelled pixel, such as "
-                    f"{split.void[0]}"
+                    f"{title}: {counted(len(split.void), 'image has', 'images have')} no labelled "
+                    f"pixel, such as {split.void[0]}"
                 )
             names = split.dataset.classes.names
             absent = [n for n, images in zip(names, split.class_images, strict=True) if not images]
@@ -265,14 +267,15 @@ class Audit:
             ):
                 found.append(few)
             for orientation, images in sorted(split.turned.items()):
+                turned = counted(len(images), "image is", "images are")
                 found.append(
-                    f"{title}: {len(images)} image(s) are turned upright by their EXIF orientation "
-                    f"{orientation}, such as {images[0]}; their label maps are not: look at the "
-                    "overlays"
+                    f"{title}: {turned} turned upright by the EXIF orientation {orientation}, such "
+                    f"as {images[0]}; their label maps are not: look at the overlays"
                 )
             coloured = sum(n for kind, n in split.masks.items() if kind.startswith(_COLOURED))
             if coloured:
-                found.append(f"{title}: {coloured} mask(s) are stored in RGB colours")
+                stored = counted(coloured, "mask is", "masks are")
+                found.append(f"{title}: {stored} stored in RGB colours")
         return found
 
     @property
@@ -337,10 +340,10 @@ def _split_lines(split: SplitAudit) -> list[str]:
     width = max(map(len, (*facts["classes"], "class")))
     values = [v for v in facts["label_values"] if v != str(IGNORE)]
     lines = [
-        f"{split.dataset.name}/{split.dataset.split}: {facts['images']} images, "
+        f"{split.dataset.name}/{split.dataset.split}: {counted(facts['images'], 'image')}, "
         f"{sizes_in_words(split)}",
         f"masks: {', '.join(f'{n} {kind}' for kind, n in split.masks.most_common())}; "
-        f"{len(values)} label values, {100 * facts['ignored_share']:.1f} % ignored",
+        f"{counted(len(values), 'label value')}, {100 * facts['ignored_share']:.1f} % ignored",
         f"{'class':{width}}  share of pixels  images  weight median   sqrt",
     ]
     lines += [

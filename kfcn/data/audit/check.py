@@ -3,7 +3,7 @@
 import numpy as np
 
 from kfcn.data.dataset import Counts, Dataset, Sample, map_samples
-from kfcn.errors import DataError, UsageError
+from kfcn.errors import DataError, UsageError, counted
 from kfcn.labels import IGNORE
 
 
@@ -154,7 +154,7 @@ def label_error(dataset: Dataset, index: int, histogram: np.ndarray) -> str | No
     hint = f"; 15 is what {IGNORE} becomes in a PNG of 4 bits" if wrong.max() == 15 else ""
     return (
         f"{dataset.label_name(index)}: found label {found}; expected 0 to {classes - 1} "
-        f"({classes} classes) or {IGNORE} (ignore){hint}"
+        f"({counted(classes, 'class', 'classes')}) or {IGNORE} (ignore){hint}"
     )
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from kfcn.data.audit.audit import Audit, SplitAudit, sizes_in_words
 from kfcn.data.audit.check import class_weights
 from kfcn.data.dataset import Dataset, spread
-from kfcn.errors import DataError
+from kfcn.errors import DataError, counted
 from kfcn.labels import tints
 from kfcn.pages import document, figure
 from kfcn.visualize import draw_joints, overlay
@@ -55,9 +55,9 @@ def _split(split: SplitAudit) -> str:
     ]
     masks = ", ".join(f"{n} {kind}" for kind, n in split.masks.most_common())
     return (
-        f"<h2>{html.escape(dataset.split)}: {len(dataset)} images</h2>"
+        f"<h2>{html.escape(dataset.split)}: {counted(len(dataset), 'image')}</h2>"
         f"<p>{html.escape(sizes_in_words(split))}. Masks: {html.escape(masks)}. "
-        f"{counts.ignored} pixels are ignored.</p>"
+        f"{counted(counts.ignored, 'pixel is', 'pixels are')} ignored.</p>"
         f'<div class="sheet">{"".join(_figures(dataset))}</div>'
         "<table><tr><th>class</th><th>share of labelled pixels</th><th>images</th>"
         f"<th>weight, median</th><th>weight, sqrt</th></tr>{''.join(rows)}</table>"

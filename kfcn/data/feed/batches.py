@@ -20,7 +20,7 @@ from kfcn.data.feed import buckets
 from kfcn.data.feed.augment import PAD, USUAL, Augmentation, augment, whole_size
 from kfcn.data.feed.strong import BOX, COLOURS, cutmix_box, pasted, strongly_changed
 from kfcn.data.feed.views import Memory, cached
-from kfcn.errors import DataError, UsageError
+from kfcn.errors import DataError, UsageError, counted
 from kfcn.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def check_shares(count: int, batch_size: int, replicas: int) -> None:
     smallest = count // math.ceil(count / batch_size)
     if smallest < replicas:
         raise UsageError(
-            f"batches of {smallest} pictures cannot be divided over {replicas} replicas; "
-            f"received batch size {batch_size}, choose a larger one"
+            f"batches of {counted(smallest, 'picture')} cannot be divided over {replicas} "
+            f"replicas; received batch size {batch_size}, choose a larger one"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from kfcn.data.formats.images import check_memory
 from kfcn.data.formats.text import is_name, nfc, read_json
-from kfcn.errors import DataError, first_line, received, require, shortlist
+from kfcn.errors import DataError, counted, first_line, received, require, shortlist
 
 _FAR = 10
 """Coordinates may lie this many times the picture's longer side outside of it."""
@@ -115,7 +115,7 @@ class Instances:
                     outline = Outline(number, category, _area(item.get("area")), shape)
                     outlines.setdefault(image, []).append(outline)
         notes = tuple(
-            f"{self.path.name}: {len(numbers)} annotation(s) {what} left out: "
+            f"{self.path.name}: {counted(len(numbers), 'annotation')} {what} left out: "
             f"number {shortlist(map(received, numbers))}"
             for what, numbers in left_out.items()
         )

@@ -24,7 +24,7 @@ from kfcn.data.formats.tiff import (
     tiff_tags,
     white_is_zero,
 )
-from kfcn.errors import DataError, UsageError, first_line, received
+from kfcn.errors import DataError, UsageError, counted, first_line, received
 from kfcn.files import broken_link, open_file, read_bytes
 
 IMAGE_SUFFIXES = frozenset(
@@ -264,7 +264,7 @@ def _pages(file: BinaryIO, image: Image.Image) -> list[int]:
 def _go_to(image: Image.Image, pages: Sequence[int], page: int | None) -> None:
     """Turns to a page of `_pages`; to the first where none is asked for."""
     if page is not None and page >= len(pages):
-        raise ValueError(f"{len(pages)} page(s); asked for number {page + 1}")
+        raise ValueError(f"{counted(len(pages), 'page')}; asked for number {page + 1}")
     if number := pages[page or 0]:  # not 0 even for the first, where a reduced copy lies before it
         image.seek(number)
 

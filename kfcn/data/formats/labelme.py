@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from kfcn.data.formats.images import check_memory, open_image
 from kfcn.data.formats.text import is_name, nfc, read_json
-from kfcn.errors import DataError, first_line, received
+from kfcn.errors import DataError, counted, first_line, received
 from kfcn.labels import IGNORE
 
 BACKGROUND_NAMES = ("background", "_background_")
@@ -267,7 +267,7 @@ def _paint(picture: Image.Image, shape: Mapping[str, Any], label: int) -> None:
     least, most = _POINTS[kind]
     if not least <= len(points) <= most:
         wanted = f"{least}" if least == most else f"{least} or more" if most > 4 else "2 or 4"
-        raise ValueError(f"{len(points)} point(s); expected {wanted}")
+        raise ValueError(f"{counted(len(points), 'point')}; expected {wanted}")
     draw = ImageDraw.Draw(picture)
     if kind == "mask":
         mask = shape.get("mask")
@@ -289,7 +289,7 @@ def _paint(picture: Image.Image, shape: Mapping[str, Any], label: int) -> None:
         (x0, y0), (x1, y1) = points
         draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), label, label)
     elif len(points) == 3 and kind != "polygon":
-        raise ValueError("3 point(s); expected 2 or 4")
+        raise ValueError("3 points; expected 2 or 4")
     else:
         draw.polygon(points, fill=label, outline=label)
 

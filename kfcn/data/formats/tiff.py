@@ -7,6 +7,8 @@ from typing import Any, BinaryIO
 from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from kfcn.errors import counted
+
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PAGES = 100_000
 _BANDS = (
@@ -34,7 +36,7 @@ def outside_pillow(content: bytes) -> str | None:
     directory.load(file)
     bands = directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
     bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-    return f"{bands} band(s) of {max(bits)} bits; {_BANDS}"
+    return f"{counted(bands, 'band')} of {counted(max(bits), 'bit')}; {_BANDS}"
 
 
 def check_bands(image: Image.Image) -> None:

@@ -15,7 +15,7 @@ from kfcn.data.formats.labelme import BACKGROUND_NAMES
 from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
-from kfcn.errors import DataError, shortlist
+from kfcn.errors import DataError, counted, shortlist
 from kfcn.files import open_file, until_changed
 from kfcn.labels import IGNORE, voc_coloured
 
@@ -52,9 +52,9 @@ class CocoExport(Dataset):
         missing = [p.file_name for p, f in zip(pictures, found, strict=True) if f is None]
         if missing:
             raise DataError(
-                f"{self._instances.path}: {len(missing)} of its {len(pictures)} images are not in "
-                f"{' or '.join(str(place) for place in places)}: {shortlist(missing)}; export with "
-                "images, or put them there"
+                f"{self._instances.path}: {len(missing)} of {counted(len(pictures), 'image')} not "
+                f"in {' or '.join(str(place) for place in places)}: {shortlist(missing)}; export "
+                "with images, or put them there"
             )
         self._files = [file for file in found if file is not None]
         named = (f"{p.file_name} (id {p.id})" for p in pictures)

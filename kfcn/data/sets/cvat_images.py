@@ -14,7 +14,7 @@ from kfcn.data.formats.labelme import BACKGROUND_NAMES, paint
 from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
-from kfcn.errors import DataError, shortlist
+from kfcn.errors import DataError, counted, shortlist
 from kfcn.files import until_changed
 from kfcn.labels import Classes, voc_coloured
 
@@ -42,14 +42,14 @@ class CvatImages(Shapes):
         pairs = list(zip(found, self._pictures, strict=True))
         if missing := [picture.name for image, picture in pairs if image is None]:
             raise DataError(
-                f"{path}: {len(missing)} of its {len(pairs)} images are neither in "
-                f"{root / 'images'} nor in {root}: {shortlist(missing)}; export with images, or "
-                "put them there"
+                f"{path}: {len(missing)} of {counted(len(pairs), 'image')} in neither "
+                f"{root / 'images'} nor {root}: {shortlist(missing)}; export with images, or put "
+                "them there"
             )
         files = [image for image in found if image is not None]
         refuse_shared(path, ((image, picture.name) for image, picture in pairs if image))
-        counted = [f"{count} {tag}" for tag, count in sorted(file.left_out.items())]
-        notes = [f"{path}: left out {', '.join(counted)}, which cover nothing"] if counted else []
+        tags = [f"{count} {tag}" for tag, count in sorted(file.left_out.items())]
+        notes = [f"{path}: left out {', '.join(tags)}, which cover nothing"] if tags else []
         classes = written_classes(root) or _classes(path, file)
         super().__init__(split, root, [(image, path) for image in files], classes, notes=notes)
 

@@ -32,7 +32,7 @@ from kfcn.data.listing import (
     split_names,
 )
 from kfcn.data.sets.pairs import IndexedMasks, table
-from kfcn.errors import DataError, shortlist
+from kfcn.errors import DataError, counted, shortlist
 from kfcn.labels import IGNORE
 
 _LABEL_FOLDERS = ("labels", "masks")
@@ -86,8 +86,8 @@ def _outside_notes(parents, folders: dict[str, str], flat: bool) -> list[str]:
     for parent in parents:
         inner, loose = _entries(parent)
         if alone := sorted(inner - set(folders.values())):
-            names = shortlist(alone)
-            notes.append(f"{parent}: left out {len(alone)} folder(s) that its twin lacks: {names}")
+            left = counted(len(alone), "folder")
+            notes.append(f"{parent}: left out {left} that its twin lacks: {shortlist(alone)}")
         notes += [] if flat else left_out_notes(parent, loose, "beside the folders of the splits")
     return notes
 

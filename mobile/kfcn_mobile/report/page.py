@@ -36,13 +36,14 @@ def html_page(bundle: Bundle, report: dict, label_maps: dict) -> str:
     source = report["source"] or {}
     verdict = "passed" if report["passed"] else "failed"
     height, width = report["size"]
+    golden = report["golden_images"]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>kfcn: agreement report</title><style>{_STYLE}</style>",
         f"<h1>Agreement report: <span class={verdict}>{verdict}</span></h1>",
         f"<p>{_text(source.get('name', report['bundle']))}, {height}×{width} pixels,"
-        f" {report['golden_images']} golden images."
+        f" {golden} golden image{'s' * (golden != 1)}."
         f" kfcn {_text(report['kfcn_version'])}, source sha256"
         f" <code>{_text(source.get('sha256', 'unknown'))}</code></p>",
         "<p class=note>Agreement: share of pixels whose label is the Keras float32 model's. Edge:"
@@ -201,10 +202,11 @@ def _model_section(bundle: Bundle, model: dict, label_maps: list) -> str:
             continue
         i = index[image["name"]]
         picture = disagreement(bundle.golden[i], label_maps[i], bundle.palette)
+        count = image["differing"]
         parts.append(
             f'<figure><img alt="disagreement" src="{_data_url(picture)}">'
             f"<figcaption>{_text(image['name'])}: image, Keras labels, the file's labels, the"
-            f" {image['differing']} differing pixels</figcaption></figure>"
+            f" {count} differing pixel{'s' * (count != 1)}</figcaption></figure>"
         )
     return "\n".join(parts)
 

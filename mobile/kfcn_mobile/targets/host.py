@@ -79,9 +79,8 @@ class Host(Interpreted):
     def start(self) -> None:
         super().start()
         version = metadata.version("ai-edge-litert")
-        self.machine = (
-            f"{platform.system()} {platform.machine()}, {cores()} cores, LiteRT {version}"
-        )
+        count = f"{cores()} core{'s' * (cores() > 1)}"
+        self.machine = f"{platform.system()} {platform.machine()}, {count}, LiteRT {version}"
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:
         path = bundle.path / model["file"]

@@ -85,10 +85,10 @@ def test_every_fault_is_told_in_the_words_of_the_check_before_training(pairs):
         data.check(data.load("folder", "train", pairs))
     assert str(caught.value) == told["label"][0]
     warnings = "\n".join(audit.warnings)
-    assert "1 image(s) are in two splits" in warnings
+    assert "1 image is in two splits" in warnings
     assert audit.duplicates == [("train: images/train/e.png", "val: images/val/w.png")]
-    assert "val: 1 image(s) have no labelled pixel, such as images/val/v.png" in warnings
-    assert "train: 1 mask(s) are stored in RGB colours" in warnings
+    assert "val: 1 image has no labelled pixel, such as images/val/v.png" in warnings
+    assert "train: 1 mask is stored in RGB colours" in warnings
     assert "no errors" not in audit.table()
 
 
@@ -119,7 +119,7 @@ def test_a_split_without_any_label_is_refused_by_both(pairs):
 
 def test_duplicates_within_a_split_are_another_warning(pairs):
     write(pairs / "images/train/b.png", np.zeros((1, 3, 3)))  # as a
-    assert any("1 image(s) appear twice in one split" in line for line in audited(pairs).warnings)
+    assert any("1 image appears twice in one split" in line for line in audited(pairs).warnings)
 
 
 def test_the_page_shows_the_sound_pairs_and_escapes_names(pairs):

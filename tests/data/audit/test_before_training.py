@@ -37,8 +37,8 @@ def test_the_warnings_are_those_of_the_audit(tmp_path):
     train, val = load(tmp_path, "train"), load(tmp_path, "val")
     counts, warnings = data.before_training(train, val)
     assert counts.images == 3 and counts.pixels.tolist() == data.check(train).pixels.tolist()
-    assert "left out 1 file(s) of another kind: readme.txt" in warnings[0]
-    assert warnings[1].startswith("1 image(s) are in two splits, with the same pixels")
+    assert "left out 1 file of another kind: readme.txt" in warnings[0]
+    assert warnings[1].startswith("1 image is in two splits, with the same pixels")
     audit = Audit([audit_split(split) for split in (train, val)])
     assert warnings == audit.notes + audit.warnings and len(warnings) == 2
 
@@ -48,7 +48,7 @@ def test_a_square_photograph_that_is_turned_is_said(tmp_path, orientation):
     folder(tmp_path, orientation=orientation)
     warnings = data.before_training(load(tmp_path, "train"), load(tmp_path, "val"))[1]
     assert [w for w in warnings if f"EXIF orientation {orientation}" in w] == [
-        f"{split}: {count} image(s) are turned upright by their EXIF orientation {orientation}, "
+        f"{split}: {count} images are turned upright by the EXIF orientation {orientation}, "
         f"such as images/{split}/p0.jpg; their label maps are not: look at the overlays"
         for split, count in (("train", 3), ("val", 2))
     ]

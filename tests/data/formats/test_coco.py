@@ -104,10 +104,10 @@ def test_what_is_left_out_is_said_with_its_numbers(tmp_path):
     ]
     instances = Instances(coco(tmp_path / "a.json", ["a.jpg"], annotations))
     assert sorted(instances.notes) == [
-        "a.json: 1 annotation(s) of no category in the file left out: number 3",
-        "a.json: 1 annotation(s) of no image in the file left out: number 4",
-        "a.json: 2 annotation(s) with rings under three points left out: number 5, 6",
-        "a.json: 2 annotation(s) without an outline (a box at most) left out: number 1, 2",
+        "a.json: 1 annotation of no category in the file left out: number 3",
+        "a.json: 1 annotation of no image in the file left out: number 4",
+        "a.json: 2 annotations with rings under three points left out: number 5, 6",
+        "a.json: 2 annotations without an outline (a box at most) left out: number 1, 2",
     ]
     found = instances.paint(instances.pictures[0], {1: 1}, SIZE)
     np.testing.assert_array_equal(found, mask())

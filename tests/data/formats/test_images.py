@@ -159,7 +159,7 @@ def test_pairs_that_are_links_to_nothing_are_called_so(tmp_path):
     (tmp_path / "mask.jpg").symlink_to(tmp_path / "gone.jpg")
     gone = (tmp_path / "gone.jpg").resolve()
     told = re.escape(f"it is a link to {gone}, which does not exist")
-    with pytest.raises(DataError, match=rf"1 of their files are missing: \S+mask\.jpg \({told}\);"):
+    with pytest.raises(DataError, match=rf"1 pair with 1 missing file: \S+mask\.jpg \({told}\);"):
         existing([(tmp_path / "a.png", tmp_path / "mask.jpg")], tmp_path)
     with pytest.raises(DataError, match=rf"mask\.jpg: cannot be read as a label map \({told}\)$"):
         refuse_no_masks(tmp_path, [tmp_path / "mask.jpg"])

@@ -141,7 +141,7 @@ def test_subsets_of_a_project_are_splits(tmp_path):
 
 FAULTS = {
     '<polyline label="bus" points="1,1;9,9"/>': "found a shape named 'bus'; expected one of",
-    '<polyline label="car" points="1,1"/>': r"1 point\(s\); expected 2 or more",
+    '<polyline label="car" points="1,1"/>': r"1 point; expected 2 or more",
     '<polyline label="car" points="1,nan;9,9"/>': "points 'nan'; expected a number",
     '<polyline label="car" points="1,1;9"/>': r"found the point \[9.0\]; expected \[x, y\]",
     '<points label="car" points="1,9999"/>': "far outside of the image",
@@ -171,7 +171,7 @@ def test_other_files_are_refused_with_what_to_do(tmp_path):
         (good.replace('width="64"', 'width="65"'), "is 48x65 there; the image is 48x64"),
         (good.replace('name="a.png"', 'name=""'), "an image without a name"),
         (good.replace("b.png", "a.png"), "both labels of the picture"),
-        (good.replace("b.png", "c.png"), "1 of its 1 images are neither in"),
+        (good.replace("b.png", "c.png"), "1 of 1 image in neither"),
     ):
         path.write_text(wrong)
         with pytest.raises(DataError, match=message):

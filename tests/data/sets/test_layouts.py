@@ -77,9 +77,9 @@ def test_what_lies_outside_of_the_splits_is_told(tmp_path):
     write(tmp_path / "classes.txt", TWO)
     assert sizes(tmp_path) == {"train": 1, "val": 1}
     notes = " ".join(data.load("folder", "train", tmp_path).notes)
-    assert "images: left out 1 folder(s) that its twin lacks: extra" in notes
-    assert "images: left out 1 file(s) beside the folders of the splits: loose" in notes
-    assert "labels: left out 1 file(s) beside" in notes
+    assert "images: left out 1 folder that its twin lacks: extra" in notes
+    assert "images: left out 1 file beside the folders of the splits: loose" in notes
+    assert "labels: left out 1 file beside" in notes
 
 
 def test_more_names_of_shapes_than_classes_can_be_are_refused(tmp_path):
@@ -106,11 +106,11 @@ def test_masks_with_an_ending_of_their_own_and_hidden_files(tmp_path):
     write(tmp_path / "classes.txt", TWO)
     train = data.load("folder", "train", tmp_path)
     assert len(train) == 2 and shares(train) == [81.771, 18.229]
-    assert len(train.notes) == 1 and "left out 1 file(s)" in train.notes[0]
+    assert len(train.notes) == 1 and "left out 1 file" in train.notes[0]
     assert "notes.docx" in train.notes[0]
     pair(tmp_path, "train/c")
     (tmp_path / "images/train/c.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 label map\(s\) without an image .*c\.png"):
+    with pytest.raises(DataError, match=r"1 label map without an image .*c\.png"):
         data.load("folder", "train", tmp_path)
 
 
@@ -269,9 +269,7 @@ def test_cvat_names_the_pictures_without_a_mask(tmp_path):
         save(tmp_path / f"SegmentationClass/{name}.png", mask())
     write(tmp_path / "labelmap.txt", "background:0,0,0::\ncar:250,50,83::\n")
     notes = data.load("folder", "train", tmp_path).notes
-    assert [note.partition(": ")[2] for note in notes] == [
-        "left out 1 file(s) without a mask: c.jpg"
-    ]
+    assert [note.partition(": ")[2] for note in notes] == ["left out 1 file without a mask: c.jpg"]
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")

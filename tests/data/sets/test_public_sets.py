@@ -123,7 +123,7 @@ def test_seg11valid_is_voc_2011s_validation_without_sbds_training_images(vocdevk
 
 def test_a_listed_file_that_is_missing_is_named(vocdevkit):
     (vocdevkit / "VOCdevkit/VOC2012/SegmentationClass/b.png").unlink()
-    with pytest.raises(DataError, match=r"train\.txt: lists 2 pairs, and 1 .*b\.png"):
+    with pytest.raises(DataError, match=r"train\.txt: lists 2 pairs with 1 missing file: .*b\.png"):
         data.load("voc", "train", vocdevkit)
 
 

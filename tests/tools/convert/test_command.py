@@ -321,7 +321,7 @@ def test_a_notebook_converts_a_net_that_it_has(tmp_path):
     assert bundle.classes == load("scenes", "val").classes.names
     assert [model["mode"] for model in bundle.models] == ["float16"]
     assert [model["file"] for model in bundle.scores] == ["scores_float16.tflite"]
-    assert lines == ["float16: converting", "float16: converting scores", "golden: 1 images"]
+    assert lines == ["float16: converting", "float16: converting scores", "golden: 1 image"]
     # Another net is told from it; the same net is not.
     ours = identity(tiny_fcn(classes=7), load("scenes", "val"))[1]
     assert bundle.info["source"] == ours

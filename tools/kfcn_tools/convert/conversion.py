@@ -10,7 +10,7 @@ from kfcn import __version__
 from kfcn import data as data_sets
 from kfcn.cards import check_card, read_card
 from kfcn.crf import DenseCRF
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, counted
 from kfcn.outputs import new_folder
 from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
@@ -131,7 +131,7 @@ def convert(
             for mode, file in scores_of(made, chosen).items()
         ]
         proofs = pictures(val, golden, size)
-        progress(f"golden: {len(proofs)} images")
+        progress(f"golden: {counted(len(proofs), 'image')}")
         shown = write_bundle.write_golden(folder, net, proofs)
         about = {"name": origin.name, "calibration_split": splits[0], "golden_split": splits[1]}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)

@@ -8,6 +8,7 @@ from typing import Literal
 import keras
 import numpy as np
 
+from kfcn.errors import counted
 from kfcn_tools.convert.fix_size import fix_size
 from kfcn_tools.convert.int8.equalize import equalize
 from kfcn_tools.convert.int8.graph import unshared
@@ -240,7 +241,7 @@ def calibrate(
         progress: gets a line before each step.
     """
     content = unshared(export_tflite(prepared, output=output))
-    progress(f"int8: calibrating on {len(images)} images")
+    progress(f"int8: calibrating on {counted(len(images), 'image')}")
     ranges, competing = TensorRanges(content, options.ranges), CompetingScores(content)
     observers, rounded = [ranges, competing], {}
     # The fine-tune has learnt to live with weights rounded to the nearest.

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kfcn.data.dataset import Dataset, spread
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, counted
 
 LEAST_SIDE = 32
 HELD_BACK = 4
@@ -48,7 +48,7 @@ def check_enough(train: Dataset) -> None:
     """Raises UsageError where a training split is too small to calibrate 8 bits on."""
     if len(train) < LEAST_CALIBRATION:
         raise UsageError(
-            f"train has {len(train)} pictures; 8 bits are calibrated on at least "
+            f"train has {counted(len(train), 'picture')}; 8 bits are calibrated on at least "
             f"{LEAST_CALIBRATION}: add some, or leave out the 8-bit modes"
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 from kfcn import __version__
 from kfcn import data as data_sets
 from kfcn.cards import read_card
-from kfcn.errors import UsageError
+from kfcn.errors import UsageError, counted
 from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
@@ -116,7 +116,8 @@ def export(
             checked["float32"] = compare(run, net, batches)
             require_equal(checked["float32"], format)
         if train is not None:
-            progress(f"{format}: int8, calibrating on {min(calibration, len(train))} images")
+            count = min(calibration, len(train))
+            progress(f"{format}: int8, calibrating on {counted(count, 'image')}")
             at = size or CHECKED[0]
             images = [picture.image for picture in pictures(train, calibration, at)]
             files |= module.quantize(net, folder, main, images)
