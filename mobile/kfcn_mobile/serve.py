@@ -1,6 +1,7 @@
 """kfcn-serve: nets in the browser, with the page of `web/`."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,13 @@ def _serve(site: Site, host: str, port: int) -> int:
     try:
         server = Server(site, port, host)
     except (OSError, UnicodeError) as error:  # the latter of a name that is none
-        print(f"kfcn-serve: error: {host}, port {port}: {error}", file=sys.stderr)
+        told = f"{host}, port {port}: {error}"
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            told = (
+                f"port {port} of {host} is taken by another program, or by another kfcn-serve: "
+                "choose another with --port, or any free one with --port 0"
+            )
+        print(f"kfcn-serve: error: {told}", file=sys.stderr)
         return 1
     with server:
         print(f"{server.url} (Ctrl-C ends it)", flush=True)

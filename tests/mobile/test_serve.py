@@ -1,5 +1,7 @@
 """kfcn-serve as a command: wrong requests are one line."""
 
+import socket
+
 import pytest
 from kfcn_mobile.serve import main
 from shipping import tiny_bundle
@@ -25,3 +27,15 @@ def test_a_host_that_is_no_name_is_one_line(bundle, litert, capsys, host):
     assert main([str(bundle), "--host", host, "--port", "0"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"kfcn-serve: error: {host}, port 0: ")
+
+
+def test_a_port_that_is_taken_is_one_line_with_what_to_do(bundle, litert, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main([str(bundle), "--port", str(port)]) == 1
+    assert capsys.readouterr().err == (
+        f"kfcn-serve: error: port {port} of 127.0.0.1 is taken by another program, or by another "
+        "kfcn-serve: choose another with --port, or any free one with --port 0\n"
+    )
