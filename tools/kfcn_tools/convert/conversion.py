@@ -1,7 +1,8 @@
 """`convert`: a trained model becomes a bundle, a folder that a device needs and can prove."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 from kfcn_mobile.bundle import BundleError, checked_labels
@@ -69,11 +70,7 @@ def convert(
     """
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
-    card = None if isinstance(model, keras.Model) else read_card(model)
-    loaded = load_model(model) if isinstance(model, (str, Path)) else model
-    check_net(loaded, described(model))
-    if isinstance(model, (str, Path)):
-        check_card(card, loaded.outputs[0].shape[-1], model)
+    loaded, card = _opened(model)
     origin = data_sets.Source(data) if isinstance(data, str) else data
     train, val = (origin.open_for(card, split) for split in splits)
     check_any(train)  # what is converted is run on one of its pictures, in every mode
@@ -96,46 +93,54 @@ def convert(
         # A saved model's input may stand in a list; from here on it is one tensor.
         net = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
         net = as_logits(in_float32(net))
-        chosen = _without_eight_bit(net, modes)
-        eight_bit = any(WAYS[mode].eight_bit for mode in chosen)
-        if not eight_bit and (unused := _changed(int8)):
-            raise UsageError(
-                f"{', '.join(unused)}: for int8 and mixed; received the modes {', '.join(chosen)}"
-            )
-        if "mixed" not in chosen and "min_agreement" in _changed(int8):
-            raise UsageError(
-                f"min_agreement: for mixed, whose search it ends; received the modes "
-                f"{', '.join(chosen)}"
-            )
-        if eight_bit:
+        chosen = _chosen(net, modes, int8)
+        if _in_eight_bits(chosen):
             check_enough(train)
         images = [picture.image for picture in pictures(train, calibration, size)]
         wanted = len(train) if int8.qat_epochs else 0
         training = [picture.image for picture in pictures(train, wanted, size)]
         made = Conversion(net, size, images, int8, training, progress)
-
-        def write(file, mode, content, details, scores=False):
-            about = info | {"mode": mode, "output": "scores" if scores else "labels"}
-            (folder / file).write_bytes(metadata.embed(content, about, scores))
-            return {"file": file, "mode": mode, **details}
-
-        entries = [
-            write(f"{mode}.tflite", mode, *file)
-            for mode, file in convert_modes(made, chosen).items()
-        ]
-        # Files of their own: as a second signature beside `segment` scores add a second graph that
-        # the quantiser's calibration does not reach and MediaPipe refuses, and labels need no
-        # exact borders.
-        scores = [
-            write(f"scores_{mode}.tflite", mode, *file, scores=True)
-            for mode, file in scores_of(made, chosen).items()
-        ]
+        entries, scores = _write_models(folder, made, chosen, info)
         proofs = pictures(val, golden, size)
         progress(f"golden: {counted(len(proofs), 'image')}")
         shown = write_bundle.write_golden(folder, net, proofs)
         about = {"name": origin.name, "calibration_split": splits[0], "golden_split": splits[1]}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
     return out
+
+
+def _opened(model: keras.Model | Path | str) -> tuple[keras.Model, dict[str, Any] | None]:
+    """The net, known to give one map of logits, and its card where it has one."""
+    if isinstance(model, keras.Model):
+        check_net(model, described(model))
+        return model, None
+    card, loaded = read_card(model), load_model(model)
+    check_net(loaded, described(model))
+    check_card(card, loaded.outputs[0].shape[-1], model)
+    return loaded, card
+
+
+def _write_models(
+    folder: Path, made: Conversion, modes: Sequence[str], info: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Writes the files of each mode, of labels and of scores, and gives what is said of them."""
+
+    def write(file, mode, content, details, scores=False):
+        about = info | {"mode": mode, "output": "scores" if scores else "labels"}
+        (folder / file).write_bytes(metadata.embed(content, about, scores))
+        return {"file": file, "mode": mode, **details}
+
+    entries = [
+        write(f"{mode}.tflite", mode, *file) for mode, file in convert_modes(made, modes).items()
+    ]
+    # Files of their own: as a second signature beside `segment` scores add a second graph that
+    # the quantiser's calibration does not reach and MediaPipe refuses, and labels need no exact
+    # borders.
+    scores = [
+        write(f"scores_{mode}.tflite", mode, *file, scores=True)
+        for mode, file in scores_of(made, modes).items()
+    ]
+    return entries, scores
 
 
 def _check(
@@ -160,6 +165,26 @@ def _check(
     for mode in modes or ():
         if mode not in WAYS:
             raise UsageError(f"mode {mode!r}: expected {', '.join(WAYS)}")
+
+
+def _chosen(model: keras.Model, modes: Sequence[str] | None, int8: Int8Options) -> list[str]:
+    """The modes that are asked for and that the model has; no option may be of another one."""
+    chosen = _without_eight_bit(model, modes)
+    changed = _changed(int8)
+    if changed and not _in_eight_bits(chosen):
+        raise UsageError(
+            f"{', '.join(changed)}: for int8 and mixed; received the modes {', '.join(chosen)}"
+        )
+    if "min_agreement" in changed and "mixed" not in chosen:
+        raise UsageError(
+            f"min_agreement: for mixed, whose search it ends; received the modes "
+            f"{', '.join(chosen)}"
+        )
+    return chosen
+
+
+def _in_eight_bits(modes: Iterable[str]) -> bool:
+    return any(WAYS[mode].eight_bit for mode in modes)
 
 
 def _changed(options: Int8Options) -> list[str]:
