@@ -310,6 +310,19 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+def test_fewer_golden_images_than_wanted_are_told_with_the_reason(tmp_path):
+    masks = [np.full((48, 64), 1, np.uint8)] * 4
+    root = drawn.folder(tmp_path / "data", masks, "a\nb\nc\n")
+    drawn.folder(tmp_path / "data", masks[:2], "a\nb\nc\n", split="val")
+    for wanted, why in ((4, ", all that val has (4 wanted)"), (2, "")):
+        lines = []
+        out = convert(
+            tiny_fcn(), tmp_path / f"bundle{wanted}", (48, 64), data=Source("folder", root),
+            modes=["float16"], golden=wanted, progress=lines.append,
+        )  # fmt: skip
+        assert lines[-1] == f"golden: 2 images{why}" and len(read_bundle(out).golden) == 2
+
+
 @pytest.mark.slow
 def test_a_notebook_converts_a_net_that_it_has(tmp_path):
     lines = []

@@ -56,7 +56,7 @@ def convert(
             validation, from which golden images come.
         modes: of `kfcn_mobile.gates.MODES`; None for all that the model can have.
         calibration: training images for int8, at least 4 (`LEAST_CALIBRATION`).
-        golden: validation images in the bundle, at least 1.
+        golden: validation images in the bundle, at least 1; all where there are fewer.
         int8: how int8 and mixed files are made.
         progress: gets a line before each step.
 
@@ -102,7 +102,8 @@ def convert(
         made = Conversion(net, size, images, int8, training, progress)
         entries, scores = _write_models(folder, made, chosen, info)
         proofs = pictures(val, golden, size)
-        progress(f"golden: {counted(len(proofs), 'image')}")
+        all_of_it = f", all that val has ({golden} wanted)" if len(proofs) < golden else ""
+        progress(f"golden: {counted(len(proofs), 'image')}{all_of_it}")
         shown = write_bundle.write_golden(folder, net, proofs)
         about = {"name": origin.name, "calibration_split": splits[0], "golden_split": splits[1]}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
