@@ -64,6 +64,25 @@ def fill_backbone(
     return model
 
 
+def check_weights(backbone: str, weights: str) -> None:
+    """Makes sure that there are such weights, without reading them; arguments as `load_weights`.
+
+    Raises:
+        UsageError: there is no such file, or none of ImageNet's for this backbone.
+        KfcnError: the file is of another kind than its weights are stored as.
+    """
+    has_application, path = row(backbone).application is not None, Path(weights)
+    if weights == "imagenet":
+        if not has_application:
+            shipped_weights(backbone)
+    elif not path.is_file():
+        raise UsageError(f"--weights {weights}: no such file; expected imagenet, none or a path")
+    elif not has_application and path.suffix not in (".keras", ".npz"):
+        raise KfcnError(
+            f"--weights {weights}: expected imagenet, or a .keras or .npz file of {backbone}"
+        )
+
+
 def shipped_weights(backbone: str) -> Path:
     """The ImageNet weights that come with the package, body and classifier.
 
@@ -130,10 +149,11 @@ def save_tensors(path: Path, model: keras.Model) -> None:
 
 def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) -> Tensors:
     """The tensors that the weights hold, by the layer names of the backbone."""
+    check_weights(backbone, weights)
     path = Path(weights)
     if weights == "imagenet" and entry.application is None:
         return read_tensors(shipped_weights(backbone))
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix == ".npz":
         return read_tensors(path)
     if path.suffix == ".keras":
         from kfcn.saved import load_model
@@ -150,14 +170,9 @@ def _tensors(model: keras.Model) -> Tensors:
 
 def _application(entry: Backbone, backbone: str, weights: str, options: BodyOptions) -> keras.Model:
     """The net that holds the weights, as `keras.applications` builds it."""
-    path = Path(weights)
-    if weights != "imagenet" and not path.is_file():
-        raise UsageError(f"--weights {weights}: no such file; expected imagenet, none or a path")
-    if entry.application is None:
-        raise KfcnError(
-            f"--weights {weights}: expected imagenet, or a .keras or .npz file of {backbone}"
-        )
-    application = getattr(keras.applications, entry.application)
+    path, name = Path(weights), entry.application
+    assert name is not None  # else the weights are a file of kfcn's own (`check_weights`)
+    application = getattr(keras.applications, name)
     alpha = {"alpha": options["alpha"]} if "alpha" in options else {}
     if weights == "imagenet":
         try:

@@ -151,7 +151,7 @@ class Settings(Checked):
     )
     crop: tuple[int, int] = option(
         (320, 320),
-        "height and width of the training crops, pixels",
+        "height and width of the training crops, pixels; 0 0 for whole pictures, as --whole",
         group="data",
         metavar=("H", "W"),
         range=Range(least=0),

@@ -19,6 +19,7 @@ from kfcn.files import sha256, write_json
 from kfcn.inference.evaluate import Evaluation
 from kfcn.inference.runtime import store
 from kfcn.machine import onednn_lacks_avx512
+from kfcn.nets.weights import check_weights
 from kfcn.saved import CARD, MODEL, load_model, model_path
 from kfcn.training import checkpoint, replicas
 from kfcn.training.learner import Learner
@@ -135,6 +136,8 @@ def _check_start(stages: Iterable[Stage]) -> None:
         return
     if stage.config.init_from:
         model_path(stage.config.init_from)
+    elif stage.config.weights != "none":
+        check_weights(stage.config.backbone, stage.config.weights)
 
 
 def _check_precision(precision: str) -> None:

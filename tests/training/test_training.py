@@ -137,6 +137,14 @@ def test_what_a_run_starts_from_is_looked_for_before_the_data(pairs, tmp_path, m
     monkeypatch.setattr("kfcn.training.trainer._opened", None)
     with pytest.raises(UsageError, match=r"^voc_animls: no such file; expected .* pretrained net"):
         train(tmp_path / "run", **settings(pairs), init_from="voc_animls")
+    for name in ("imagenett", "gone.h5", "gone.keras"):
+        told = rf"^--weights {name}: no such file; expected imagenet, none or a path$"
+        with pytest.raises(UsageError, match=told):
+            train(tmp_path / "run", **settings(pairs) | {"weights": name})
+    (tmp_path / "lite.h5").write_bytes(b"")
+    lite = {"weights": str(tmp_path / "lite.h5"), "backbone": "efficientnet_lite0", "alpha": None}
+    with pytest.raises(KfcnError, match=r"expected imagenet, or a \.keras or \.npz file of eff"):
+        train(tmp_path / "run", **settings(pairs) | lite)
 
 
 def test_foreign_folder_is_left_alone(tmp_path):
