@@ -25,7 +25,7 @@ from kfcn_mobile.errors import TargetError
 from kfcn_mobile.gates import MODES, explain, failures, limits_for
 from kfcn_mobile.outputs import OutputError, Outputs, WriteError, which_and_why
 from kfcn_mobile.report.table import table
-from kfcn_mobile.targets import KINDS, Target, Timing, make_targets, spelled
+from kfcn_mobile.targets import KINDS, Outcome, Target, Timing, make_targets, spelled
 from kfcn_mobile.targets.host import Host, cores
 
 
@@ -131,11 +131,7 @@ def validate(
         TargetError: a target cannot be used.
     """
     timing = Timing(tuple(sorted({1, threads or cores()})), runs, warmup)
-    chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
-    missing = [mode for mode in modes or () if mode not in {m["mode"] for m in chosen}]
-    if missing or not chosen:
-        present = ", ".join(m["mode"] for m in bundle.models)
-        raise BundleError(f"{bundle.path}: no model of mode {', '.join(missing)}; it has {present}")
+    chosen = _chosen(bundle, modes)
     targets = targets or [Host()]
     names = [target.name for target in targets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -154,10 +150,7 @@ def validate(
             for mode, model in files:
                 progress(f"{target.name}: {model['file']}: {count} image{'s' * (count != 1)}")
                 outcome = target.run(bundle, model, timing)
-                result = {"target": target.name, **validate_model(bundle, model, outcome.labels)}
-                result["latency"] = outcome.latency
-                result["kernels"] = outcome.kernels
-                result["confidence_error"] = _confidence_error(bundle, outcome.confidences)
+                result = _measured(bundle, target, model, outcome)
                 # Of the first target each file is its own first.
                 first = firsts.setdefault(mode, result)
                 label_maps[target.name, mode] = outcome.labels
@@ -183,6 +176,27 @@ def validate(
         "models": results,
     }
     return report, label_maps
+
+
+def _chosen(bundle: Bundle, modes: Sequence[str] | None) -> list[dict]:
+    """The models of these modes, of all when None; a BundleError where it lacks one of them."""
+    chosen = [m for m in bundle.models if modes is None or m["mode"] in modes]
+    missing = [mode for mode in modes or () if mode not in {m["mode"] for m in chosen}]
+    if missing or not chosen:
+        present = ", ".join(m["mode"] for m in bundle.models)
+        raise BundleError(f"{bundle.path}: no model of mode {', '.join(missing)}; it has {present}")
+    return chosen
+
+
+def _measured(bundle: Bundle, target: Target, model: dict, outcome: Outcome) -> dict:
+    """What the report says of a file on a target by itself."""
+    return {
+        "target": target.name,
+        **validate_model(bundle, model, outcome.labels),
+        "latency": outcome.latency,
+        "kernels": outcome.kernels,
+        "confidence_error": _confidence_error(bundle, outcome.confidences),
+    }
 
 
 def _confidence_error(bundle: Bundle, confidences: Sequence[np.ndarray] | None) -> dict | None:
