@@ -198,7 +198,6 @@ def _start_defaults(start: str) -> dict[str, Any]:
 
 def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
     """Raises a UsageError where settings, each of them possible, make no sense together."""
-    arch, entry = settings.arch, architectures.row(settings.arch)
     if settings.crf and not settings.init_from:
         raise UsageError(
             "a CRF is trained on top of a trained net; name its run with --init-from RUN"
@@ -206,18 +205,7 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
     if settings.augment == "strong" and settings.window is None:
         raise UsageError(f"augment strong: {_PASTED}")
     if settings.unlabelled_dir is not None:
-        if settings.crf:
-            raise UsageError(
-                "unlabelled_dir: a CRF is trained from labels alone; train its net with "
-                "--unlabelled-dir first, and the CRF from that run"
-            )
-        if settings.window is None:
-            raise UsageError(f"unlabelled_dir: {_PASTED}")
-        if not settings.ema:
-            raise UsageError(
-                "unlabelled_dir: the running average labels the pictures; leave --ema out for "
-                f"{_UNLABELLED_EMA}, or choose another above 0. Received: 0"
-            )
+        _check_unlabelled(settings)
     if settings.init_from and given.get("weights", "none") != "none":
         raise UsageError(
             f"weights {given['weights']}: the net starts from {settings.init_from}; leave one of "
@@ -227,6 +215,28 @@ def _check_together(settings: Settings, given: Mapping[str, Any]) -> None:
         raise UsageError(
             f"momentum: {settings.optimizer} has no momentum to set; --optimizer sgd has"
         )
+    _check_net(settings, given)
+
+
+def _check_unlabelled(settings: Settings) -> None:
+    """Raises a UsageError where a training with `unlabelled_dir` cannot be as it is set."""
+    if settings.crf:
+        raise UsageError(
+            "unlabelled_dir: a CRF is trained from labels alone; train its net with "
+            "--unlabelled-dir first, and the CRF from that run"
+        )
+    if settings.window is None:
+        raise UsageError(f"unlabelled_dir: {_PASTED}")
+    if not settings.ema:
+        raise UsageError(
+            "unlabelled_dir: the running average labels the pictures; leave --ema out for "
+            f"{_UNLABELLED_EMA}, or choose another above 0. Received: 0"
+        )
+
+
+def _check_net(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Raises a UsageError where settings ask of a net what it does not have."""
+    arch, entry = settings.arch, architectures.row(settings.arch)
     if settings.output_stride and entry.output_stride is None:
         raise UsageError(
             f"output_stride {settings.output_stride}: it cannot be chosen for the arch {arch}; "

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kfcn.data.audit.audit import before_training
 from kfcn.data.audit.check import class_weights
@@ -30,6 +30,9 @@ from kfcn.training.run_folder import UNLABELLED, RunFolder, data_place
 from kfcn.training.settings import Conduct, Settings
 from kfcn.training.stages import Stage, plan
 from kfcn.training.start import card_of, new_learner
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,19 +220,30 @@ def _train(stage: Stage, where: replicas.Replicas, conduct: Conduct, loud: bool)
         net = load_model(run.path)
         result = recorder.evaluate(net)
         if where.chief:
-            row = best(progress.rows)
-            assert row is not None  # there was at least one epoch
-            card = card_of(config, validation) | {
-                "parameters": net.count_params(),
-                "sha256": sha256(run.path / MODEL),
-                "epoch": row["epoch"],
-                "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
-            }
             recorder.save_overlays(net)
+            card = _final_card(card_of(config, validation), run, net, result, progress)
             write_json(run.path / CARD, card)  # last: with it the run is finished
             store.save(run.path, net)  # its first prediction then waits for no import of Keras
         where.sum(0)
     return Result(run.path, result, where.worker)
+
+
+def _final_card(
+    card: dict[str, Any],
+    run: RunFolder,
+    net: "keras.Model",
+    result: Evaluation,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The card of a run with what is known at its end: of its best net, and how good that is."""
+    row = best(progress.rows)
+    assert row is not None  # there was at least one epoch
+    return card | {
+        "parameters": net.count_params(),
+        "sha256": sha256(run.path / MODEL),
+        "epoch": row["epoch"],
+        "metrics": {k: v for k, v in result.as_dict().items() if k != "data"},
+    }
 
 
 class _Data(NamedTuple):
