@@ -30,7 +30,7 @@ class CocoExport(Dataset):
 
     The classes are the background and the categories of all the files, in the order of their ids,
     without those that only group others. A file is a split (`valid` is val); the pictures of one
-    alone are divided.
+    alone are divided, even where it is called `train`.
     """
 
     name = Folder.name
@@ -41,9 +41,10 @@ class CocoExport(Dataset):
         root = Path(data_dir)
         files = _files(root)
         self._root, self.split = root, split
-        self._instances = _read(files[split] if split in files else next(iter(files.values())))
+        alone = len(files) == 1
+        self._instances = _read(next(iter(files.values())) if alone else files[split])
         pictures = self._instances.pictures
-        if split not in files:
+        if alone:
             chosen = part((PurePosixPath(p.file_name).stem for p in pictures), split)
             pictures = [p for p in pictures if PurePosixPath(p.file_name).stem in chosen]
         self._pictures = pictures

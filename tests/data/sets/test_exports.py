@@ -182,6 +182,29 @@ def test_a_cvat_export_of_one_list_is_divided_by_name(cvat_masks):
     assert sum(map(len, parts)) == 2
 
 
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("annotations/instances_Train.json", "images/Train"),
+        ("train/_annotations.coco.json", "train"),
+    ],
+)
+def test_a_coco_file_alone_is_divided_whatever_it_is_called(tmp_path, file, folder):
+    """Taken as the split train, it had every picture, those of val too."""
+    pytest.importorskip("pycocotools")
+    images = [{"id": i, "file_name": f"p{i}.png"} for i in range(30)]
+    content = {"images": images, "categories": [{"id": 1, "name": "car"}], "annotations": []}
+    write_json(tmp_path / file, content)
+    for image in images:
+        write(tmp_path / folder / image["file_name"], np.zeros((4, 5, 3)))
+    assert data.splits("folder", tmp_path) == ("train", "val")
+    opened = [data.load("folder", split, tmp_path) for split in ("train", "val")]
+    train, val = ({sample.name for sample in split} for split in opened)
+    assert len(train | val) == 30
+    assert val
+    assert not train & val
+
+
 def test_cvats_coco_export(tmp_path):
     pytest.importorskip("pycocotools")
     images = [{"id": i, "file_name": f"p{i}.jpg", "height": 4, "width": 5} for i in range(1, 31)]
