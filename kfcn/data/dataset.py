@@ -150,11 +150,11 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """A hash of what the split holds: its names and the sizes of its files, not their place.
 
-        Where pictures do not lie in files, it is made of their number, the classes, and what was
-        counted.
+        Where nothing lies in files of its own, it is made of the number of pictures, the classes,
+        and what was counted.
         """
         found = hashlib.sha256(repr((len(self), self.classes)).encode())
-        if not len(self) or self.image_file(0) is None:
+        if next(self.files(), None) is None:
             counts = self.counts
             found.update(repr(None if counts is None else counts.pixels.tolist()).encode())
             return found.hexdigest()

@@ -1,6 +1,8 @@
 """A run goes on with the settings and the data that it was started with, wherever the data lie."""
 
+import base64
 import dataclasses
+import io
 import json
 import shutil
 
@@ -147,6 +149,26 @@ def test_fingerprints_do_not_depend_on_the_place(pairs, tmp_path):
     assert here.fingerprint() != there.fingerprint()
     scenes = [data.load("scenes", split).fingerprint() for split in ("train", "val", "val")]
     assert scenes[0] != scenes[1] == scenes[2]
+
+
+def test_the_fingerprint_knows_labels_whose_pictures_lie_within_them(tmp_path):
+    """Files of labelme with imageData: changed, they were the same data to a run."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(picture, "PNG")
+    content = {
+        "shapes": [{"label": "car", "points": [[1, 1], [4, 1], [4, 4]]}],
+        "imageData": base64.b64encode(picture.getvalue()).decode(),
+        "imageHeight": 6,
+        "imageWidth": 8,
+    }
+    (tmp_path / "train").mkdir()
+    file = tmp_path / "train/a.json"
+    file.write_text(json.dumps(content))
+    before = data.load("folder", "train", tmp_path).fingerprint()
+    assert data.load("folder", "train", tmp_path).fingerprint() == before
+    content["shapes"][0]["points"].append([1, 4])
+    file.write_text(json.dumps(content))
+    assert data.load("folder", "train", tmp_path).fingerprint() != before
 
 
 def test_classes_are_compared_by_what_they_say():
