@@ -23,6 +23,8 @@ BACKGROUND_NAMES = ("background", "_background_")
 """Of the class of what no shape covers, in files of shapes. A class `void` that somebody has drawn
 is one of its own."""
 IGNORE_NAME = "__ignore__"
+NO_OBJECTS = (*BACKGROUND_NAMES, IGNORE_NAME)
+"""Names of shapes that stand for no class of objects."""
 LINE, POINT = 10, 5
 """Width of a line and radius of a point, in pixels, as labelme paints them."""
 _ANY = 1_000_000

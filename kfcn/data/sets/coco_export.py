@@ -11,7 +11,7 @@ from typing import Self
 from kfcn.data.dataset import Dataset, Sample
 from kfcn.data.formats.coco import Instances
 from kfcn.data.formats.images import read_image
-from kfcn.data.formats.labelme import BACKGROUND_NAMES
+from kfcn.data.formats.labelme import BACKGROUND_NAMES, IGNORE_NAME, NO_OBJECTS
 from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
@@ -61,15 +61,13 @@ class CocoExport(Dataset):
         named = (f"{p.file_name} (id {p.id})" for p in pictures)
         refuse_shared(self._instances.path, zip(self._files, named, strict=True))
         categories = _categories(tuple(files.values()))
-        names = dict.fromkeys(n for n in categories.values() if n not in BACKGROUND_NAMES)
+        names = dict.fromkeys(n for n in categories.values() if n not in NO_OBJECTS)
         if len(names) > 254:
             raise DataError(f"{self._instances.path}: {len(names)} categories; expected up to 254")
         self.classes = voc_coloured(["background", *names])
-        index = {name: number for number, name in enumerate(names, start=1)}
-        self._label_of = {
-            number: 0 if name in BACKGROUND_NAMES else index[name]
-            for number, name in categories.items()
-        }
+        label_of = {name: label for label, name in enumerate(names, start=1)}
+        label_of |= dict.fromkeys(BACKGROUND_NAMES, 0) | {IGNORE_NAME: IGNORE}
+        self._label_of = {number: label_of[name] for number, name in categories.items()}
         self.notes = self._instances.notes
 
     def read_as(self, reading: Reading) -> Self:

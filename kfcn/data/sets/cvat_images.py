@@ -10,7 +10,7 @@ import numpy as np
 
 from kfcn.data.formats.cvat_xml import NAME, CvatFile, CvatPicture, as_labelme, read_cvat
 from kfcn.data.formats.images import read_head
-from kfcn.data.formats.labelme import BACKGROUND_NAMES, paint
+from kfcn.data.formats.labelme import NO_OBJECTS, paint
 from kfcn.data.listing import all_splits, find_file, part, refuse_shared
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
@@ -106,7 +106,7 @@ def _image(root: Path, picture: CvatPicture) -> Path | None:
 
 def _classes(path: Path, file: CvatFile) -> Classes:
     """The background and the labels of the file, in its colours where these are good for it."""
-    names = [name for name in file.colours if name not in BACKGROUND_NAMES]
+    names = [name for name in file.colours if name not in NO_OBJECTS]
     if len(names) > 254:
         raise DataError(f"{path}: {len(names)} labels; expected up to 254")
     colours = [colour for name in names if (colour := file.colours[name])]

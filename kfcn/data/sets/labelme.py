@@ -11,8 +11,7 @@ import numpy as np
 
 from kfcn.data.formats.images import IMAGE_SUFFIXES, read_head
 from kfcn.data.formats.labelme import (
-    BACKGROUND_NAMES,
-    IGNORE_NAME,
+    NO_OBJECTS,
     embedded_image,
     read_labelme,
     shape_names,
@@ -203,7 +202,7 @@ def _classes(root: Path, files: list[Path]) -> Classes:
     if found := written_classes(root):
         return found
     names = set().union(*map(shape_names, files))
-    names -= {*BACKGROUND_NAMES, IGNORE_NAME}
+    names -= {*NO_OBJECTS}
     if len(names) > 254:
         raise DataError(
             f"{root}: shapes of {len(names)} names ({shortlist(sorted(names))}); expected up to "

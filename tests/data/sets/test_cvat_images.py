@@ -88,6 +88,16 @@ def test_classes_are_the_background_and_the_labels_of_the_task(tmp_path):
     assert set(np.unique(dataset[0].labels)) == {0, 255}  # there is no background
 
 
+def test_what_is_drawn_as_ignored_is_no_class(tmp_path):
+    """It was a class of the net's, which no pixel ever had."""
+    ignored = '<box label="__ignore__" xtl="0" ytl="0" xbr="4" ybr="2"/>'
+    export(tmp_path, CAR + ignored, ("__ignore__", "road", "car"))
+    assert data.load("folder", "train", tmp_path).classes.names == ("background", "road", "car")
+    found = labels_of(tmp_path)
+    assert np.unique(found).tolist() == [0, 2, 255]
+    assert (found == 255).sum() == 5 * 3
+
+
 def test_boxes_ellipses_and_masks(tmp_path):
     export(tmp_path, '<box label="car" xtl="10" ytl="5" xbr="20" ybr="9"/>')
     rows, columns = np.nonzero(labels_of(tmp_path) == 2)

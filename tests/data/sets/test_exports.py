@@ -205,6 +205,29 @@ def test_a_coco_file_alone_is_divided_whatever_it_is_called(tmp_path, file, fold
     assert not train & val
 
 
+def test_what_coco_has_as_ignored_is_no_class(tmp_path):
+    """It was one that the net learned."""
+    pytest.importorskip("pycocotools")
+    names = ("__ignore__", "_background_", "car")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {
+                "id": n, "image_id": image, "category_id": n,
+                "segmentation": [[n, 0, n + 1, 0, n + 1, 2, n, 2]],
+            }
+            for image in (1, 2) for n in range(3)
+        ],
+    }  # fmt: skip
+    write_json(tmp_path / "result.json", content)
+    for image in content["images"]:
+        write(tmp_path / "images" / image["file_name"], np.zeros((2, 5, 3)))
+    dataset = data.load("folder", "train", tmp_path)
+    assert dataset.classes.names == ("background", "car")
+    assert dataset[0].labels.tolist() == [[255, 0, 1, 0, 0]] * 2
+
+
 def test_cvats_coco_export(tmp_path):
     pytest.importorskip("pycocotools")
     images = [{"id": i, "file_name": f"p{i}.jpg", "height": 4, "width": 5} for i in range(1, 31)]
