@@ -196,6 +196,21 @@ def test_a_damaged_shard_is_told(folder, tmp_path):
         data.load("prepared", "train", out)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, r"cannot be read \(No such file"), (b"", "holds 0 records; expected")],
+)
+def test_a_shard_that_was_not_copied_whole_is_told(folder, tmp_path, content, words):
+    """Empty, it was left out without a word."""
+    out = prepare(Source("folder", folder), tmp_path / "out", workers=1, format="tfrecord")
+    path = sorted(out.glob("kfcn_prepared-train*"))[0]
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{path.name}: {words}"):
+        data.load("prepared", "train", out)
+
+
 def test_two_passes_at_once_are_one_too_many(folder, tmp_path):
     with (
         Outputs(tmp_path / "out").lock(),
