@@ -1,6 +1,7 @@
 """The numbers and colours of masks and pictures in the ways that decoders change in silence."""
 
 import io
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -90,9 +91,38 @@ def test_colours_of_16_bits():
     for numbers in (colours, colours * 257):
         found = read_colours(raw_files.png(numbers, 16, colour=2), COLOURS)
         np.testing.assert_array_equal(found, LABELS)
-    colours[0, 0] = (256, 0, 0)
-    with pytest.raises(DataError, match=r"x: found the colour \(256, 0, 0\)"):
-        read_colours(raw_files.png(colours, 16, colour=2), COLOURS, name="x")
+    for other in ((256, 0, 0), (0, 0, 256)):  # and not the bits of (0, 1, 0)
+        colours[0, 0] = other
+        content = raw_files.png(colours, 16, colour=2)
+        with pytest.raises(DataError, match=rf"x: found the colour \({other[0]}, 0, {other[2]}\)"):
+            read_colours(content, {**COLOURS, (0, 1, 0): 4}, name="x")
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_greys_that_are_none(kind):
+    """Of whole and of fractional numbers: by their greys where all are, else as labels."""
+    greys = {(0, 0, 0): 0, (9, 9, 9): 1}
+    found = read_colours(encoded((LABELS % 2 * 9).astype(kind), "TIFF"), greys)
+    np.testing.assert_array_equal(found, LABELS % 2)
+    for wrong in (-1, 256, 0.5, np.nan, np.inf)[: 2 if kind is np.int32 else 5]:
+        numbers = (LABELS % 2 * 9).astype(kind)
+        numbers[0, 0] = wrong
+        with pytest.raises(DataError, match=f"x: found label {wrong:g}; expected class indices"):
+            read_colours(encoded(numbers, "TIFF"), greys, name="x")
+
+
+@pytest.mark.parametrize("colours", [COLOURS, GREYS])
+def test_the_memory_that_large_masks_take(colours):
+    """Sorted, the colours of a picture of 20 megapixels took 0.9 GB, and two seconds."""
+    labels = np.repeat(np.repeat(LABELS, 8, 0), 8, 1)
+    pixels = np.array(list(colours), np.uint8)[labels]
+    content = encoded(pixels if colours is COLOURS else pixels[..., 0], "PNG")
+    np.testing.assert_array_equal(read_colours(content, colours), labels)
+    tracemalloc.start()
+    read_colours(content, colours)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * labels.size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
