@@ -260,6 +260,22 @@ def left_out_notes(folder: Path, names: list[str], what: str = "of another kind"
     return [f"{folder}: left out {counted(len(names), 'file')} {what}: {shortlist(names)}"]
 
 
+def unlabelled_notes(root: Path, labelled: Iterable[str], what: str) -> list[str]:
+    """A line about the pictures below a folder that nobody has annotated, or none.
+
+    Args:
+        root: the folder.
+        labelled: names of the others, without suffix; their folders may be another machine's.
+        what: the pictures are without, in words.
+    """
+    try:
+        pictures = list_files(root, IMAGE_SUFFIXES).files
+    except DataError:  # two pictures of one name: each file of labels names its own
+        return []
+    alone = {name.split("/")[-1] for name in pictures} - {name.split("/")[-1] for name in labelled}
+    return left_out_notes(root, sorted(alone), what)
+
+
 def refuse_shared(
     source: Path, images: Iterable[tuple[object, object]], what: str = "labels"
 ) -> None:

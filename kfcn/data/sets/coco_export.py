@@ -5,14 +5,15 @@ Studio and labelme's converters a JSON file beside the images.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from kfcn.data.dataset import Dataset, Sample
-from kfcn.data.formats.coco import Instances
+from kfcn.data.formats.coco import Instances, Picture
 from kfcn.data.formats.images import read_image
 from kfcn.data.formats.labelme import BACKGROUND_NAMES, IGNORE_NAME, NO_OBJECTS
-from kfcn.data.listing import all_splits, find_file, part, refuse_shared
+from kfcn.data.listing import all_splits, find_file, part, refuse_shared, unlabelled_notes
 from kfcn.data.reading import Reading
 from kfcn.data.sets.folder import Folder
 from kfcn.errors import DataError, counted, shortlist
@@ -39,14 +40,14 @@ class CocoExport(Dataset):
 
     def __init__(self, split: str, data_dir: str | Path, seed: int = 0):
         root = Path(data_dir)
-        files = _files(root)
+        export = {name: _read(path) for name, path in _files(root).items()}
         self._root, self.split = root, split
-        alone = len(files) == 1
-        self._instances = _read(next(iter(files.values())) if alone else files[split])
+        alone = len(export) == 1
+        self._instances = next(iter(export.values())) if alone else export[split]
         pictures = self._instances.pictures
         if alone:
-            chosen = part((PurePosixPath(p.file_name).stem for p in pictures), split)
-            pictures = [p for p in pictures if PurePosixPath(p.file_name).stem in chosen]
+            chosen = part(map(_stem, pictures), split)
+            pictures = [p for p in pictures if _stem(p) in chosen]
         self._pictures = pictures
         places = _image_places(root, self._instances.path)
         found = [_image(places, picture.file_name) for picture in pictures]
@@ -60,7 +61,7 @@ class CocoExport(Dataset):
         self._files = [file for file in found if file is not None]
         named = (f"{p.file_name} (id {p.id})" for p in pictures)
         refuse_shared(self._instances.path, zip(self._files, named, strict=True))
-        categories = _categories(tuple(files.values()))
+        categories = _categories(export.values())
         names = dict.fromkeys(n for n in categories.values() if n not in NO_OBJECTS)
         if len(names) > 254:
             raise DataError(f"{self._instances.path}: {len(names)} categories; expected up to 254")
@@ -68,7 +69,11 @@ class CocoExport(Dataset):
         label_of = {name: label for label, name in enumerate(names, start=1)}
         label_of |= dict.fromkeys(BACKGROUND_NAMES, 0) | {IGNORE_NAME: IGNORE}
         self._label_of = {number: label_of[name] for number, name in categories.items()}
-        self.notes = self._instances.notes
+        annotated = [_stem(p) for instances in export.values() for p in instances.pictures]
+        self.notes = (
+            *self._instances.notes,
+            *unlabelled_notes(root, annotated, "that no JSON file of the export names"),
+        )
 
     def read_as(self, reading: Reading) -> Self:
         """The same pictures; with `unlabelled="ignore"` what no object covers is 255."""
@@ -111,6 +116,11 @@ class CocoExport(Dataset):
         return ("train", "val") if len(files) == 1 else tuple(files)
 
 
+def _stem(picture: Picture) -> str:
+    """Its name without folder and suffix."""
+    return PurePosixPath(picture.file_name).stem
+
+
 def _files(root: Path) -> dict[str, Path]:
     """Split -> JSON file."""
     roboflow = {p.parent.name: p for p in sorted(root.glob(f"*/{_ROBOFLOW}"))}
@@ -135,7 +145,7 @@ def _is_coco(path: Path) -> bool:
     return all(word in content for word in (b'"images"', b'"annotations"', b'"categories"'))
 
 
-def _categories(files: tuple[Path, ...]) -> dict[int, str]:
+def _categories(export: Iterable[Instances]) -> dict[int, str]:
     """The categories of all files, in the order of their ids.
 
     Raises:
@@ -143,13 +153,12 @@ def _categories(files: tuple[Path, ...]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     kept: set[int] = set()
-    for path in files:
-        instances = _read(path)
+    for instances in export:
         for number, name in instances.categories.items():
             if found.setdefault(number, name) != name:
                 raise DataError(
-                    f"{path}: category {number} is {name!r} and in another file of the export "
-                    f"{found[number]!r}; export both splits from one project"
+                    f"{instances.path}: category {number} is {name!r} and in another file of the "
+                    f"export {found[number]!r}; export both splits from one project"
                 )
         kept |= instances.categories.keys() - instances.groups
     return {number: found[number] for number in sorted(kept)}

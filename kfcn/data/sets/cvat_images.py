@@ -11,7 +11,7 @@ import numpy as np
 from kfcn.data.formats.cvat_xml import NAME, CvatFile, CvatPicture, as_labelme, read_cvat
 from kfcn.data.formats.images import read_head
 from kfcn.data.formats.labelme import NO_OBJECTS, paint
-from kfcn.data.listing import all_splits, find_file, part, refuse_shared
+from kfcn.data.listing import all_splits, find_file, part, refuse_shared, unlabelled_notes
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
 from kfcn.errors import DataError, counted, shortlist
@@ -50,6 +50,7 @@ class CvatImages(Shapes):
         refuse_shared(path, ((image, picture.name) for image, picture in pairs if image))
         tags = [f"{count} {tag}" for tag, count in sorted(file.left_out.items())]
         notes = [f"{path}: left out {', '.join(tags)}, which cover nothing"] if tags else []
+        notes += unlabelled_notes(root, map(_stem, file.pictures), f"that {NAME} does not name")
         classes = written_classes(root) or _classes(path, file)
         super().__init__(split, root, [(image, path) for image in files], classes, notes=notes)
 
@@ -89,9 +90,13 @@ def _of_split(file: CvatFile, split: str) -> list[CvatPicture]:
     subsets = _subsets(file)
     if split in subsets:
         return [picture for picture in file.pictures if picture.subset == subsets[split]]
-    names = {picture: str(PurePosixPath(picture.name).with_suffix("")) for picture in file.pictures}
-    chosen = part(names.values(), split)
-    return [picture for picture in file.pictures if names[picture] in chosen]
+    chosen = part(map(_stem, file.pictures), split)
+    return [picture for picture in file.pictures if _stem(picture) in chosen]
+
+
+def _stem(picture: CvatPicture) -> str:
+    """Its path without suffix."""
+    return str(PurePosixPath(picture.name).with_suffix(""))
 
 
 def _image(root: Path, picture: CvatPicture) -> Path | None:

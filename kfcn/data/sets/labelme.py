@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kfcn.data.formats.images import IMAGE_SUFFIXES, read_head
+from kfcn.data.formats.images import read_head
 from kfcn.data.formats.labelme import (
     NO_OBJECTS,
     embedded_image,
@@ -25,6 +25,7 @@ from kfcn.data.listing import (
     part,
     refuse_shared,
     split_in_path,
+    unlabelled_notes,
 )
 from kfcn.data.sets.folder import Folder
 from kfcn.data.sets.shapes import Shapes, written_classes
@@ -61,7 +62,7 @@ class Labelme(Shapes):
             )
         pairs = [(image, path) for image, path in found if image is not None]
         refuse_shared(root, pairs)
-        notes = left_out_notes(root, others) + _without_json(root, files)
+        notes = left_out_notes(root, others) + unlabelled_notes(root, files, "without a JSON file")
         super().__init__(split, root, pairs, classes, notes=notes)
 
     def _labels(self, index: int) -> np.ndarray:
@@ -181,21 +182,6 @@ def _image_folders(root: Path, path: Path) -> list[Path]:
     parts = path.parent.relative_to(root).parts
     twins = [root.joinpath(*parts[:i], "images", *parts[i + 1 :]) for i in range(len(parts))]
     return [path.parent, path.parent / "images", *twins]
-
-
-def _without_json(root: Path, files: dict[str, Path]) -> list[str]:
-    """A line about the images that nobody has annotated, or none."""
-    images = {name.split("/")[-1] for name in _images_below(root)}
-    alone = sorted(images - {name.split("/")[-1] for name in files})
-    return left_out_notes(root, alone, "without a JSON file")
-
-
-def _images_below(root: Path) -> list[str]:
-    """Names of the images below a folder."""
-    try:
-        return list(list_files(root, IMAGE_SUFFIXES).files)
-    except DataError:  # two pictures of one name: each JSON file names its own
-        return []
 
 
 def _classes(root: Path, files: list[Path]) -> Classes:

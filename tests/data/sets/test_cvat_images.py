@@ -134,6 +134,15 @@ def test_what_covers_nothing_is_left_out_and_counted(tmp_path):
     assert set(np.unique(dataset[0].labels)) == {0, 2}
 
 
+def test_pictures_that_the_file_does_not_name_are_counted(tmp_path):
+    export(tmp_path, CAR)
+    assert data.load("folder", "train", tmp_path).notes == ()
+    save(tmp_path / "images/c.png", picture())
+    assert data.load("folder", "train", tmp_path).notes == (
+        f"{tmp_path}: left out 1 file(s) that annotations.xml does not name: c",
+    )
+
+
 def test_subsets_of_a_project_are_splits(tmp_path):
     names = ("x/1.png", "2.png", "3.png")
     for name, subset in zip(names, ("Train", "Train", "Validation"), strict=True):

@@ -205,6 +205,22 @@ def test_a_coco_file_alone_is_divided_whatever_it_is_called(tmp_path, file, fold
     assert not train & val
 
 
+def test_pictures_that_no_coco_file_names_are_counted(tmp_path):
+    """Label Studio exports what is annotated; nobody heard of the others."""
+    pytest.importorskip("pycocotools")
+    for split in ("train", "val"):
+        images = [{"id": 1, "file_name": f"{split}.png"}]
+        content = {"images": images, "categories": [{"id": 1, "name": "car"}], "annotations": []}
+        write_json(tmp_path / f"annotations/instances_{split}.json", content)
+        write(tmp_path / f"images/{split}/{split}.png", np.zeros((2, 5, 3)))
+    assert data.load("folder", "train", tmp_path).notes == ()
+    for name in ("p8", "p9"):
+        write(tmp_path / f"images/val/{name}.png", np.zeros((2, 5, 3)))
+    assert data.load("folder", "train", tmp_path).notes == (
+        f"{tmp_path}: left out 2 file(s) that no JSON file of the export names: p8, p9",
+    )
+
+
 def test_what_coco_has_as_ignored_is_no_class(tmp_path):
     """It was one that the net learned."""
     pytest.importorskip("pycocotools")
