@@ -80,7 +80,7 @@ def test_next_writes_labels_to_correct_and_keeps_corrected_ones(run, pairs, tmp_
     (new / "broken.png").unlink()
     assert main(arguments) == 0
     assert json.loads(first.read_text(encoding="utf-8"))["shapes"] == []
-    assert "1 corrected files kept" in capsys.readouterr().out
+    assert "1 corrected file kept" in capsys.readouterr().out
 
 
 def test_what_next_leaves_out_or_cannot_look_at_goes_to_stderr(painter, pairs, tmp_path, capsys):
@@ -283,5 +283,6 @@ def test_what_is_labelled_is_read_as_the_net_reads_pictures(tmp_path):
     (run / "config.json").write_text(json.dumps({"settings": settings}))
     assert isinstance(Settings(**settings), Settings)
     for stretch, white in (((0, 4095), 249), (None, 16)):
-        (train, val) = _labelled(str(run), stretch)
-        assert int(train[0].image.max()) == int(val[0].image.max()) == white
+        for model in (run, run / "model.keras"):
+            (train, val) = _labelled(str(model), stretch)
+            assert int(train[0].image.max()) == int(val[0].image.max()) == white

@@ -139,7 +139,7 @@ def test_pictures_that_the_file_does_not_name_are_counted(tmp_path):
     assert data.load("folder", "train", tmp_path).notes == ()
     save(tmp_path / "images/c.png", picture())
     assert data.load("folder", "train", tmp_path).notes == (
-        f"{tmp_path}: left out 1 file(s) that annotations.xml does not name: c",
+        f"{tmp_path}: left out 1 file that annotations.xml does not name: c",
     )
 
 

@@ -217,7 +217,7 @@ def test_pictures_that_no_coco_file_names_are_counted(tmp_path):
     for name in ("p8", "p9"):
         write(tmp_path / f"images/val/{name}.png", np.zeros((2, 5, 3)))
     assert data.load("folder", "train", tmp_path).notes == (
-        f"{tmp_path}: left out 2 file(s) that no JSON file of the export names: p8, p9",
+        f"{tmp_path}: left out 2 files that no JSON file of the export names: p8, p9",
     )
 
 
