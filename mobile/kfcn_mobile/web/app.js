@@ -108,7 +108,9 @@ async function change(chosen, chosenMode) {
 async function tune() {
   if (mode === 'int8') return; // the same labels on every device, which WebGPU does not promise
   const before = opened;
-  opened = { ...before, ...(await engine.tune(before.file)) };
+  const found = await engine.tune(before.file);
+  if (opened !== before) return; // another file was opened meanwhile
+  opened = { ...before, ...found };
   if (opened.engine !== before.engine && picture && !stream) {
     await show(picture.source, picture.width, picture.height);
   }
@@ -140,6 +142,8 @@ async function show(source, width, height, smoothed = null, name = picture?.name
   try {
     const result = await engine.segment(await createImageBitmap(source), wide, high);
     if (own !== turn) return null;
+    // Another net was opened meanwhile: which of them gave these labels, nobody knows.
+    if (net !== by) return await show(source, width, height, smoothed, name);
     if (live) {
       view.show(source, wide, high);
       hint('');
