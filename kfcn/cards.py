@@ -18,6 +18,7 @@ from kfcn.saved import (
     described,
     load_model,
     model_path,
+    run_folder,
 )
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def data_of_run(path: Path | str) -> RunData | None:
         UsageError: there is no model.
         KfcnError: the run's `config.json` or the card is damaged.
     """
-    config = Path(path) / CONFIG
+    config = run_folder(path) / CONFIG
     if not config.is_file():
         card = read_card(path) or {}
         if not card.get("data"):

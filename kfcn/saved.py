@@ -50,6 +50,12 @@ def model_path(path: Path | str) -> Path:
     return path
 
 
+def run_folder(path: Path | str) -> Path:
+    """The folder of the run that a path names: the folder itself, or that of its `model.keras`."""
+    path = Path(path)
+    return path.parent if path.name == MODEL and not path.is_dir() else path
+
+
 def files_of(path: Path | str) -> list[Path]:
     """The model file of a run folder or the file itself, with what is read beside it.
 

@@ -47,7 +47,8 @@ def test_what_is_not_asked_for_is_measured_as_the_run_was(tmp_path):
         (None, {"split": "test"}, ("folder", "x", 4, None, "test", None, "fit")),
         ("camvid", {"data_dir": "z"}, ("camvid", "z", 0, None, "val", None, "train")),
     ):
-        assert data_to_measure(tmp_path, data, **given) == found
+        for path in (tmp_path, tmp_path / "model.keras"):
+            assert data_to_measure(path, data, **given) == found
     assert data_to_measure(tiny_model(), None) == ("scenes", None, 0, None, "val", None, "train")
     run = data_to_measure(tmp_path, None)
     assert run.other_files(SimpleNamespace(fingerprint=lambda: "known")) is None

@@ -82,10 +82,11 @@ def _labelled(model: str, stretch: tuple[int, int] | None) -> "list[Dataset]":
         stretch: how pictures of more than 8 bits are read, which stands on the net's card alone.
     """
     from kfcn.errors import KfcnError
+    from kfcn.saved import run_folder
     from kfcn.training.run_folder import RunFolder
 
     try:
-        stored = RunFolder(Path(model)).stored_settings()
+        stored = RunFolder(run_folder(model)).stored_settings()
         if stored is None:
             return []
         source = stored.source.stretched(stretch)
