@@ -161,3 +161,12 @@ def u_net(classes=3, interpolation="nearest", activation=None, width=6):
     x = keras.layers.Concatenate()([x, fine])
     x = keras.layers.Conv2D(classes, 3, padding="same", activation=activation)(x)
     return keras.Model(image, x)
+
+
+def net_of_probabilities(classes, scale):
+    """A net that ends in a softmax; its random weights are the same each time."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(scale)(image)
+    scores = keras.layers.Conv2D(classes, 3, padding="same", activation="softmax")
+    return keras.Model(image, scores(x))

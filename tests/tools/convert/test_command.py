@@ -26,7 +26,7 @@ from kfcn_tools.convert.pictures import Picture
 from kfcn_tools.identity import identity
 from kfcn_tools.litert import runner
 from shipping import CLASSES, PALETTE, SIZE, picture, tiny_bundle, tiny_fcn, tiny_model
-from small_nets import u_net
+from small_nets import net_of_probabilities, u_net
 
 from kfcn.data import Source, load
 from kfcn.errors import KfcnError, UsageError
@@ -363,10 +363,7 @@ def test_a_net_that_was_trained_in_half_precision_is_converted_in_float32(tmp_pa
 @pytest.mark.slow
 def test_a_bundle_of_a_net_of_probabilities_holds_logits(tmp_path):
     """Probabilities are never 1 apart: no pixel was confident, and its gate could not fail."""
-    keras.utils.set_random_seed(0)
-    image = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 32)(image)
-    model = keras.Model(image, keras.layers.Conv2D(7, 3, padding="same", activation="softmax")(x))
+    model = net_of_probabilities(7, 1 / 32)
     out = convert(model, tmp_path / "bundle", (48, 64), data="scenes", golden=1, modes=["float32"])
     made = read_bundle(out)
     (golden,) = made.golden

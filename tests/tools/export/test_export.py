@@ -13,7 +13,7 @@ import pytest
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
-from small_nets import save_colour_run, u_net
+from small_nets import net_of_probabilities, save_colour_run, u_net
 
 from kfcn.data import Source
 from kfcn.errors import KfcnError, UsageError
@@ -73,10 +73,7 @@ def test_a_net_of_probabilities_is_no_net_of_logits(tmp_path):
     """Its softmax once more would bring all scores near each other, and agree with Keras'."""
     import tensorflow as tf
 
-    keras.utils.set_random_seed(0)
-    image = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 64)(image)
-    model = keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", activation="softmax")(x))
+    model = net_of_probabilities(3, 1 / 64)
     out = export(model, tmp_path / "out", "saved_model", scores=True)
     given = images(1, (40, 72))
     expected = np.asarray(model(given.astype(np.float32)))

@@ -7,6 +7,7 @@ import pytest
 from kfcn_tools.export import export, onnx_file
 from kfcn_tools.export.net import Net
 from shipping import CLASSES, PALETTE, picture, tiny_model
+from small_nets import net_of_probabilities
 
 from kfcn.crf import add_crf
 from kfcn.errors import KfcnError
@@ -90,12 +91,7 @@ def test_a_net_that_was_trained_in_half_precision_is_written_in_float32(tmp_path
 
 
 def test_the_scores_of_a_net_of_probabilities_are_its_own(tmp_path):
-    import keras
-
-    keras.utils.set_random_seed(0)
-    image = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 64)(image)
-    model = keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", activation="softmax")(x))
+    model = net_of_probabilities(3, 1 / 64)
     out = export(model, tmp_path / "out", "onnx", scores=True)
     given = images(1, (40, 72))
     session = onnxruntime.InferenceSession(str(out / "model.onnx"))
