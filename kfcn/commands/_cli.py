@@ -162,25 +162,31 @@ def source_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -
 
 
 def source_of_run(
-    args: argparse.Namespace, model: str, card: Mapping[str, Any] | None
+    args: argparse.Namespace, model: str, card: Mapping[str, Any] | None, drawn: bool = False
 ) -> tuple[catalog.Source, tuple[str, str]]:
     """The data set that the flags of `add_source` name, or else that of a net's run.
+
+    Args:
+        args: of `add_source`.
+        model: the net, its file or its run folder.
+        card: of the net; None where it has none.
+        drawn: take the drawn scenes where neither the net's run nor its card knows a data set.
 
     Returns:
         The data set, and its splits to train and to validate on: the run's own, unless another data
         set is named.
 
     Raises:
-        UsageError: no data set is named, and neither the net's run nor its card knows one.
+        UsageError: no data set is named, none is known, and the drawn scenes will not do.
     """
     from kfcn.cards import data_of_run, data_to_measure
 
-    if args.data is None and data_of_run(model) is None:
+    if args.data is None and not drawn and data_of_run(model) is None:
         raise UsageError(f"{model} does not say what it was trained on; name it with --data NAME")
     given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes")}
     chosen = data_to_measure(model, args.data, **given)
-    vars(args).update(chosen._asdict())
-    return source_of(args, card), (chosen.train_split, chosen.split)
+    named = argparse.Namespace(**vars(args) | chosen._asdict())
+    return source_of(named, card), (chosen.train_split, chosen.split)
 
 
 def reading_of(args: argparse.Namespace, card: Mapping[str, Any] | None = None) -> Reading:

@@ -11,7 +11,7 @@ from kfcn.commands._cli import (
     add_source,
     number,
     run,
-    source_of,
+    source_of_run,
 )
 from kfcn.errors import UsageError, counted
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    from kfcn.cards import check_classes, data_to_measure
+    from kfcn.cards import check_classes
     from kfcn.crf.tuning import Trial, tune
     from kfcn.data.audit.check import checked_sample
     from kfcn.data.dataset import spread
@@ -54,11 +54,8 @@ def work(args: argparse.Namespace) -> None:
     net, card = open_net(args.run)
     if isinstance(net, NetWithCRF) or (card and card.get("crf")):
         raise UsageError(f"{args.run} has a CRF already, which was trained with it")
-    given = {name: getattr(args, name) for name in ("data_dir", "seed", "classes")}
-    known = data_to_measure(args.run, args.data, **given)
-    split = args.split or known.train_split
-    vars(args).update(known._asdict())
-    dataset = source_of(args, card).open_for(card, split)
+    source, (train, _) = source_of_run(args, args.run, card, drawn=True)
+    dataset = source.open_for(card, args.split or train)
     check_classes(card, dataset, net.classes)
     samples = [checked_sample(dataset, index) for index in spread(len(dataset), args.images)]
 

@@ -32,8 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"allow_abbrev": False, **options})
-        if options.get("add_help", True):  # a parent of other parsers has neither
-            self.add_argument("--version", action=_Version)
+        self.add_argument("--version", action=_Version)
 
     # Without a namespace to fill, which none here has.
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
