@@ -152,11 +152,11 @@ def audit_split(
         collections.defaultdict(list),
         collections.defaultdict(list),
     )
-    counted = dataset.counts if strict else None
-    if counted is not None:
-        found.counts = counted
-        found.class_images += counted.image_pixels > 0
-    for look in () if counted is not None else map_samples(dataset, _look, "checking", progress):
+    known = dataset.counts if strict else None
+    if known is not None:
+        found.counts = known
+        found.class_images += known.image_pixels > 0
+    for look in () if known is not None else map_samples(dataset, _look, "checking", progress):
         if look.error and strict:
             raise DataError(look.error)
         found.masks[look.mask] += 1
