@@ -1,6 +1,6 @@
 """What is kept beside a model file: its card, the widths of its CRF, and the run it comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -145,12 +145,39 @@ def read_crf(path: Path | str) -> dict[str, float]:
         raise KfcnError(f"{file} is not a valid CRF configuration: {first_line(error)}") from error
 
 
+def load_with_card(
+    model: "keras.Model | Path | str",
+    check: "Callable[[keras.Model, str], None]" = check_net,
+) -> "tuple[keras.Model, dict | None]":
+    """The net that a caller named or passed, as it is, and its card (None where there is none).
+
+    Args:
+        model: a net, its file, or a run folder.
+        check: what the net must be; by itself one that returns logits whose argmax is a label.
+
+    Raises:
+        UsageError: there is no such file.
+        KfcnError: the model does not load, is not what `check` wants, its weights are not finite,
+            or its card is not valid or not its own.
+    """
+    name = described(model)
+    if not isinstance(model, (str, Path)):
+        check(model, name)
+        check_weights(model, name)
+        return model, None
+    card, net = read_card(model), load_model(model)
+    check(net, name)
+    check_card(card, net.outputs[0].shape[-1], model)
+    check_weights(net, name)
+    return net, card
+
+
 def open_model(
     model: "keras.Model | Path | str", crf: bool = False
 ) -> "tuple[keras.Model, dict | None]":
-    """The net that a caller named or passed, and its card (None where there is none).
+    """As `load_with_card`, ready to be run: a graph that returns logits.
 
-    It returns logits: a softmax in which it ends is left out.
+    A softmax in which it ends is left out.
 
     Args:
         model: a net, its file, or a run folder.
@@ -159,19 +186,10 @@ def open_model(
 
     Raises:
         UsageError: there is no such file, or the net has a CRF already.
-        KfcnError: the model does not load, does not return one map of logits for an RGB image, its
-            weights are not finite, or its card is not valid or not its own.
+        KfcnError: as `load_with_card`.
     """
-    card, widths = None, {}
-    if isinstance(model, (str, Path)):
-        card, widths = read_card(model), read_crf(model)
-        net = load_model(model)
-    else:
-        net = model
-    check_net(net, described(model))
-    if isinstance(model, (str, Path)):
-        check_card(card, net.outputs[0].shape[-1], model)
-    check_weights(net, described(model))
+    widths = read_crf(model) if isinstance(model, (str, Path)) else {}
+    net, card = load_with_card(model)
     if not hasattr(net, "operations"):  # a Sequential: the same as a graph, which is what is read
         import keras
 

@@ -10,6 +10,7 @@ import drawn
 import keras
 import numpy as np
 import pytest
+from kfcn_tools.convert.conversion import convert
 from kfcn_tools.export import FORMATS, checking, command, export, exporting, saved_model
 from kfcn_tools.export.net import Net
 from shipping import picture, tiny_fcn, tiny_model
@@ -156,6 +157,26 @@ def test_what_returns_no_map_is_refused_at_once(tmp_path, monkeypatch):
     with pytest.raises(KfcnError, match="has one output channel"):
         export(one, tmp_path / "out", "saved_model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_of_another_net_and_weights_that_are_not_finite_are_refused(tmp_path, monkeypatch):
+    """By both commands, at once: names of other classes, or class 0 everywhere."""
+    monkeypatch.setattr("kfcn.data.Source.open_for", None)  # no data are opened
+    palette = {"a": (0, 0, 0), "b": (1, 1, 1), "c": (2, 2, 2)}
+    other, diverged = tmp_path / "other", tmp_path / "diverged"
+    for folder in (other, diverged):
+        folder.mkdir()
+    save_colour_run(other, palette | {"d": (3, 3, 3)}, np.eye(3), (0, 0, 0))
+    save_colour_run(diverged, palette, np.diag([1, np.nan, 1]))
+    for run, told in (
+        (other, "names 4 classes .*; the net beside it has 3: it is the card of another net"),
+        (diverged, "its weight score/kernel contains NaN"),
+    ):
+        with pytest.raises(KfcnError, match=told):
+            export(run, tmp_path / "out", "onnx", data="scenes")
+        with pytest.raises(KfcnError, match=told):
+            convert(run, tmp_path / "out", (64, 64), data="scenes")
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_are_those_of_the_run_where_a_part_is_named_or_needed(tmp_path, capsys, monkeypatch):

@@ -9,13 +9,13 @@ from kfcn_mobile.bundle import BundleError, checked_labels
 
 from kfcn import __version__
 from kfcn import data as data_sets
-from kfcn.cards import check_card, read_card
+from kfcn.cards import load_with_card
 from kfcn.crf import DenseCRF
 from kfcn.errors import UsageError, counted
 from kfcn.outputs import new_folder
 from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
-from kfcn.saved import check_net, check_takes, described, load_model
+from kfcn.saved import check_takes, described
 from kfcn_tools.convert import metadata, write_bundle
 from kfcn_tools.convert.modes import WAYS, Conversion, convert_modes, scores_of
 from kfcn_tools.convert.options import Int8Options
@@ -70,7 +70,7 @@ def convert(
     """
     int8 = int8 or Int8Options()
     _check(size, modes, calibration, golden, int8)
-    loaded, card = _opened(model)
+    loaded, card = load_with_card(model)
     origin = data_sets.Source(data) if isinstance(data, str) else data
     train, val = (origin.open_for(card, split) for split in splits)
     check_any(train)  # what is converted is run on one of its pictures, in every mode
@@ -108,17 +108,6 @@ def convert(
         about = {"name": origin.name, "calibration_split": splits[0], "golden_split": splits[1]}
         write_bundle.write_description(folder, info | {"data": about}, entries, shown, scores)
     return out
-
-
-def _opened(model: keras.Model | Path | str) -> tuple[keras.Model, dict[str, Any] | None]:
-    """The net, known to give one map of logits, and its card where it has one."""
-    if isinstance(model, keras.Model):
-        check_net(model, described(model))
-        return model, None
-    card, loaded = read_card(model), load_model(model)
-    check_net(loaded, described(model))
-    check_card(card, loaded.outputs[0].shape[-1], model)
-    return loaded, card
 
 
 def _write_models(

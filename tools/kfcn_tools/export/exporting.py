@@ -11,14 +11,14 @@ import numpy as np
 
 from kfcn import __version__
 from kfcn import data as data_sets
-from kfcn.cards import read_card
+from kfcn.cards import load_with_card
 from kfcn.errors import UsageError, counted
 from kfcn.files import sha256
 from kfcn.labels import IGNORE
 from kfcn.outputs import new_folder
 from kfcn.rewrite.logits import as_logits
 from kfcn.rewrite.walker import in_float32
-from kfcn.saved import check_maps, check_scores, check_takes, described, load_model, takes
+from kfcn.saved import check_maps, check_scores, check_takes, described, takes
 from kfcn_tools.convert.pictures import check_calibration, check_enough, check_size, pictures
 from kfcn_tools.export import FORMATS
 from kfcn_tools.export.checking import compare, require_equal
@@ -76,9 +76,7 @@ def export(
     _check(format, size, quantize, data, calibration)
     kind = FORMATS[format]
     module = importlib.import_module(f"kfcn_tools.export.{kind.module}")
-    card = read_card(model) if isinstance(model, (str, Path)) else None
-    loaded = load_model(model) if isinstance(model, (str, Path)) else model
-    check_maps(loaded, described(model))
+    loaded, card = load_with_card(model, check_maps)
     classes = loaded.outputs[0].shape[-1]
     if classes > IGNORE and not scores:
         raise UsageError(
