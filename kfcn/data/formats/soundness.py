@@ -119,6 +119,7 @@ def _orientation(tiff: bytes) -> int:
     count = int.from_bytes(tiff[start : start + 2], order)
     for place in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
         if int.from_bytes(tiff[place : place + 2], order) == 0x0112:
-            value = int.from_bytes(tiff[place + 8 : place + 10], order)
+            long = int.from_bytes(tiff[place + 2 : place + 4], order) == 4  # else SHORT
+            value = int.from_bytes(tiff[place + 8 : place + (12 if long else 10)], order)
             return value if 1 <= value <= 8 else 1
     return 1

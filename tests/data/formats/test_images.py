@@ -198,6 +198,19 @@ def test_the_orientation_of_a_jpeg_is_applied(tmp_path, orientation):
     assert corner == (bottom, right)
 
 
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_an_orientation_of_four_bytes_is_read(tmp_path, order):
+    """Its value fills the field: in big-endian files the first two bytes of it are zero."""
+    tag, long, one = 0x0112, 4, 1
+    entry = tag.to_bytes(2, order) + long.to_bytes(2, order) + one.to_bytes(4, order)
+    head = b"II*\0" if order == "little" else b"MM\0*"
+    block = head + (8).to_bytes(4, order) + one.to_bytes(2, order)
+    block += entry + (6).to_bytes(4, order) + bytes(4)
+    Image.new("RGB", (48, 32)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block)
+    assert read_image(tmp_path / "a.jpg").shape == (48, 32, 3)
+    assert read_size(tmp_path / "a.jpg") == (48, 32)
+
+
 def test_a_jpeg_that_ends_too_early_is_named(tmp_path):
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
