@@ -1,8 +1,8 @@
 """From image files to arrays.
 
 OpenCV decodes what nearly all training data are made of, JPEG images, in two thirds of Pillow's
-time and to the same values; it also gives pictures in colour their full 16 bits. Pillow decodes
-everything else that people have.
+time and to the same values. Pillow decodes everything else that people have, but for the pictures
+of `deep.py`.
 """
 
 import contextlib
@@ -14,14 +14,15 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kfcn.data.formats.deep import deep_values, eight_bits, is_deep_colour
+from kfcn.data.formats.orientation import orientation_of, turned
 from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
 from kfcn.data.formats.tiff import (
     check_bands,
     outside_pillow,
     page_numbers,
-    tiff_tags,
     white_is_zero,
 )
 from kfcn.errors import DataError, UsageError, counted, first_line, received
@@ -38,7 +39,6 @@ MEMORY = "KFCN_IMAGE_MEMORY"
 USUAL_MEMORY = 2 << 30
 """That limit where the variable is not set: 700 megapixels in RGB."""
 
-_ORIENTATION = ExifTags.Base.Orientation  # of TIFF as well
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 # Pillow refuses pictures above 179 megapixels, whatever memory there is, and warns from 89 on.
@@ -103,7 +103,7 @@ def read_image(
             check_bands(image)
             inverted = white_is_zero(image)
             if (deep := deep_values(content, image)) is not None:
-                pixels = _eight_bits(deep, stretch or (0, 65535))
+                pixels = eight_bits(deep, stretch or (0, 65535))
                 return 255 - pixels if inverted else pixels  # Pillow inverts 8 bits and fewer
             image.load()
             image = ImageOps.exif_transpose(image)
@@ -164,17 +164,6 @@ def _read_jpeg(content: bytes) -> np.ndarray:
     return turned(pixels, head.orientation)
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels `(H, W, ...)` as they are to be seen, by EXIF's orientation 1 to 8."""
-    if orientation in (5, 7):
-        pixels = cv2.transpose(pixels)
-    if orientation in (6, 8):
-        quarter = cv2.ROTATE_90_CLOCKWISE if orientation == 6 else cv2.ROTATE_90_COUNTERCLOCKWISE
-        return cv2.rotate(pixels, quarter)
-    flip = {2: 1, 3: -1, 4: 0, 7: -1}.get(orientation)
-    return pixels if flip is None else cv2.flip(pixels, flip)
-
-
 def _plain(image: Image.Image) -> bool:
     return image.mode == "RGB" and not image.has_transparency_data
 
@@ -186,65 +175,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _eight_bits(values: np.ndarray, stretch: tuple[int, int]) -> np.ndarray:
-    """Integers `(H, W[, C])` as uint8 `(H, W, 3)`; a fourth channel is the opacity, 0 to 65535."""
-    low, high = stretch
-    if values.dtype == np.uint16:  # by a table: one look-up a pixel
-        scaled = _scaled(np.arange(65536), low, high)[values]
-    else:
-        scaled = _scaled(values, low, high)
-    if scaled.ndim == 2:
-        return np.repeat(scaled[..., None], 3, axis=2)
-    if scaled.shape[2] == 4:
-        opacity = values[..., 3:] / np.float32(65535)
-        scaled = scaled[..., :3] * opacity + 255 * (1 - opacity)
-        return scaled.round().astype(np.uint8)
-    return scaled
-
-
-def _scaled(values: np.ndarray, low: int, high: int) -> np.ndarray:
-    return ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
-
-
-def deep_values(content: bytes, image: Image.Image) -> np.ndarray | None:
-    """The stored numbers of a picture of more than 8 bits, upright; None for any other.
-
-    Pillow gives such numbers for grey pictures only: of those in colour it keeps the upper 8 bits.
-
-    Returns:
-        `(H, W)` of the file's own integer type, or uint16 `(H, W, 3 or 4)` in the order RGB(A).
-    """
-    if image.mode.startswith("I"):
-        image.load()
-        values = np.asarray(ImageOps.exif_transpose(image))
-        return values if values.dtype != np.dtype(">u2") else values.astype(np.uint16)
-    if not _deep_colour(content, image):
-        return None
-    if tiff_tags(image).get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:  # OpenCV mixes them up
-        raise ValueError("16 bits with its colours in separate planes; save it as PNG")
-    stored, number = np.frombuffer(content, np.uint8), image.tell()
-    if number:
-        found = cv2.imdecodemulti(stored, cv2.IMREAD_UNCHANGED, range=(number, number + 1))[1]
-        values = found[0] if found else None
-    else:
-        values = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16:
-        raise ValueError("16 bits in colour that cannot be decoded; save it as PNG")
-    if values.ndim == 3:
-        values = values[..., [2, 1, 0, 3][: values.shape[2]]]
-    # OpenCV turns a TIFF itself.
-    orientation = 1 if image.format == "TIFF" else _orientation(image)
-    return np.ascontiguousarray(turned(values, orientation))
-
-
-def _deep_colour(content: bytes, image: Image.Image) -> bool:
-    """Whether a picture in colour has 16 bits, which Pillow's mode does not tell."""
-    if content.startswith(PNG):
-        return content[24] == 16
-    bits = tiff_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (8,))
-    return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA")
 
 
 def _bytes_each(image: Image.Image) -> int:
@@ -356,20 +286,13 @@ def read_head(
         opened.seek(0)
         with Image.open(opened) as image:
             _go_to(image, _pages(opened, image), page)
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
             width, height = image.size
             # Pillow turns the size of a TIFF itself.
             if orientation >= 5 and image.format != "TIFF":
                 width, height = height, width
-            deep = image.mode.startswith("I") or _deep_colour(start, image)
+            deep = image.mode.startswith("I") or is_deep_colour(start, image)
             return ImageHead((height, width), orientation, deep)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation of a file opened by Pillow; 1 where it has none or no such number."""
-    tags = tiff_tags(image) or image.getexif()
-    value = tags.get(_ORIENTATION, 1)
-    return value if value in range(2, 9) else 1
 
 
 def read_size(

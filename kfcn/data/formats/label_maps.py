@@ -12,7 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
-from kfcn.data.formats.images import check_memory, contents, decoding, deep_values, open_image
+from kfcn.data.formats.deep import deep_values
+from kfcn.data.formats.images import check_memory, contents, decoding, open_image
 from kfcn.data.formats.soundness import JPEG, PNG, png_damage
 from kfcn.data.formats.tiff import tiff_tags, white_is_zero
 from kfcn.errors import DataError
