@@ -10,6 +10,7 @@ from typing import Unpack
 import keras
 import numpy as np
 
+from kfcn import saved
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import read_bytes
 from kfcn.nets.backbones import Backbone, BodyOptions, row
@@ -42,7 +43,7 @@ def load_weights(
     Raises:
         UsageError: no such file.
         KfcnError: the file cannot be downloaded or read, or it fits fewer than half of the tensors
-            of the net or of its own: it belongs to another backbone.
+            of the net or of its own: it belongs to another backbone; or some are not finite.
     """
     entry = row(backbone)
     source = _source(entry, backbone, weights, options)
@@ -52,6 +53,7 @@ def load_weights(
         what = f"keras.applications.{entry.application}" if entry.application else backbone
         fills = f"only {filled} of {count} tensors" if filled else "no tensor"
         raise KfcnError(f"{weights} fills {fills} of {backbone}; expected weights of {what}")
+    saved.check_weights(model, weights)
     return filled
 
 
@@ -156,9 +158,7 @@ def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) 
     if path.suffix == ".npz":
         return read_tensors(path)
     if path.suffix == ".keras":
-        from kfcn.saved import load_model
-
-        return _tensors(load_model(path))
+        return _tensors(saved.load_model(path))
     return _tensors(_application(entry, backbone, weights, options))
 
 

@@ -252,6 +252,11 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     other.save(tmp_path / "other.keras")
     with pytest.raises(KfcnError, match="fills no tensor of mobilenet_v2"):
         load_weights(net, "mobilenet_v2", str(tmp_path / "other.keras"), alpha=0.35)
+    kernel = net.get_layer("Conv1").kernel
+    kernel.assign(np.where(np.arange(16) == 3, np.nan, kernel))
+    net.save(tmp_path / "diverged.keras")
+    with pytest.raises(KfcnError, match=r"diverged\.keras: its weight Conv1/kernel contains NaN"):
+        load_weights(net, "mobilenet_v2", str(tmp_path / "diverged.keras"), alpha=0.35)
 
 
 def test_no_network_says_how_to_pass_a_file(monkeypatch):

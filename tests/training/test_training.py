@@ -184,6 +184,18 @@ def test_init_from_a_run(plain, run, pairs, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
+def test_a_start_that_is_not_finite_is_told_before_a_step(plain, pairs, tmp_path):
+    """The first loss would be NaN, and the pictures of its batch be suspected."""
+    net = keras.saving.load_model(plain.model)
+    weight = net.trainable_weights[0]
+    weight.assign(weight * np.nan)
+    net.save(tmp_path / "diverged.keras")
+    given = settings(pairs, epochs=1, **PLAIN)
+    with pytest.raises(KfcnError, match=rf"diverged\.keras: its weight {weight.path} contains NaN"):
+        train(tmp_path / "run", **given, init_from=tmp_path / "diverged.keras")
+    assert not (tmp_path / "run").exists()
+
+
 def test_predict_writes_maps_and_overlays(run, pairs, tmp_path):
     source = tmp_path / "in"
     shutil.copytree(pairs / "images" / "val", source)
