@@ -10,7 +10,6 @@ from typing import Unpack
 import keras
 import numpy as np
 
-from kfcn import saved
 from kfcn.errors import KfcnError, UsageError, first_line
 from kfcn.files import read_bytes
 from kfcn.nets.backbones import Backbone, BodyOptions, row
@@ -45,6 +44,8 @@ def load_weights(
         KfcnError: the file cannot be downloaded or read, or it fits fewer than half of the tensors
             of the net or of its own: it belongs to another backbone; or some are not finite.
     """
+    from kfcn import saved
+
     entry = row(backbone)
     source = _source(entry, backbone, weights, options)
     filled = _fill(model, source, entry.caffe)
@@ -158,6 +159,8 @@ def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) 
     if path.suffix == ".npz":
         return read_tensors(path)
     if path.suffix == ".keras":
+        from kfcn import saved
+
         return _tensors(saved.load_model(path))
     return _tensors(_application(entry, backbone, weights, options))
 
