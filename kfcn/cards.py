@@ -13,8 +13,8 @@ from kfcn.saved import (
     CARD,
     CONFIG,
     CRF,
+    check_finite,
     check_net,
-    check_weights,
     described,
     load_model,
     model_path,
@@ -161,14 +161,13 @@ def load_with_card(
             or its card is not valid or not its own.
     """
     name = described(model)
-    if not isinstance(model, (str, Path)):
-        check(model, name)
-        check_weights(model, name)
-        return model, None
-    card, net = read_card(model), load_model(model)
+    if isinstance(model, (str, Path)):
+        card, net = read_card(model), load_model(model)
+    else:
+        card, net = None, model
     check(net, name)
-    check_card(card, net.outputs[0].shape[-1], model)
-    check_weights(net, name)
+    check_card(card, net.outputs[0].shape[-1], name)
+    check_finite(net, name)
     return net, card
 
 

@@ -214,7 +214,7 @@ def check_takes(net: "keras.Model", size: tuple[int, int], model: Path | str) ->
         )
 
 
-def check_weights(net: "keras.Model", model: Path | str) -> None:
+def check_finite(net: "keras.Model", model: Path | str) -> None:
     """Makes sure that the weights are finite: with a NaN all pixels become class 0.
 
     Raises:

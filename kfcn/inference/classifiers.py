@@ -14,7 +14,7 @@ from kfcn.data.formats.text import read_text
 from kfcn.errors import KfcnError, UsageError, counted, first_line
 from kfcn.graph import operations
 from kfcn.nets.efficientnet_lite import imagenet_classifier, imagenet_names
-from kfcn.saved import MODEL, check_input, check_weights, load_model
+from kfcn.saved import MODEL, check_finite, check_input, load_model
 
 SHIPPED = "EfficientNetLite0"
 
@@ -78,7 +78,7 @@ def open_classifier(
         function, own = _application(str(name))
         model = _build_application(function, weights)
     check_input(model, name)
-    check_weights(model, name)
+    check_finite(model, name)
     if len(model.outputs) != 1:
         outputs = [tuple(output.shape) for output in model.outputs]
         raise KfcnError(f"{name} returns {outputs}; expected one output")

@@ -44,7 +44,7 @@ def load_weights(
         KfcnError: the file cannot be downloaded or read, or it fits fewer than half of the tensors
             of the net or of its own: it belongs to another backbone; or some are not finite.
     """
-    from kfcn import saved
+    from kfcn.saved import check_finite
 
     entry = row(backbone)
     source = _source(entry, backbone, weights, options)
@@ -54,7 +54,7 @@ def load_weights(
         what = f"keras.applications.{entry.application}" if entry.application else backbone
         fills = f"only {filled} of {count} tensors" if filled else "no tensor"
         raise KfcnError(f"{weights} fills {fills} of {backbone}; expected weights of {what}")
-    saved.check_weights(model, weights)
+    check_finite(model, weights)
     return filled
 
 
@@ -159,9 +159,9 @@ def _source(entry: Backbone, backbone: str, weights: str, options: BodyOptions) 
     if path.suffix == ".npz":
         return read_tensors(path)
     if path.suffix == ".keras":
-        from kfcn import saved
+        from kfcn.saved import load_model
 
-        return _tensors(saved.load_model(path))
+        return _tensors(load_model(path))
     return _tensors(_application(entry, backbone, weights, options))
 
 

@@ -17,7 +17,7 @@ from kfcn.losses import SegmentationLoss
 from kfcn.nets import architectures
 from kfcn.nets.weights import carry_weights, load_weights
 from kfcn.rewrite import receptive_fields
-from kfcn.saved import check_weights, load_model
+from kfcn.saved import check_finite, load_model
 from kfcn.training.average import Average
 from kfcn.training.learner import Learner
 from kfcn.training.optimizers import NO_DECAY, build_optimizer
@@ -56,7 +56,7 @@ def new_learner(
             )
         same = None if card is None else tuple(card["classes"]) == train_set.classes.names
         filled = carry_weights(load_model(config.init_from), model, same)
-        check_weights(model, config.init_from)
+        check_finite(model, config.init_from)
         count = sum(bool(layer.weights) for layer in model.layers)
         scores = "" if same or same is None else "; its classes differ: scores start at zero"
         say(f"{len(filled)} of {count} layers start from {config.init_from}{scores}")

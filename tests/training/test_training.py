@@ -184,6 +184,7 @@ def test_init_from_a_run(plain, run, pairs, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.slow
 def test_a_start_that_is_not_finite_is_told_before_a_step(plain, pairs, tmp_path):
     """The first loss would be NaN, and the pictures of its batch be suspected."""
     net = keras.saving.load_model(plain.model)

@@ -1,8 +1,8 @@
 """From image files to arrays.
 
 OpenCV decodes what nearly all training data are made of, JPEG images, in two thirds of Pillow's
-time and to the same values. Pillow decodes everything else that people have, but for the pictures
-of `deep.py`.
+time and to the same values. Pillow decodes everything else that people have, but for pictures in
+colour of 16 bits (`deep.py`).
 """
 
 import contextlib
@@ -19,12 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from kfcn.data.formats.deep import deep_values, eight_bits, is_deep_colour
 from kfcn.data.formats.orientation import orientation_of, turned
 from kfcn.data.formats.soundness import JPEG, PNG, jpeg_ends, jpeg_head, png_damage
-from kfcn.data.formats.tiff import (
-    check_bands,
-    outside_pillow,
-    page_numbers,
-    white_is_zero,
-)
+from kfcn.data.formats.tiff import check_bands, outside_pillow, page_numbers, white_is_zero
 from kfcn.errors import DataError, UsageError, counted, first_line, received
 from kfcn.files import broken_link, open_file, read_bytes
 

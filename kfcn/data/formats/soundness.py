@@ -8,6 +8,8 @@ import struct
 import zlib
 from typing import BinaryIO, NamedTuple
 
+from kfcn.data.formats.orientation import orientation_in
+
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the SOF markers: size of the picture
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a segment
@@ -74,7 +76,7 @@ def jpeg_head(file: BinaryIO) -> JpegHead:
         if marker == 0xE1:
             body = file.read(length)
             if body.startswith(b"Exif\0\0"):
-                orientation = _orientation(body[6:])
+                orientation = orientation_in(body[6:])
         elif marker in _SIZES:
             body = file.read(length)
             if len(body) < 6:
@@ -108,18 +110,3 @@ def jpeg_ends(content: bytes, scan: int) -> bool:
         else:  # tables or another scan of a progressive file
             place += 2 + int.from_bytes(content[place + 2 : place + 4])
     return False
-
-
-def _orientation(tiff: bytes) -> int:
-    """The orientation in a block of EXIF, 1 where it has none or is malformed."""
-    if tiff[:2] not in (b"II", b"MM") or len(tiff) < 8:
-        return 1
-    order = "little" if tiff[:2] == b"II" else "big"
-    start = int.from_bytes(tiff[4:8], order)
-    count = int.from_bytes(tiff[start : start + 2], order)
-    for place in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        if int.from_bytes(tiff[place : place + 2], order) == 0x0112:
-            long = int.from_bytes(tiff[place + 2 : place + 4], order) == 4  # else SHORT
-            value = int.from_bytes(tiff[place + 8 : place + (12 if long else 10)], order)
-            return value if 1 <= value <= 8 else 1
-    return 1
