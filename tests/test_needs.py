@@ -76,14 +76,14 @@ def test_a_shipped_net_needs_litert_only(tmp_path):
     from kfcn.inference.runtime.net import open_net
 
     net, _ = open_net("voc_animals")
-    photo = Path(kfcn.pretrained.path("voc_animals", "example_1.jpg"))
+    photo = Path(kfcn.pretrained.path("voc_animals", "example_2.jpg"))
     code = (
         "from kfcn.commands.predict import main\n"
         f"raise SystemExit(main(['voc_animals', {str(photo)!r}, '--out', 'out']))"
     )
     done = run(code, (*{*SERVING, *ELSEWHERE, "scipy"} - {*LITERT},), tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    with Image.open(photo) as image, Image.open(tmp_path / "out/example_1.png") as labels:
+    with Image.open(photo) as image, Image.open(tmp_path / "out/example_2.png") as labels:
         expected = net.labels(np.array(image.convert("RGB"))[None])[0]
         np.testing.assert_array_equal(np.array(labels), expected)
     assert 0 < expected.mean() < expected.max()

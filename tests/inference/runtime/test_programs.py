@@ -62,7 +62,7 @@ def picture(size, seed=0):
 
 def photograph(size):
     """One that comes along, reduced."""
-    with Image.open(Path(kfcn.__file__).parent / "pretrained/voc_animals/example_1.jpg") as file:
+    with Image.open(Path(kfcn.__file__).parent / "pretrained/voc_animals/example_2.jpg") as file:
         return np.asarray(file.convert("RGB").resize(size[::-1]))[None]
 
 
