@@ -89,13 +89,15 @@ function chooseOpened() {
   element('mode-choice').hidden = net.models.length < 2;
 }
 
-/** Loads another net or file and labels what is shown once more. */
+/** Loads another net or file and labels what is shown once more, or the net's own example. */
 async function change(chosen, chosenMode) {
+  const other = chosen !== net;
   try {
     say('');
     await open(chosen, chosenMode);
-    // Which may have been chosen while the net was loading.
-    if (picture && !stream) await show(picture.source, picture.width, picture.height);
+    // A picture may have been chosen while the net was loading.
+    if (other && !choice && net.examples.length) await showExample();
+    else if (picture && !stream) await show(picture.source, picture.width, picture.height);
     await tune();
     await keepForOffline();
   } catch (error) {

@@ -36,10 +36,11 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """The bundle again, with a first class that is background."""
+    """The bundle again, with a first class that is background, and its pictures in reverse."""
     folder = Path(shutil.copytree(tiny_bundle(), tmp_path_factory.mktemp("objects") / "objects"))
     info = json.loads((folder / "bundle.json").read_text())
     info["classes"][0] = "background"
+    info["golden"].reverse()
     (folder / "bundle.json").write_text(json.dumps(info))
     return folder
 
