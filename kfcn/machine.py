@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import importlib.abc
+import importlib.util
 import os
 import platform
 import sys
@@ -116,16 +118,42 @@ def use_onednn(wanted: bool = True) -> bool:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without the notes that its C++ part prints at start-up.
+    """Imports TensorFlow now, without the notes that its C++ part prints at start-up.
 
-    They come before any log level is looked at, straight to file descriptor 2. An import that
-    fails still raises.
+    An import that fails still raises.
     """
-    if "tensorflow" in sys.modules:
+    quiet_tensorflow()
+    import tensorflow  # noqa: F401
+
+
+def quiet_tensorflow() -> None:
+    """Has TensorFlow print no notes at start-up, whoever imports it first.
+
+    They come before any log level is looked at, straight to file descriptor 2.
+    """
+    if "tensorflow" in sys.modules or any(isinstance(f, _QuietTensorFlow) for f in sys.meta_path):
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_notes():
-        import tensorflow  # noqa: F401
+    sys.meta_path.insert(0, _QuietTensorFlow())
+
+
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow as Python would, once, and silences what it does while it is imported."""
+
+    def find_spec(self, fullname, path, target=None):
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                with without_notes():
+                    execute(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
 
 
 @contextlib.contextmanager

@@ -66,6 +66,30 @@ def test_other_processors_have_no_switch(monkeypatch):
     assert machine.ONEDNN not in os.environ
 
 
+QUIET = """
+import os, sys
+sys.path.insert(0, "")
+from kfcn.machine import quiet_tensorflow
+if sys.argv[1] == "quiet":
+    quiet_tensorflow()
+    quiet_tensorflow()
+import tensorflow
+os.write(2, b"after")
+print(tensorflow.value, type(tensorflow.__loader__).__name__)
+"""
+
+
+@pytest.mark.parametrize(("how", "printed"), [("quiet", b"after"), ("control", b"a note, after")])
+def test_tensorflow_is_quiet_whoever_imports_it(how, printed, tmp_path):
+    """A stand-in that prints as TensorFlow's C++ part does, to the file descriptor."""
+    (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'a note, '); value = 7\n")
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, how], capture_output=True, cwd=tmp_path, timeout=60
+    )
+    assert done.stderr == printed
+    assert done.stdout == b"7 SourceFileLoader\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"), [("fpu avx2 avx512f", "avx512"), ("avx avx2", "avx2"), ("sse2", "")]
 )

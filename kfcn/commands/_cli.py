@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from kfcn.data import catalog
 from kfcn.data.reading import CHOICES, IGNORE_HELP, PAGES_HELP, UNLABELLED_HELP, Reading
 from kfcn.errors import KfcnError, Stopped, UsageError, first_line, received
-from kfcn.machine import import_tensorflow, recycle_memory, use_onednn
+from kfcn.machine import quiet_tensorflow, recycle_memory, use_onednn
 from kfcn.options import Kind, Option, Range, default_in_words, kinds
 
 DATA_HELP = f"data set: {', '.join(catalog.NAMES)}"
@@ -242,12 +242,11 @@ def run(
     work: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
     prepare: Callable[[argparse.Namespace], object] = _prepare,
-    tensorflow: bool = True,
 ) -> int:
     """Parses `argv`, does `work(args)` and returns the exit code.
 
-    `prepare(args)` comes first, before TensorFlow is imported; with `tensorflow` False only what
-    needs it imports it.
+    `prepare(args)` comes first, before anything can import TensorFlow; only what needs it does, so
+    that a file that is not there is told at once.
 
     0 when the work is done, 1 when it failed, 2 when the request makes no sense, 130 when
     Ctrl-C stopped it (143: SIGTERM), 141 when whoever read the output has gone, such as `head`.
@@ -263,8 +262,7 @@ def run(
     args = parser.parse_args(argv)
     try:
         prepare(args)
-        if tensorflow:
-            import_tensorflow()
+        quiet_tensorflow()
         code = work(args) or 0
         sys.stdout.flush()
         return code

@@ -50,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     from kfcn.cards import data_to_measure, read_card
     from kfcn.files import sha256
-    from kfcn.inference.evaluate import evaluate
     from kfcn.inference.protocol import Protocol
     from kfcn.outputs import one_file
     from kfcn.saved import files_of, model_path
@@ -70,6 +69,8 @@ def work(args: argparse.Namespace) -> None:
         dataset = source_of(args, card).open_for(card, args.split)
         if note := chosen.other_files(dataset):
             print(f"kfcn-evaluate: {note}", file=sys.stderr)
+        from kfcn.inference.evaluate import evaluate  # brings TensorFlow: the rest is told before
+
         result = evaluate(
             args.model,
             dataset,

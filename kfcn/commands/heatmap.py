@@ -94,6 +94,8 @@ def _work(args: argparse.Namespace) -> None:
 
 def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
     from kfcn.data.formats.images import read_image
+
+    given = read_image(args.image)  # before TensorFlow is imported
     from kfcn.inference.class_heatmaps import (
         classifier_size,
         dense_net,
@@ -119,7 +121,6 @@ def _draw(args: argparse.Namespace, out: Path, outputs: "Outputs") -> None:
         )
     net, probabilities = dense_net(model, classifier.size, args.output_stride)
     least = classifier_size(model, classifier.size)
-    given = read_image(args.image)
     image = enlarge(given, least, args.scale)
     maps = run_dense(net, classifier.preprocess(image), probabilities)
     (field,) = receptive_fields(net)

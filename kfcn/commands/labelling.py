@@ -46,12 +46,13 @@ def next_pictures(args: argparse.Namespace) -> int:
     from kfcn.inference.collect import collect, left_out
     from kfcn.inference.formats import writer_for
     from kfcn.inference.predict import inputs_of
-    from kfcn.labelling.proposal import check_outputs, propose, write_proposal
     from kfcn.outputs import Outputs
 
     for note in left_out(args.images):
         print(f"kfcn-data: {note}", file=sys.stderr)
     model, card = open_model(args.model)
+    from kfcn.labelling.proposal import check_outputs, propose, write_proposal
+
     stretch = Reading.of_card(card).stretch
     inputs = [*inputs_of(args.model, args.images), *collect(args.images)]
     outputs = Outputs(args.out, inputs, args.overwrite)

@@ -105,4 +105,4 @@ def _show(path: Path, counts: dict[str, int]) -> None:
 
 
 def main(argv=None) -> int:
-    return run(parser(), work, argv, tensorflow=False)
+    return run(parser(), work, argv)

@@ -3,8 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from kfcn import recipes
 from kfcn.commands._cli import Parser, add_flags, run
@@ -31,10 +33,13 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     from kfcn.errors import WorkerLostError
+
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    _check(given)
     from kfcn.training import train
 
     try:
-        result = train(**{name: value for name, value in vars(args).items() if value is not None})
+        result = train(**given)
     except WorkerLostError as error:
         print(f"kfcn-train: error: {error}", file=sys.stderr, flush=True)
         os._exit(error.code)  # an orderly end would wait for the lost worker
@@ -44,6 +49,21 @@ def work(args: argparse.Namespace) -> None:
     print(result.evaluation.table())
     print(f"\nmodel    {result.model}")
     print(f"overlays {result.overlays}")
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Tells of settings that make no sense and of data that are not there.
+
+    `train` does, too, after the seconds that TensorFlow takes to be imported.
+    """
+    from kfcn.training.stages import plan
+
+    alone = not os.environ.keys() & {"TF_CONFIG", "SLURM_PROCID"}  # others would wait for this one
+    named = {field.name for field in fields(Settings)}
+    settings = {name: value for name, value in given.items() if name in named}
+    for stage in plan(given.get("run_dir"), settings):
+        if alone and not stage.finished:
+            stage.config.source.splits()
 
 
 def print_recipes() -> None:
@@ -71,5 +91,5 @@ def _kernels(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     cli = parser()
     if cli.parse_args(argv).recipe == "list":  # needs no TensorFlow, as --help needs none
-        return run(cli, lambda args: print_recipes(), argv, lambda args: None, tensorflow=False)
+        return run(cli, lambda args: print_recipes(), argv, lambda args: None)
     return run(cli, work, argv, _kernels)

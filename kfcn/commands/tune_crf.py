@@ -38,7 +38,6 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     from kfcn.cards import check_classes
-    from kfcn.crf.tuning import Trial, tune
     from kfcn.data.audit.check import checked_sample
     from kfcn.data.dataset import spread
     from kfcn.inference.runtime.net import NetWithCRF, open_net
@@ -58,6 +57,8 @@ def work(args: argparse.Namespace) -> None:
     dataset = source.open_for(card, args.split or train)
     check_classes(card, dataset, net.classes)
     samples = [checked_sample(dataset, index) for index in spread(len(dataset), args.images)]
+
+    from kfcn.crf.tuning import Trial, tune  # brings TensorFlow: the rest is told before
 
     def show(trial: Trial) -> None:
         name = "the net alone" if trial.values is None else _listed(trial.values)

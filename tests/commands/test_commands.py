@@ -37,22 +37,60 @@ def test_help_names_the_flags(name):
     assert "usage:" in done.stdout and "--version" in done.stdout
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_loads_nothing_heavy(name):
-    """What makes it answer in under a second; the time itself is not for a test."""
-    script = (BIN / f"kfcn-{name}").read_text().replace("sys.exit(main())", "main()")
+def loaded_by(name, *args, cwd=None):
+    """Which heavy packages a command has imported when it ends, its exit code and its errors."""
+    script = (BIN / f"kfcn-{name}").read_text().replace("sys.exit(main())", "code = main()")
     code = (
-        "import sys; sys.argv = ['x', '--help']\n"
-        "try:\n    exec(compile(open(0).read(), 'x', 'exec'))\nexcept SystemExit: pass\n"
-        "print(*{'tensorflow', 'keras', 'numpy', 'cv2', 'PIL', 'matplotlib', 'jax'} "
+        f"import sys; sys.argv = ['x', *{list(map(str, args))}]\n"
+        "try:\n    exec(compile(open(0).read(), 'x', 'exec'))\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, *{'tensorflow', 'keras', 'numpy', 'cv2', 'PIL', 'matplotlib', 'jax'} "
         "& set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], input=script, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0 and "usage:" in done.stdout
+        [sys.executable, "-c", code],
+        input=script, capture_output=True, text=True, timeout=60, cwd=cwd,
+    )  # fmt: skip
+    *errors, last = done.stderr.splitlines()
+    code, *names = last.split()
+    return set(names), code, errors
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loads_nothing_heavy(name):
+    """What makes it answer in under a second; the time itself is not for a test."""
+    names, code, _ = loaded_by(name, "--help")
     # A device has NumPy, and little else.
-    assert not set(done.stderr.split()) - ({"numpy"} if name in ("validate", "serve") else set())
+    assert not names - ({"numpy"} if name in ("validate", "serve") else set())
+    assert code in ("0", "None")
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("train", "--data", "folder"), "name it with --data-dir"),
+        (("train", "--data", "folder", "--data-dir", "nowhere"), "nowhere: no such folder"),
+        (("train", "--arch", "fcn64s"), "--arch: received 'fcn64s'"),
+        (("evaluate", "nothing.keras"), "nothing.keras: no such file"),
+        (("evaluate", "voc_animals", "--data", "folder", "--data-dir", "x"), "x: no such folder"),
+        (("predict", "nothing.keras", "x.png", "--out", "o"), "nothing.keras: no such file"),
+        (("heatmap", "EfficientNetLite0", "x.png"), "x.png: cannot be read as an image (no such"),
+        (("tune-crf", "nothing.keras"), "nothing.keras: no such file"),
+        (("data", "next", "nothing.keras", ".", "--out", "o"), "nothing.keras: no such file"),
+        (("data", "check", "folder", "--data-dir", "nowhere"), "nowhere: no such folder"),
+    ],
+)
+def test_what_is_not_there_is_told_before_tensorflow_is_imported(args, told, tmp_path):
+    names, code, (error,) = loaded_by(*args, cwd=tmp_path)
+    assert told in error
+    assert code in ("1", "2")
+    assert not names & {"tensorflow", "keras", "jax"}
+
+
+def test_a_data_set_of_files_is_checked_without_tensorflow(pairs, tmp_path):
+    names, code, _ = loaded_by("data", "check", "folder", "--data-dir", pairs, cwd=tmp_path)
+    assert code == "0" and (tmp_path / "check-folder/check.json").is_file()
+    assert "numpy" in names and not names & {"tensorflow", "keras", "jax"}
 
 
 def test_import_is_light():
@@ -60,7 +98,6 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "status", "told"),
     [
