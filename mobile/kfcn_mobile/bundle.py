@@ -15,7 +15,6 @@ A bundle is a folder::
 import hashlib
 import io
 import json
-import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from kfcn_mobile.gates import MODES
+from kfcn_mobile import description
+from kfcn_mobile.description import IGNORE_LABEL, WrongError
 
-FORMAT = 1
-IGNORE_LABEL = 255
 LOGITS_STEP = 8
 SIGNATURE = "segment"
 """Of a file of label maps: image in, labels out."""
@@ -60,7 +58,18 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files all have the sha256 that `bundle.json` names."""
+    """A bundle whose files all have the sha256 that `bundle.json` names.
+
+    Attributes:
+        path: its folder.
+        size: (H, W) of its images.
+        classes: their names.
+        palette: uint8 (C, 3).
+        models: `file` and `mode` of each file of label maps.
+        golden: its images.
+        info: all that `bundle.json` says.
+        scores: `file` and `mode` of each file of scores.
+    """
 
     path: Path
     size: tuple[int, int]
@@ -86,15 +95,18 @@ def read_bundle(path: str | Path) -> Bundle:
             format is a newer one.
     """
     path = Path(path)
-    description = path / "bundle.json"
-    info = read_json(description, "a bundle's folder")
-    parts = _checked(info, description)
-    files, models, golden, scores = parts["files"], info["models"], info["golden"], parts["scores"]
+    file = path / "bundle.json"
+    info = read_json(file, "a bundle's folder")
+    try:
+        parts = description.parts(info)
+    except WrongError as error:
+        raise BundleError(f"{file}: {error}") from None
+    files, models, golden, scores = (parts[key] for key in ("files", "models", "golden", "scores"))
     named = [model["file"] for model in (*models, *scores)]
     named += [entry[kind] for entry in golden for kind in GOLDEN_KINDS if kind in entry]
     for name in named:
         if name not in files:
-            raise BundleError(f"{description}: no sha256 for {name}")
+            raise BundleError(f"{file}: no sha256 for {name}")
     for name, expected in files.items():
         check_file(path, name, expected)
     for model in (*models, *scores):
@@ -107,61 +119,6 @@ def read_bundle(path: str | Path) -> Bundle:
 
 
 GOLDEN_KINDS = ("image", "labels", "margin", "truth", "logits")
-
-
-def _checked(info: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The parts of a description, once each has been found to be of its type."""
-    try:
-        return _parts(info)
-    except _WrongError as error:
-        raise BundleError(f"{file}: {error}") from None
-
-
-class _WrongError(Exception):
-    """A value of a description that is not what it must be."""
-
-
-def _parts(info: dict[str, Any]) -> dict[str, Any]:
-    newest = _expect(info, "format", "a whole number", _whole)
-    if newest > FORMAT:
-        raise _WrongError(
-            f"bundle format {newest}, this harness reads up to {FORMAT}: use the harness that came"
-            " with the bundle"
-        )
-    size, classes, palette = _labels(info, info.get("size"))
-    files = _expect(info, "files", "names with their sha256", _hashes)
-    models = _expect(info, "models", "a list of one or more files", _entries)
-    golden = _expect(info, "golden", "a list of one or more images", _entries)
-    # A bundle of an earlier kfcn has none.
-    scores = _expect(info, "scores", "a list", _entries) if info.get("scores") else []
-    for key, entries in (("models", models), ("scores", scores)):
-        for i, entry in enumerate(entries):
-            place = f"{key}[{i}]."
-            _expect(entry, "file", "the name of a file", _text, place)
-            _expect(entry, "mode", f"one of {', '.join(MODES)}", _mode, place)
-        modes = [entry["mode"] for entry in entries]
-        if len(set(modes)) < len(modes):
-            raise _WrongError(f"{key}: two files of the same mode in {', '.join(modes)}")
-    for i, entry in enumerate(golden):
-        # A file's name in its data set may have any letters; the others are files of the bundle.
-        _expect(entry, "name", "a text", _letters, f"golden[{i}].")
-        for key in ("image", "labels", "margin"):
-            _expect(entry, key, "a text", _text, f"golden[{i}].")
-        for key in ("truth", "logits"):
-            if key in entry:
-                _expect(entry, key, "the name of a file", _text, f"golden[{i}].")
-    names = [entry["name"] for entry in golden]
-    if twice := [name for name in names if names.count(name) > 1]:  # reports go by the name
-        raise _WrongError(f"golden: two images with the name {twice[0]!r}; expected different ones")
-    if "source" in info:
-        _expect(info, "source", "an object", lambda value: isinstance(value, dict))
-    return {
-        "size": size,
-        "classes": classes,
-        "palette": palette,
-        "files": files,
-        "scores": scores,
-    }
 
 
 def checked_labels(
@@ -181,79 +138,9 @@ def checked_labels(
         BundleError: one is of another type.
     """
     try:
-        return _labels(info, size)
-    except _WrongError as error:
+        return description.labels(info, size)
+    except WrongError as error:
         raise BundleError(f"{file}: {error}") from None
-
-
-def _labels(info: dict[str, Any], size: Any) -> tuple[tuple[int, int], tuple[str, ...], np.ndarray]:
-    _expect({"size": size}, "size", "two whole numbers, height and width", _size)
-    names = _expect(info, "classes", "a list of 1 to 255 different names", _names)
-    palette = _expect(
-        info, "palette", f"{len(names)} colours of three numbers, 0 to 255", _palette(len(names))
-    )
-    return (size[0], size[1]), tuple(names), np.array(palette, np.uint8)
-
-
-def _expect(values, key, expected, holds, place=""):
-    if key not in values:
-        raise _WrongError(f"{place}{key} is missing; expected {expected}")
-    if not holds(values[key]):
-        received = reprlib.repr(values[key])
-        raise _WrongError(f"{place}{key}: expected {expected}, received {received}")
-    return values[key]
-
-
-def _whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _letters(value):
-    # No halves of a character (UTF-16's), which no file can hold.
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def _text(value):
-    return _letters(value) and bool(value) and not any(c < " " for c in value)
-
-
-def _mode(value):
-    return isinstance(value, str) and value in MODES
-
-
-def _size(value):
-    return isinstance(value, list) and len(value) == 2 and all(_whole(n) and n > 0 for n in value)
-
-
-def _names(value):
-    return (
-        isinstance(value, list)
-        and 0 < len(value) <= IGNORE_LABEL
-        and all(map(_text, value))
-        and len(set(value)) == len(value)
-    )
-
-
-def _palette(count):
-    def colour(value):
-        return (
-            isinstance(value, list)
-            and len(value) == 3
-            and all(_whole(n) and 0 <= n <= 255 for n in value)
-        )
-
-    return lambda value: isinstance(value, list) and len(value) == count and all(map(colour, value))
-
-
-def _hashes(value):
-    return isinstance(value, dict) and all(
-        _text(name) and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
-        for name, digest in value.items()
-    )
-
-
-def _entries(value):
-    return isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value)
 
 
 def read_json(path: Path, expected: str) -> dict[str, Any]:

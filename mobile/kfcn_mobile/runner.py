@@ -3,8 +3,8 @@
 `python -m kfcn_mobile.runner FILE --threads N` measures a file and prints one line of JSON: latency
 and memory are not those of what ran before. With `--images IN.npy` and `--labels OUT.npy` it labels
 images. A file that makes LiteRT crash ends that process and not the one that asked. This module is
-the only place of `kfcn_mobile` that opens LiteRT's interpreter, and with `bundle` and `gates` all
-that another processor needs.
+the only place of `kfcn_mobile` that opens LiteRT's interpreter, and with `bundle`, `description`
+and `gates` all that another processor needs.
 """
 
 import argparse

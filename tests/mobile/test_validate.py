@@ -20,7 +20,7 @@ from kfcn_mobile.targets.host import Host, cores
 from kfcn_mobile.validate import main, validate, validate_model
 from PIL import Image
 from processes import small_disk
-from shipping import rewrite, tiny_bundle
+from shipping import describe, rewrite, tiny_bundle
 
 from kfcn import outputs
 
@@ -55,6 +55,19 @@ def test_report_of_a_good_bundle(bundle, tmp_path, capsys):
     page = report_file.with_suffix(".html").read_text()
     assert "http" not in page and 'src="data:image/png' in page
     assert "float32" in capsys.readouterr().out
+
+
+def test_a_report_repeats_nothing_that_was_only_claimed(bundle, tmp_path):
+    def claim(info):
+        for model in info["models"]:
+            model.update(bytes=7, agreement=1.0, latency=[])
+
+    describe(bundle, claim)
+    report_file = tmp_path / "report.json"
+    main([str(bundle), *FAST, *LOOSE, "--mode", "int8", "--report", str(report_file)])
+    (model,) = json.loads(report_file.read_text())["models"]
+    assert model["bytes"] == (bundle / "int8.tflite").stat().st_size
+    assert model["agreement"] < 1 and model["latency"]
 
 
 def test_label_hash_is_that_of_the_keras_labels(bundle, tmp_path):

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from kfcn_mobile import bundle as bundle_module
-from kfcn_mobile import gates, runner
+from kfcn_mobile import description, gates, runner
 from kfcn_mobile.bundle import Bundle
 from kfcn_mobile.console import Say
 from kfcn_mobile.errors import TargetError
@@ -55,7 +55,7 @@ class Emulated(Interpreted):
         package = self._copy / "kfcn_mobile"
         package.mkdir()
         (package / "__init__.py").touch()
-        for module in (runner, bundle_module, gates):
+        for module in (runner, bundle_module, description, gates):
             shutil.copy(str(module.__file__), package)
 
     def run(self, bundle: Bundle, model: dict, timing: Timing) -> Outcome:

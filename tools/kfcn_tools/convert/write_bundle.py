@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from kfcn_mobile.bundle import FORMAT, LOGITS_STEP, save_array
+from kfcn_mobile.bundle import LOGITS_STEP, save_array
+from kfcn_mobile.description import FORMAT
 from PIL import Image
 
 from kfcn.files import save_picture, sha256
