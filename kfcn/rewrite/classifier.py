@@ -138,7 +138,8 @@ def convolutionalize(
     At the size that the classifier was made for, the output is the classifier's: `(B, 1, 1, C)`
     instead of `(B, C)`. On larger images it is the map of what the classifier says of each window.
     With 'same' padding that is not quite the classifier on the cropped window: the crop sees zeros
-    around itself where the map sees image.
+    around itself where the map sees image. Nor is it with layers that look at all positions on the
+    way, as squeeze-and-excite and `GroupNormalization` do: they see the whole image instead.
 
     Args:
         classifier: a functional or Sequential model of one image input that ends in Flatten +
