@@ -21,8 +21,9 @@ def write_stand_ins(folder: Path, pairs: Path) -> None:
     write_camvid(folder / "CamVid")
     write_voc(folder / "VOCdevkit")
     write_coco(folder / "coco")
-    (folder / "holiday").mkdir()
-    _image(folder / "holiday/beach.jpg", 70, 50, seed=1)
+    for name in ("holiday", "photographs"):
+        (folder / name).mkdir()
+        _image(folder / name / "beach.jpg", 70, 50, seed=1)
     _image(folder / "cat.jpg", 70, 90, seed=2)
     _image(folder / "photo.jpg", 70, 90, seed=3)
 
