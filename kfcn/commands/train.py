@@ -52,10 +52,12 @@ def work(args: argparse.Namespace) -> None:
 
 
 def _check(given: Mapping[str, Any]) -> None:
-    """Tells of settings that make no sense and of data that are not there.
+    """Tells of settings that make no sense and of a folder that is not there.
 
-    `train` does, too, after the seconds that TensorFlow takes to be imported.
+    `train` does, too, after the seconds that TensorFlow takes to be imported. No more is looked at:
+    what opens data may start TensorFlow before its devices are set up.
     """
+    from kfcn.data.catalog import check_place
     from kfcn.training.stages import plan
 
     alone = not os.environ.keys() & {"TF_CONFIG", "SLURM_PROCID"}  # others would wait for this one
@@ -63,7 +65,7 @@ def _check(given: Mapping[str, Any]) -> None:
     settings = {name: value for name, value in given.items() if name in named}
     for stage in plan(given.get("run_dir"), settings):
         if alone and not stage.finished:
-            stage.config.source.splits()
+            check_place(stage.config.data, stage.config.data_dir)
 
 
 def print_recipes() -> None:

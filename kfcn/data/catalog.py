@@ -307,20 +307,16 @@ def is_path(text: str) -> bool:
     return text.endswith(".txt") and not set(text) & set(",;=\n")
 
 
-def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
-    """Names of the splits that exist.
+def check_place(name: str, data_dir: str | Path | None) -> None:
+    """Makes sure that there is a folder where the data set is read from one; nothing is opened.
 
     Raises:
-        UsageError: an unknown name, or a folder that is missing, not there, not wanted or that
-            holds something else; the message says what belongs where.
+        UsageError: an unknown name, or a folder that is missing, not there or not wanted.
     """
     if not is_name(name):
         raise UsageError(f"unknown data set {name!r}; expected one of: {', '.join(NAMES)}")
-    tfds_name = _tfds_name(name, data_dir)
-    if tfds_name is not None:
-        from kfcn.data.sets import tfds_set
-
-        return tfds_set.splits(tfds_name, data_dir)
+    if _tfds_name(name, data_dir) is not None:
+        return
     entry = DATASETS[name]
     if not entry.folder and data_dir is not None:
         raise UsageError(
@@ -335,6 +331,22 @@ def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
             )
         if not Path(data_dir).is_dir():
             raise UsageError(f"{data_dir}: no such folder; expected the one with {layout}")
+
+
+def splits(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
+    """Names of the splits that exist.
+
+    Raises:
+        UsageError: an unknown name, or a folder that is missing, not there, not wanted or that
+            holds something else; the message says what belongs where.
+    """
+    check_place(name, data_dir)
+    tfds_name = _tfds_name(name, data_dir)
+    if tfds_name is not None:
+        from kfcn.data.sets import tfds_set
+
+        return tfds_set.splits(tfds_name, data_dir)
+    entry = DATASETS[name]
     found = entry.reader_of(data_dir).splits(data_dir)
     if not found:
         raise UsageError(f"{data_dir} does not hold {name}; expected {entry.reader.layout}")

@@ -87,6 +87,15 @@ def test_what_is_not_there_is_told_before_tensorflow_is_imported(args, told, tmp
     assert not names & {"tensorflow", "keras", "jax"}
 
 
+def test_what_looks_for_a_folder_opens_no_data():
+    """TFDS would download here, and start TensorFlow before its devices are set up."""
+    code = (
+        "import sys; from kfcn.data.catalog import check_place; check_place('pet', None)\n"
+        "assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_data_set_of_files_is_checked_without_tensorflow(pairs, tmp_path):
     names, code, _ = loaded_by("data", "check", "folder", "--data-dir", pairs, cwd=tmp_path)
     assert code == "0" and (tmp_path / "check-folder/check.json").is_file()
