@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import importlib.abc
-import importlib.util
 import os
 import platform
 import sys
@@ -138,13 +137,14 @@ def quiet_tensorflow() -> None:
 
 
 class _QuietTensorFlow(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as Python would, once, and silences what it does while it is imported."""
+    """Finds TensorFlow as the others would, and silences what it does while it is imported."""
 
     def find_spec(self, fullname, path, target=None):
         if fullname != "tensorflow":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next(filter(None, found), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
