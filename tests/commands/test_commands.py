@@ -38,7 +38,7 @@ def test_help_names_the_flags(name):
 
 
 def loaded_by(name, *args, cwd=None):
-    """Which heavy packages a command has imported when it ends, its exit code and its errors."""
+    """Which heavy packages a command has imported when it ends; its code, errors and output."""
     script = (BIN / f"kfcn-{name}").read_text().replace("sys.exit(main())", "code = main()")
     code = (
         f"import sys; sys.argv = ['x', *{list(map(str, args))}]\n"
@@ -53,16 +53,16 @@ def loaded_by(name, *args, cwd=None):
     )  # fmt: skip
     *errors, last = done.stderr.splitlines()
     code, *names = last.split()
-    return set(names), code, errors
+    return set(names), code, errors, done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_loads_nothing_heavy(name):
     """What makes it answer in under a second; the time itself is not for a test."""
-    names, code, _ = loaded_by(name, "--help")
+    names, code, _, output = loaded_by(name, "--help")
+    assert code in ("0", "None") and "usage:" in output
     # A device has NumPy, and little else.
     assert not names - ({"numpy"} if name in ("validate", "serve") else set())
-    assert code in ("0", "None")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_help_loads_nothing_heavy(name):
     ],
 )
 def test_what_is_not_there_is_told_before_tensorflow_is_imported(args, told, tmp_path):
-    names, code, (error,) = loaded_by(*args, cwd=tmp_path)
+    names, code, (error,), _ = loaded_by(*args, cwd=tmp_path)
     assert told in error
     assert code in ("1", "2")
     assert not names & {"tensorflow", "keras", "jax"}
@@ -97,7 +97,7 @@ def test_what_looks_for_a_folder_opens_no_data():
 
 
 def test_a_data_set_of_files_is_checked_without_tensorflow(pairs, tmp_path):
-    names, code, _ = loaded_by("data", "check", "folder", "--data-dir", pairs, cwd=tmp_path)
+    names, code, *_ = loaded_by("data", "check", "folder", "--data-dir", pairs, cwd=tmp_path)
     assert code == "0" and (tmp_path / "check-folder/check.json").is_file()
     assert "numpy" in names and not names & {"tensorflow", "keras", "jax"}
 
