@@ -315,9 +315,9 @@ def check_place(name: str, data_dir: str | Path | None) -> None:
     """
     if not is_name(name):
         raise UsageError(f"unknown data set {name!r}; expected one of: {', '.join(NAMES)}")
-    if _tfds_name(name, data_dir) is not None:
+    entry = DATASETS.get(name)
+    if entry is None or (entry.tfds and data_dir is None):  # TFDS has a folder of its own
         return
-    entry = DATASETS[name]
     if not entry.folder and data_dir is not None:
         raise UsageError(
             f"{name} is drawn by the program and takes no folder; received {data_dir}: name what "
